@@ -1,0 +1,173 @@
+"""The default backend: onnxruntime and tokenizers, nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from tokenizers import Encoding, Tokenizer
+
+from langchain_crossrerank.cross_encoders.base import (
+    DEFAULT_MAX_BATCH_TOKENS,
+    Activation,
+    CrossEncoder,
+    EncodedPair,
+    TextPair,
+    sigmoid,
+)
+from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
+from langchain_crossrerank.cross_encoders.source import ModelSource
+from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
+
+
+class OnnxCrossEncoder(CrossEncoder):
+    """A cross-encoder computed by onnxruntime on the CPU, in the precision of its graph.
+
+    Args:
+        source: Where the model's files are.
+        activation: The unit of the scores; `None` follows the model's config.
+        max_length: Tokens of a pair that are read, at most what the model allows; `None` for that most.
+        max_batch_tokens: The most tokens, padding included, in one forward pass.
+        num_threads: Threads of one forward pass; `None` leaves the choice to onnxruntime (physical cores).
+
+    Raises:
+        ModelNotFoundError: If the ONNX graph, the config or the tokenizer is missing.
+        UnsupportedModelError: If the graph cannot be loaded or its head is not one or two logits.
+    """
+
+    backend = "onnx"
+
+    def __init__(
+        self,
+        source: ModelSource,
+        *,
+        activation: Activation | None = None,
+        max_length: int | None = None,
+        max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
+        num_threads: int | None = None,
+    ) -> None:
+        self.name = source.name
+        self.activation = activation or source.activation
+        self.max_length = min(max_length or source.max_length, source.max_length)
+        self.max_batch_tokens = max_batch_tokens
+        self._num_threads = num_threads
+        self._source = source
+        self._lock = threading.Lock()
+        self._tokenizer = self._load_tokenizer()
+        self._load_session()
+
+    @property
+    def fingerprint(self) -> str:
+        """The weights' content hash with everything else that decides a score."""
+        return f"onnx:{self._weights_hash}:{self.activation}:{self.max_length}"
+
+    @cached_property
+    def _weights_hash(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for path in (self._onnx_file, self._source.tokenizer_file):
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+    @cached_property
+    def _onnx_file(self) -> Any:
+        path = self._source.onnx_file
+        if path is None:
+            raise ModelNotFoundError(
+                f"the model {self.name!r} has no ONNX graph (model.onnx or onnx/model.onnx in "
+                f'{self._source.folder}). Either run it on torch: `pip install "langchain-crossrerank[torch]"` and '
+                'backend="torch"; or export it once: `pip install "langchain-crossrerank[export]"` and '
+                f"`crossrerank export {self.name} FOLDER`, then load FOLDER."
+            )
+        return path
+
+    def _load_tokenizer(self) -> Tokenizer:
+        path = self._source.tokenizer_file
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as err:  # tokenizers raises plain Exception
+            raise UnsupportedModelError(f"{path} cannot be read as a fast tokenizer: {err}") from err
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(self.max_length, strategy="only_second")
+        return tokenizer
+
+    def _load_session(self) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if self._num_threads is not None:
+            options.intra_op_num_threads = self._num_threads
+        # A pattern is kept for every shape of batch, and there are many.
+        options.enable_mem_pattern = False
+        path = self._onnx_file
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as err:  # onnxruntime's errors have no common public class
+            raise UnsupportedModelError(f"onnxruntime cannot load {path}: {err}") from err
+        output = session.get_outputs()[0]
+        width = output.shape[-1] if len(output.shape) == 2 else 1
+        check_num_labels(width if isinstance(width, int) else self._source.num_labels, self.name)
+        self._session = session
+        self._inputs = [entry.name for entry in session.get_inputs()]
+        self._output = output.name
+        self._pid = os.getpid()
+
+    def _own_session(self) -> Any:
+        # A forked child has the session's memory but not its threads: it loads its own.
+        if os.getpid() != self._pid:
+            with self._lock:
+                if os.getpid() != self._pid:
+                    self._load_session()
+        return self._session
+
+    def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
+        for query in dict.fromkeys(query for query, _ in text_pairs):
+            self._check_query_fits(query)
+        return [
+            EncodedPair(pair, len(encoding.ids), truncated=bool(encoding.overflowing), features=_compact(encoding))
+            for pair, encoding in zip(text_pairs, self._tokenizer.encode_batch(list(text_pairs)), strict=True)
+        ]
+
+    def _check_query_fits(self, query: str) -> None:
+        if len(query) < self.max_length // 2:
+            return
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        alone = self._tokenizer.encode(query, add_special_tokens=False)
+        tokens = len(alone.ids) + sum(len(part.ids) for part in alone.overflowing)
+        if tokens + special >= self.max_length:
+            raise InvalidInputError(
+                f"the query of {len(query)} characters takes {tokens} tokens and leaves no room for a passage in the "
+                f"{self.max_length} that {self.name!r} reads; shorten the query or use a model that reads more."
+            )
+
+    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
+        shape = (len(batch), max(item.tokens for item in batch))
+        feed = {name: np.zeros(shape, dtype=np.int64) for name in ("input_ids", "token_type_ids", "attention_mask")}
+        pad_id = self._source.config.get("pad_token_id") or 0
+        feed["input_ids"].fill(pad_id)
+        for row, item in enumerate(batch):
+            ids, type_ids = item.features
+            feed["input_ids"][row, : item.tokens] = ids
+            feed["token_type_ids"][row, : item.tokens] = type_ids
+            feed["attention_mask"][row, : item.tokens] = 1
+        try:
+            inputs = {name: feed[name] for name in self._inputs}
+        except KeyError as err:
+            raise UnsupportedModelError(
+                f"{self._onnx_file} asks for the input {err}, which no pair encoder has; "
+                "its inputs must be among input_ids, attention_mask and token_type_ids."
+            ) from err
+        (output,) = self._own_session().run([self._output], inputs)
+        logits = relevance_logits(np.asarray(output, dtype=np.float32), self.name)
+        return [sigmoid(logit) for logit in logits] if self.activation == "sigmoid" else logits
+
+
+def _compact(encoding: Encoding) -> tuple[Any, Any]:
+    # An Encoding holds every token's text and offsets; thousands of them would take far more than the ids.
+    return np.array(encoding.ids, dtype=np.int32), np.array(encoding.type_ids, dtype=np.int8)

@@ -1,0 +1,144 @@
+"""The torch backend: any cross-encoder that sentence-transformers loads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sentence_transformers import CrossEncoder as SentenceTransformersCrossEncoder
+
+from langchain_crossrerank.cross_encoders.base import (
+    DEFAULT_MAX_BATCH_TOKENS,
+    Activation,
+    CrossEncoder,
+    EncodedPair,
+    TextPair,
+    sigmoid,
+)
+from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
+from langchain_crossrerank.errors import (
+    InvalidInputError,
+    ModelNotFoundError,
+    ScoringError,
+    UnsupportedModelError,
+)
+
+
+class TorchCrossEncoder(CrossEncoder):
+    """A cross-encoder computed by torch through sentence-transformers.
+
+    Weights are read as safetensors only. On a CPU they are computed in fp32, whatever the file stores.
+
+    Args:
+        model: A hub name or a folder.
+        activation: The unit of the scores; `None` follows the model's config.
+        max_length: Tokens of a pair that are read, at most what the model allows; `None` for that most.
+        max_batch_tokens: The most tokens, padding included, in one forward pass.
+        device: A torch device, for example `"cpu"` or `"cuda"`; `None` lets sentence-transformers choose.
+        revision: Branch, tag or commit on the hub.
+        local_files_only: Use the hub's local cache and no network.
+        trust_remote_code: Run Python code from the model's repository. Only for repositories you trust.
+
+    Raises:
+        ModelNotFoundError: If there is no such model or it cannot be reached.
+        UnsupportedModelError: If its head is not one or two logits, or it cannot be loaded.
+    """
+
+    backend = "torch"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        activation: Activation | None = None,
+        max_length: int | None = None,
+        max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
+        device: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.name = model
+        self.max_batch_tokens = max_batch_tokens
+        on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
+        model_kwargs: dict[str, Any] = {"use_safetensors": True}
+        if on_cpu:
+            model_kwargs["dtype"] = torch.float32
+        try:
+            self._model = SentenceTransformersCrossEncoder(
+                model,
+                device=device,
+                revision=revision,
+                local_files_only=local_files_only,
+                trust_remote_code=trust_remote_code,
+                model_kwargs=model_kwargs,
+            )
+        except OSError as err:
+            raise ModelNotFoundError(
+                f"sentence-transformers cannot load {model!r}: {_first_line(err)}; check the name, that the weights "
+                'are safetensors, and the network, or use "bundled" for the model inside this package.'
+            ) from err
+        except Exception as err:
+            raise UnsupportedModelError(f"sentence-transformers cannot load {model!r}: {_first_line(err)}") from err
+        check_num_labels(int(self._model.num_labels or 1), model)
+        self.activation = activation or self._own_activation()
+        allowed = int(self._model.max_seq_length or 512)
+        self.max_length = min(max_length or allowed, allowed)
+        self._pid = os.getpid()
+
+    def _own_activation(self) -> Activation:
+        kind = type(self._model.activation_fn).__name__
+        if kind not in ("Sigmoid", "Identity"):
+            raise UnsupportedModelError(
+                f"{self.name!r} asks for the activation {kind}, which is not known here; "
+                'pass activation="identity" or activation="sigmoid".'
+            )
+        return "sigmoid" if kind == "Sigmoid" else "identity"
+
+    def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
+        tokenizer = self._model.tokenizer
+        special = tokenizer.num_special_tokens_to_add(pair=True)
+        queries = dict.fromkeys(query for query, _ in text_pairs)
+        room = {query: self.max_length - special - len(_ids(tokenizer, query)) for query in queries}
+        for query, tokens in room.items():
+            if tokens < 1:
+                raise InvalidInputError(
+                    f"the query of {len(query)} characters leaves no room for a passage in the {self.max_length} "
+                    f"tokens that {self.name!r} reads; shorten the query or use a model that reads more."
+                )
+        encoded = []
+        for query, passage in text_pairs:
+            features = tokenizer(query, passage, verbose=False)
+            tokens = len(features["input_ids"])
+            truncated = tokens > self.max_length
+            if truncated:
+                features = tokenizer(query, passage, truncation="only_second", max_length=self.max_length)
+                tokens = self.max_length
+            encoded.append(EncodedPair((query, passage), tokens, truncated=truncated, features=dict(features)))
+        return encoded
+
+    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
+        if os.getpid() != self._pid and self._model.device.type == "cpu":
+            # After a fork torch's thread pool is gone and a forward pass on several threads may never return.
+            torch.set_num_threads(1)
+        elif os.getpid() != self._pid:
+            raise ScoringError(
+                f"{self.name!r} was loaded on {self._model.device} before this process was forked, and CUDA does not "
+                "survive a fork; load the model in the child, or start processes with the spawn method."
+            )
+        features = self._model.tokenizer.pad([item.features for item in batch], return_tensors="pt")
+        with torch.inference_mode():
+            output = self._model({name: value.to(self._model.device) for name, value in features.items()})
+        logits = relevance_logits(output["scores"].float().cpu().numpy(), self.name)
+        return [sigmoid(logit) for logit in logits] if self.activation == "sigmoid" else logits
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def _first_line(err: Exception) -> str:
+    return (str(err).strip().splitlines() or [type(err).__name__])[0]

@@ -1,0 +1,100 @@
+"""The errors of this package, as one tree.
+
+```
+CrossRerankError
+├── InvalidInputError       (ValueError)    what the caller passed cannot be used
+├── MissingExtraError       (ImportError)   an optional dependency is not installed
+├── ModelError
+│   ├── ModelNotFoundError  (OSError)       no such folder, repository or needed file
+│   └── UnsupportedModelError               the model is there but cannot be used
+├── ScoringError            (RuntimeError)  the model failed or gave unusable scores
+├── RerankTimeoutError      (TimeoutError)  scoring did not finish in the time allowed
+├── OverloadedError         (RuntimeError)  too many reranks are already waiting
+└── IndexingError           (RuntimeError)  a file could not be read or indexed
+```
+
+Every message says what happened, shows the value, and says what to do. Every error survives pickling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "CrossRerankError",
+    "IndexingError",
+    "InvalidInputError",
+    "MissingExtraError",
+    "ModelError",
+    "ModelNotFoundError",
+    "OverloadedError",
+    "RerankTimeoutError",
+    "ScoringError",
+    "UnsupportedModelError",
+]
+
+
+class CrossRerankError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InvalidInputError(CrossRerankError, ValueError):
+    """The caller passed something that cannot be used; the message names it."""
+
+
+class MissingExtraError(CrossRerankError, ImportError):
+    """An optional dependency is needed and not installed.
+
+    Attributes:
+        backend: What needed it, for example `"torch"` or `"PDF indexing"`.
+        extra: The extra that installs it, as in `pip install "langchain-crossrerank[extra]"`.
+    """
+
+    def __init__(self, message: str, *, backend: str = "", extra: str = "") -> None:
+        super().__init__(message)
+        self.backend = backend
+        self.extra = extra
+
+
+class ModelError(CrossRerankError):
+    """A model cannot be loaded or used."""
+
+
+class ModelNotFoundError(ModelError, OSError):
+    """There is no such folder or repository, it cannot be reached, or a needed file is missing."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model exists but this package cannot rank with it; the message says why."""
+
+
+class ScoringError(CrossRerankError, RuntimeError):
+    """The model raised, gave the wrong number of scores, or gave scores that are not finite.
+
+    Attributes:
+        positions: Places, counted from 0 in the caller's order, of the pairs concerned.
+    """
+
+    def __init__(self, message: str, *, positions: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.positions = tuple(positions)
+
+
+class RerankTimeoutError(CrossRerankError, TimeoutError):
+    """Scoring did not finish within `timeout` seconds and was stopped."""
+
+
+class OverloadedError(CrossRerankError, RuntimeError):
+    """The bounded queue of waiting reranks is full."""
+
+
+class IndexingError(CrossRerankError, RuntimeError):
+    """A file could not be read or indexed.
+
+    Attributes:
+        path: The file concerned.
+    """
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path

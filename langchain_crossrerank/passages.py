@@ -1,0 +1,55 @@
+"""Makes a document into the passage that the cross-encoder reads."""
+
+from __future__ import annotations
+
+from string import Formatter
+
+from langchain_core.documents import Document
+
+
+def check_template(template: str) -> str:
+    """Give a passage template back if it is one.
+
+    Args:
+        template: Text with `{page_content}` and `{metadata_field}` places, as for `str.format` but plain names only.
+
+    Raises:
+        ValueError: If it does not parse, has attribute or index access, conversions or formats, or lacks
+            `{page_content}`.
+    """
+    try:
+        places = [place for place in Formatter().parse(template) if place[1] is not None]
+    except ValueError as err:
+        raise ValueError(f"passage_template {template!r} does not parse ({err}); double a brace to keep it.") from err
+    for _, field, spec, conversion in places:
+        if not str(field).isidentifier() or spec or conversion:
+            raise ValueError(
+                f"passage_template {template!r} has the place {{{field}}}; only plain names such as "
+                "{page_content} or {title} can be filled."
+            )
+    if "page_content" not in [field for _, field, _, _ in places]:
+        raise ValueError(f"passage_template {template!r} lacks {{page_content}}, so every passage would be the same.")
+    return template
+
+
+def render_passage(document: Document, template: str | None) -> str:
+    """Fill a template with a document's text and metadata.
+
+    Args:
+        document: The document; a metadata field that it lacks is filled with nothing.
+        template: A template as in `check_template`, or `None` for the page content alone.
+
+    Returns:
+        The passage.
+    """
+    if template is None:
+        return document.page_content
+    parts = []
+    for text, field, _, _ in Formatter().parse(template):
+        parts.append(text)
+        if field == "page_content":
+            parts.append(document.page_content)
+        elif field is not None:
+            value = document.metadata.get(field)
+            parts.append("" if value is None else str(value))
+    return "".join(parts)

@@ -1,0 +1,40 @@
+"""Typical calls, read by the type checker and never run."""
+
+from langchain_core.documents import Document
+from langchain_core.runnables import Runnable, RunnablePassthrough
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from langchain_crossrerank import (
+    Comparison,
+    CrossEncoder,
+    CrossEncoderReranker,
+    compare,
+    create_rag_chain,
+    create_rerank_retriever,
+    load_cross_encoder,
+    load_embeddings,
+    retrieve_and_rerank,
+)
+
+
+def typical_calls(documents: list[Document]) -> None:
+    model: CrossEncoder = load_cross_encoder("bundled", activation="identity")
+    scores: list[float] = model.score([("query", "passage")])
+    reranker = CrossEncoderReranker(model=model, top_n=None, score_threshold=0.0)
+    kept: list[Document] = reranker.invoke({"query": "query", "documents": documents})
+    kept = reranker.compress_documents(documents, "query")
+    store = InMemoryVectorStore(load_embeddings())
+    retriever = create_rerank_retriever(store, model="bundled", k=20, top_n=5)
+    kept = retriever.invoke("query", k=50)
+    pairs: list[tuple[Document, float]] = retrieve_and_rerank(retriever, "query")
+    comparison: Comparison = compare(retriever, "query")
+    answer = create_rag_chain(retriever, None).invoke("query")
+    text: str = answer["answer"]
+    chain: Runnable[str, list[Document]] = {"query": RunnablePassthrough(), "documents": retriever} | reranker
+    print(scores, kept, pairs, comparison, text, chain)
+
+
+async def typical_async_calls(model: CrossEncoder, reranker: CrossEncoderReranker, documents: list[Document]) -> None:
+    scores: list[float] = await model.ascore([("query", "passage")])
+    kept: list[Document] = await reranker.acompress_documents(documents, "query")
+    print(scores, kept)
