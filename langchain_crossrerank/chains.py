@@ -1,4 +1,4 @@
-"""The answering end of retrieval: prompt | llm | parser over reranked documents, or an extractive answer without an LLM."""
+"""The answering end of retrieval: prompt | llm | parser over reranked documents, or quotes without a model."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def _trace(network: Any, tokenizer: Any, path: Path) -> None:
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Logits(),
+            Logits().eval(),
             tuple(example[name] for name in names),
             str(path),
             input_names=names,
