@@ -97,8 +97,12 @@ def main() -> None:
                 figure = run(*program)
                 if round_:  # the first round warms the disk cache
                     figures[name].append(figure)
-    medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in figures.items()}
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.runs} runs each\n")
+    medians = {
+        name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in figures.items()
+    }
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.runs} runs each\n"
+    )
     print("| program | wall s (median) | peak MiB (median) | times faster than stock | memory of stock's |")
     print("|---|---|---|---|---|")
     for name, (wall, peak) in medians.items():

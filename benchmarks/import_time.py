@@ -1,6 +1,6 @@
 """Import time: fresh processes that import this package, beside `langchain_core.documents`.
 
-    python benchmarks/import_time.py [--runs 7]
+python benchmarks/import_time.py [--runs 7]
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ CrossRerankError
 │   ├── ModelNotFoundError  (OSError)       no such folder, repository or needed file
 │   └── UnsupportedModelError               the model is there but cannot be used
 ├── ScoringError            (RuntimeError)  the model failed or gave unusable scores
+│   └── RemoteError                         a server could not be reached or answered with an error
 ├── RerankTimeoutError      (TimeoutError)  scoring did not finish in the time allowed
 ├── OverloadedError         (RuntimeError)  too many reranks are already waiting
 └── IndexingError           (RuntimeError)  a file could not be read or indexed
@@ -28,6 +29,7 @@ __all__ = [
     "ModelError",
     "ModelNotFoundError",
     "OverloadedError",
+    "RemoteError",
     "RerankTimeoutError",
     "ScoringError",
     "UnsupportedModelError",
@@ -78,6 +80,18 @@ class ScoringError(CrossRerankError, RuntimeError):
     def __init__(self, message: str, *, positions: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.positions = tuple(positions)
+
+
+class RemoteError(ScoringError):
+    """A rerank server could not be reached, or answered with an error or with something unusable.
+
+    Attributes:
+        status_code: The HTTP status, or `None` where there was no answer.
+    """
+
+    def __init__(self, message: str, *, positions: Sequence[int] = (), status_code: int | None = None) -> None:
+        super().__init__(message, positions=positions)
+        self.status_code = status_code
 
 
 class RerankTimeoutError(CrossRerankError, TimeoutError):

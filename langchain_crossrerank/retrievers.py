@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from typing import TYPE_CHECKING, Any, cast
 
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
+from langchain_crossrerank.blending import INITIAL_SCORE
 from langchain_crossrerank.cross_encoders import DEFAULT_MODEL
 from langchain_crossrerank.cross_encoders.base import check_query, shorten
 from langchain_crossrerank.errors import InvalidInputError
@@ -64,6 +67,8 @@ def create_rerank_retriever(
             f"both reranker= and {', '.join(sorted(reranker_kwargs))} were given; set them on the reranker itself."
         )
     first_stage, fetched = _first_stage(base, k)
+    if reranker.blend == "weighted" and isinstance(first_stage, VectorStoreRetriever):
+        first_stage = _with_scores(first_stage, reranker.initial_score_key)
     if fetched is not None and reranker.top_n is not None and fetched <= reranker.top_n:
         warnings.warn(
             f"k={fetched} candidates for top_n={reranker.top_n}: reranking can change their order but not which "
@@ -86,7 +91,7 @@ def retrieve_and_rerank(
         **kwargs: Arguments of `create_rerank_retriever`, where `retriever` does not rerank already.
 
     Returns:
-        Documents with their scores, best first.
+        Documents with their scores, best first; NaN where the model failed and `on_error` is `"keep_order"`.
 
     Raises:
         InvalidInputError: If the query is blank, or arguments are given for a retriever that reranks already.
@@ -107,7 +112,52 @@ def retrieve_and_rerank(
             "use CrossEncoderReranker."
         )
     documents = retriever.invoke(query, config)
-    return [(document, document.metadata[RELEVANCE_SCORE]) for document in documents]
+    # A degraded result has no scores.
+    return [(document, document.metadata.get(RELEVANCE_SCORE, math.nan)) for document in documents]
+
+
+class ScoringVectorStoreRetriever(VectorStoreRetriever):
+    """A vector store retriever that writes the store's similarity scores into metadata, for a weighted blend."""
+
+    initial_score_key: str = INITIAL_SCORE
+    """Metadata key for the score."""
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        try:
+            found = self.vectorstore.similarity_search_with_score(query, **{**self.search_kwargs, **kwargs})
+        except NotImplementedError:
+            return super()._get_relevant_documents(query, run_manager=run_manager, **kwargs)
+        return self._scored(found)
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        try:
+            found = await self.vectorstore.asimilarity_search_with_score(query, **{**self.search_kwargs, **kwargs})
+        except NotImplementedError:
+            return await super()._aget_relevant_documents(query, run_manager=run_manager, **kwargs)
+        return self._scored(found)
+
+    def _scored(self, found: list[tuple[Document, float]]) -> list[Document]:
+        return [
+            document.model_copy(update={"metadata": {**document.metadata, self.initial_score_key: float(score)}})
+            for document, score in found
+        ]
+
+
+def _with_scores(retriever: VectorStoreRetriever, initial_score_key: str) -> VectorStoreRetriever:
+    if type(retriever) is not VectorStoreRetriever or retriever.search_type != "similarity":
+        # Another search, or a store's own retriever, is left to do what it does; ranks stand in for scores.
+        return retriever
+    return ScoringVectorStoreRetriever(
+        vectorstore=retriever.vectorstore,
+        search_kwargs=retriever.search_kwargs,
+        tags=retriever.tags,
+        metadata=retriever.metadata,
+        initial_score_key=initial_score_key,
+    )
 
 
 def _first_stage(base: object, k: int | None) -> tuple[RetrieverLike, int | None]:

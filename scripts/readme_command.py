@@ -1,6 +1,6 @@
 """Prints one of the README's two commands, so that CI runs what the README says.
 
-    python scripts/readme_command.py demo|test
+python scripts/readme_command.py demo|test
 """
 
 from __future__ import annotations

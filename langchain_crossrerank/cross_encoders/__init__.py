@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from langchain_core.cross_encoders import BaseCrossEncoder
-
 from langchain_crossrerank.cross_encoders.base import (
     DEFAULT_MAX_BATCH_TOKENS,
     Activation,
@@ -17,6 +15,7 @@ from langchain_crossrerank.cross_encoders.base import (
     ForeignCrossEncoder,
     PairScore,
     TextPair,
+    as_cross_encoder,
     shorten,
 )
 from langchain_crossrerank.errors import InvalidInputError
@@ -41,7 +40,7 @@ __all__ = [
 DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 """The cross-encoder that the Python API loads from the hub where none is named."""
 
-Backend = Literal["auto", "onnx", "torch"]
+Backend = Literal["auto", "onnx", "torch", "remote"]
 """What computes the scores; `"auto"` is resolved at load time by `load_cross_encoder`."""
 
 _LOADED: dict[tuple[Any, ...], CrossEncoder] = {}
@@ -64,13 +63,14 @@ def load_cross_encoder(
 ) -> CrossEncoder:
     """Load a cross-encoder, or give the copy that this process has loaded already with the same settings.
 
-    `backend="auto"` picks `"onnx"` if the model has an ONNX graph (`model.onnx` or `onnx/model.onnx`) and neither
+    `backend="auto"` picks `"remote"` for an http(s) URL; else `"onnx"` if the model has an ONNX graph (`model.onnx` or `onnx/model.onnx`) and neither
     `device` other than the CPU nor `trust_remote_code` was asked for; otherwise `"torch"` if its extra is installed.
     `repr` of the result shows what was picked.
 
     Args:
-        model: `"bundled"` for the model inside this package, a folder, or a name on the Hugging Face hub.
-        backend: `"auto"`, `"onnx"` or `"torch"`.
+        model: `"bundled"` for the model inside this package, a folder, a name on the Hugging Face hub, or the URL of a
+            rerank endpoint (`RemoteCrossEncoder` has more settings for those).
+        backend: `"auto"`, `"onnx"`, `"torch"` or `"remote"`.
         activation: `"identity"` for logits, `"sigmoid"` for 0..1; `None` follows the model's config, as
             sentence-transformers does.
         max_length: The most tokens of a pair that are read; `None` for what the model allows. Longer passages are
@@ -99,6 +99,8 @@ def load_cross_encoder(
     def load() -> CrossEncoder:
         from langchain_crossrerank.cross_encoders.source import BUNDLED, find_source
 
+        if backend == "remote" or (backend == "auto" and name.startswith(("http://", "https://"))):
+            return _connect(name, activation, max_length)
         chosen = backend
         source = None
         if chosen != "torch":
@@ -136,13 +138,11 @@ def load_cross_encoder(
     return _load_once(key, load)
 
 
-def as_cross_encoder(model: BaseCrossEncoder) -> CrossEncoder:
-    """Give any LangChain cross-encoder the checks, batching and steps of this package.
+def _connect(url: str, activation: Activation | None, max_length: int | None) -> CrossEncoder:
+    check_extra("remote", needed_for=f"the rerank server at {url!r}")
+    from langchain_crossrerank.cross_encoders.remote import RemoteCrossEncoder
 
-    Args:
-        model: A `BaseCrossEncoder`; a `CrossEncoder` is given back as it is.
-    """
-    return model if isinstance(model, CrossEncoder) else ForeignCrossEncoder(model)
+    return RemoteCrossEncoder(url, activation=activation or "sigmoid", max_length=max_length or 512)
 
 
 def _pick_backend(source: ModelSource, *, wants_torch: bool) -> Literal["onnx", "torch"]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import abstractmethod
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -25,7 +26,10 @@ ScoreSteps = Generator[None, None, "list[PairScore]"]
 
 DEFAULT_MAX_BATCH_TOKENS = 1024
 
-_ENCODE_CHUNK = 64
+_ENCODE_PAIRS = 64
+_ENCODE_CHARACTERS = 200_000
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,14 @@ class EncodedPair:
         text_pair: The query and the passage.
         tokens: How many tokens the pair takes, special tokens included; batches are planned with it.
         truncated: Whether the passage was cut to fit.
+        window: First and last-plus-one character of the part of the passage that this is, where it is a part.
         features: What the backend made of the pair, for example token ids; the base class does not look at it.
     """
 
     text_pair: TextPair
     tokens: int
     truncated: bool = False
+    window: tuple[int, int] | None = None
     features: Any = None
 
 
@@ -76,6 +82,7 @@ class CrossEncoder(BaseCrossEncoder):
         activation: The unit of the scores.
         max_length: The most tokens of a pair that the model reads; longer passages are cut, queries never.
         max_batch_tokens: The most tokens, padding included, in one forward pass. A single longer pair still runs.
+        max_batch_pairs: The most pairs in one forward pass; `None` for no limit but that of tokens.
     """
 
     name: str
@@ -83,6 +90,9 @@ class CrossEncoder(BaseCrossEncoder):
     activation: Activation
     max_length: int
     max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS
+    max_batch_pairs: int | None = None
+
+    _told_of_truncation = False
 
     def score(self, text_pairs: Iterable[TextPair]) -> list[float]:
         """Score each pair.
@@ -121,16 +131,18 @@ class CrossEncoder(BaseCrossEncoder):
             A generator that yields after each bounded piece of work and returns one `PairScore` a pair.
         """
         pairs = check_text_pairs(text_pairs)
-        unique = list(dict.fromkeys(pairs))
         encoded: list[EncodedPair] = []
-        for start in range(0, len(unique), _ENCODE_CHUNK):
-            encoded += self._encode(unique[start : start + _ENCODE_CHUNK])
+        for chunk in _chunks(dict.fromkeys(pairs)):
+            encoded += self._guarded(self._encode, chunk, pairs, chunk)
             yield
+        self._tell_of_truncation(encoded)
         scores: dict[TextPair, PairScore] = {}
-        for batch in plan_batches(encoded, self.max_batch_tokens):
-            values = self._checked_batch(batch, pairs)
-            for item, value in zip(batch, values, strict=True):
-                scores[item.text_pair] = PairScore(value, truncated=item.truncated)
+        for batch in plan_batches(encoded, self.max_batch_tokens, self.max_batch_pairs):
+            for item, value in zip(batch, self._checked_batch(batch, pairs), strict=True):
+                best = scores.get(item.text_pair)
+                # NaN compares false, so it stays to be found below.
+                if best is None or value > best.score or value != value:  # noqa: PLR0124
+                    scores[item.text_pair] = PairScore(value, truncated=item.truncated, window=item.window)
             yield
         results = [scores[pair] for pair in pairs]
         check_finite([result.score for result in results], self.name)
@@ -161,21 +173,58 @@ class CrossEncoder(BaseCrossEncoder):
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
         """Score one batch in one forward pass: one number for each pair, in the batch's order."""
 
-    def _checked_batch(self, batch: Sequence[EncodedPair], pairs: Sequence[TextPair]) -> list[float]:
-        members = {item.text_pair for item in batch}
+    def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:  # noqa: ARG002
+        """Like `_encode`, but a passage beyond `max_length` gives several overlapping windows instead of being cut.
+
+        Args:
+            text_pairs: The pairs.
+            overlap: Tokens that neighbouring windows share.
+
+        Returns:
+            One or more items a pair; those of a divided passage carry `window`.
+
+        Raises:
+            InvalidInputError: If this backend does not know its tokens.
+        """
+        raise InvalidInputError(
+            f"{self.name!r} on the {self.backend} backend does not tell how it tokenises, so passages cannot be "
+            "divided into windows; use the onnx or torch backend, or split the documents."
+        )
+
+    def _tell_of_truncation(self, encoded: Sequence[EncodedPair]) -> None:
+        cut = sum(item.truncated for item in encoded)
+        if cut and not self._told_of_truncation:
+            self._told_of_truncation = True
+            _logger.warning(
+                "%r reads %d tokens of a pair; %d of %d passages were longer and their ends were not read. Wrap the "
+                "model in WindowedCrossEncoder to read all of them. This is said once.",
+                self.name,
+                self.max_length,
+                cut,
+                len(encoded),
+            )
+
+    def _guarded(
+        self, work: Callable[[Any], Any], argument: Any, pairs: Sequence[TextPair], members: Iterable[TextPair]
+    ) -> Any:
+        """Call a backend's method; whatever it raises comes out as an error of this package."""
         try:
-            values = [float(value) for value in self._score_batch(batch)]
+            return work(argument)
         except CrossRerankError:
             raise
         except Exception as err:
-            positions = [i for i, pair in enumerate(pairs) if pair in members]
+            positions = _positions(pairs, members)
             raise ScoringError(
-                f"{self.name!r} failed on a batch of {len(batch)} pairs ({type(err).__name__}: {err}); "
+                f"{self.name!r} failed on {len(positions)} pairs ({type(err).__name__}: {err}); "
                 "check the model, or rerank with on_error='keep_order' to go on without it.",
                 positions=positions,
             ) from err
+
+    def _checked_batch(self, batch: Sequence[EncodedPair], pairs: Sequence[TextPair]) -> list[float]:
+        members = [item.text_pair for item in batch]
+        values = [float(value) for value in self._guarded(self._score_batch, batch, pairs, members)]
         if len(values) != len(batch):
-            positions = [i for i, pair in enumerate(pairs) if pair in members]
+            positions = _positions(pairs, members)
             raise ScoringError(
                 f"{self.name!r} gave {len(values)} scores for {len(batch)} pairs at positions {shorten(positions)}; "
                 "a model must give exactly one score a pair.",
@@ -190,6 +239,45 @@ class CrossEncoder(BaseCrossEncoder):
         )
 
 
+class WrapperCrossEncoder(CrossEncoder):
+    """A cross-encoder around another one: delegates everything, for a subclass to override one thing.
+
+    Args:
+        inner: The cross-encoder to wrap; any LangChain `BaseCrossEncoder`.
+    """
+
+    def __init__(self, inner: BaseCrossEncoder) -> None:
+        self.inner = as_cross_encoder(inner)
+        self.name = self.inner.name
+        self.backend = self.inner.backend
+        self.activation = self.inner.activation
+        self.max_length = self.inner.max_length
+        self.max_batch_tokens = self.inner.max_batch_tokens
+        self.max_batch_pairs = self.inner.max_batch_pairs
+
+    @property
+    def fingerprint(self) -> str:
+        """The wrapped model's fingerprint."""
+        return self.inner.fingerprint
+
+    @cached_property
+    def scheduler(self) -> StepScheduler:
+        """The wrapped model's worker, so that wrapped and bare calls take turns."""
+        return self.inner.scheduler
+
+    def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
+        return self.inner._encode(text_pairs)
+
+    def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
+        return self.inner._encode_windows(text_pairs, overlap)
+
+    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
+        return self.inner._score_batch(batch)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r})"
+
+
 class ForeignCrossEncoder(CrossEncoder):
     """Any other `BaseCrossEncoder` of LangChain, brought under the same checks, batching and steps.
 
@@ -199,16 +287,27 @@ class ForeignCrossEncoder(CrossEncoder):
     """
 
     backend = "foreign"
-    activation: Activation = "identity"
     max_length = 512
 
     def __init__(self, model: BaseCrossEncoder, *, max_batch_tokens: int = 16 * 512) -> None:
         self.model = model
         self.name = str(getattr(model, "model_name", None) or type(model).__name__)
         self.max_batch_tokens = max_batch_tokens
+        # LangChain's HuggingFaceCrossEncoder keeps the sentence-transformers model, which knows its unit.
+        activation = getattr(getattr(model, "client", None), "activation_fn", None)
+        self.activation = "sigmoid" if type(activation).__name__ == "Sigmoid" else "identity"
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
         return self.model.score([item.text_pair for item in batch])
+
+
+def as_cross_encoder(model: BaseCrossEncoder) -> CrossEncoder:
+    """Give any LangChain cross-encoder the checks, batching and steps of this package.
+
+    Args:
+        model: A `BaseCrossEncoder`; a `CrossEncoder` is given back as it is.
+    """
+    return model if isinstance(model, CrossEncoder) else ForeignCrossEncoder(model)
 
 
 def check_text_pairs(text_pairs: Iterable[TextPair]) -> list[TextPair]:
@@ -254,12 +353,34 @@ def check_query(query: object) -> str:
     return query
 
 
-def plan_batches(encoded: Sequence[EncodedPair], max_batch_tokens: int) -> list[list[EncodedPair]]:
+def check_query_room(query: str, left: int, room: int, model: CrossEncoder) -> None:
+    """Raise unless a query leaves a passage the room that it needs.
+
+    Args:
+        query: The query.
+        left: Tokens that the query leaves within `model.max_length`.
+        room: Tokens that the passage needs at least.
+        model: The model, for the error.
+
+    Raises:
+        InvalidInputError: If it does not.
+    """
+    if left < room:
+        raise InvalidInputError(
+            f"the query of {len(query)} characters leaves {max(0, left)} of the {model.max_length} tokens that "
+            f"{model.name!r} reads, and a passage needs {room}; shorten the query, or use a model that reads more."
+        )
+
+
+def plan_batches(
+    encoded: Sequence[EncodedPair], max_batch_tokens: int, max_batch_pairs: int | None = None
+) -> list[list[EncodedPair]]:
     """Group pairs of like length so that no batch holds more than `max_batch_tokens` tokens, padding included.
 
     Args:
         encoded: Pairs with their token counts.
         max_batch_tokens: The limit; a pair above it gets a batch of its own.
+        max_batch_pairs: The most pairs in a batch; `None` for no such limit.
 
     Returns:
         Batches, those of the longest pairs first, so that memory peaks at the start and not late in the work.
@@ -267,11 +388,31 @@ def plan_batches(encoded: Sequence[EncodedPair], max_batch_tokens: int) -> list[
     batches: list[list[EncodedPair]] = []
     for item in sorted(encoded, key=lambda pair: -pair.tokens):
         current = batches[-1] if batches else []
-        if current and (len(current) + 1) * current[0].tokens <= max_batch_tokens:
+        fits = bool(current) and (len(current) + 1) * current[0].tokens <= max_batch_tokens
+        if fits and (max_batch_pairs is None or len(current) < max_batch_pairs):
             current.append(item)
         else:
             batches.append([item])
     return batches
+
+
+def _positions(pairs: Sequence[TextPair], members: Iterable[TextPair]) -> list[int]:
+    wanted = set(members)
+    return [position for position, pair in enumerate(pairs) if pair in wanted]
+
+
+def _chunks(pairs: Iterable[TextPair]) -> Iterator[list[TextPair]]:
+    """Divide pairs so that one chunk is quick to encode and its encodings take little memory."""
+    chunk: list[TextPair] = []
+    characters = 0
+    for pair in pairs:
+        chunk.append(pair)
+        characters += len(pair[0]) + len(pair[1])
+        if len(chunk) == _ENCODE_PAIRS or characters > _ENCODE_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def check_finite(scores: Sequence[float], name: str) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,11 +17,12 @@ from langchain_crossrerank.cross_encoders.base import (
     CrossEncoder,
     EncodedPair,
     TextPair,
+    check_query_room,
     sigmoid,
 )
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
-from langchain_crossrerank.cross_encoders.source import ModelSource
-from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
+from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 
 
 class OnnxCrossEncoder(CrossEncoder):
@@ -58,8 +57,8 @@ class OnnxCrossEncoder(CrossEncoder):
         self.max_batch_tokens = max_batch_tokens
         self._num_threads = num_threads
         self._source = source
-        self._lock = threading.Lock()
         self._tokenizer = self._load_tokenizer()
+        self._window_tokenizers: dict[int, Tokenizer] = {}
         self._load_session()
 
     @property
@@ -69,12 +68,7 @@ class OnnxCrossEncoder(CrossEncoder):
 
     @cached_property
     def _weights_hash(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        for path in (self._onnx_file, self._source.tokenizer_file):
-            with path.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-        return digest.hexdigest()
+        return hash_files([self._onnx_file, self._source.tokenizer_file])
 
     @cached_property
     def _onnx_file(self) -> Any:
@@ -121,30 +115,45 @@ class OnnxCrossEncoder(CrossEncoder):
     def _own_session(self) -> Any:
         # A forked child has the session's memory but not its threads: it loads its own.
         if os.getpid() != self._pid:
-            with self._lock:
-                if os.getpid() != self._pid:
-                    self._load_session()
+            self._load_session()
         return self._session
 
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
-        for query in dict.fromkeys(query for query, _ in text_pairs):
-            self._check_query_fits(query)
         return [
-            EncodedPair(pair, len(encoding.ids), truncated=bool(encoding.overflowing), features=_compact(encoding))
-            for pair, encoding in zip(text_pairs, self._tokenizer.encode_batch(list(text_pairs)), strict=True)
+            EncodedPair(pair, len(first.ids), truncated=bool(first.overflowing), features=_compact(first))
+            for pair, first in self._encodings(self._tokenizer, text_pairs, room=1)
         ]
 
-    def _check_query_fits(self, query: str) -> None:
-        if len(query) < self.max_length // 2:
-            return
-        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+    def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
+        encoded = []
+        for pair, first in self._encodings(self._window_tokenizer(overlap), text_pairs, room=overlap + 1):
+            for part in [first, *first.overflowing]:
+                window = _passage_span(part) if first.overflowing else None
+                encoded.append(EncodedPair(pair, len(part.ids), window=window, features=_compact(part)))
+        return encoded
+
+    def _encodings(
+        self, tokenizer: Tokenizer, text_pairs: Sequence[TextPair], *, room: int
+    ) -> Iterator[tuple[TextPair, Encoding]]:
+        for query in dict.fromkeys(query for query, _ in text_pairs):
+            # A token is at least one character, so most queries need no count.
+            if len(query) >= self.max_length // 2 - room:
+                self._check_room(query, room)
+        return zip(text_pairs, tokenizer.encode_batch(list(text_pairs)), strict=True)
+
+    def _window_tokenizer(self, overlap: int) -> Tokenizer:
+        # A tokenizer's truncation is state of its own, so every overlap has its own tokenizer.
+        if overlap not in self._window_tokenizers:
+            tokenizer = self._load_tokenizer()
+            tokenizer.enable_truncation(self.max_length, stride=overlap, strategy="only_second")
+            self._window_tokenizers[overlap] = tokenizer
+        return self._window_tokenizers[overlap]
+
+    def _check_room(self, query: str, room: int) -> None:
         alone = self._tokenizer.encode(query, add_special_tokens=False)
         tokens = len(alone.ids) + sum(len(part.ids) for part in alone.overflowing)
-        if tokens + special >= self.max_length:
-            raise InvalidInputError(
-                f"the query of {len(query)} characters takes {tokens} tokens and leaves no room for a passage in the "
-                f"{self.max_length} that {self.name!r} reads; shorten the query or use a model that reads more."
-            )
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        check_query_room(query, self.max_length - special - tokens, room, self)
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
         shape = (len(batch), max(item.tokens for item in batch))
@@ -171,3 +180,8 @@ class OnnxCrossEncoder(CrossEncoder):
 def _compact(encoding: Encoding) -> tuple[Any, Any]:
     # An Encoding holds every token's text and offsets; thousands of them would take far more than the ids.
     return np.array(encoding.ids, dtype=np.int32), np.array(encoding.type_ids, dtype=np.int8)
+
+
+def _passage_span(encoding: Encoding) -> tuple[int, int]:
+    spans = [span for span, part in zip(encoding.offsets, encoding.sequence_ids, strict=True) if part == 1]
+    return (spans[0][0], spans[-1][1]) if spans else (0, 0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +114,20 @@ class ModelSource:
             f"the model {self.name!r} has no {file} in {self.folder} (there: {present}); "
             "a model folder needs config.json, tokenizer.json and its weights."
         )
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Hash the content of files with BLAKE2b.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def find_source(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +17,12 @@ from langchain_crossrerank.cross_encoders.base import (
     CrossEncoder,
     EncodedPair,
     TextPair,
+    check_query_room,
     sigmoid,
 )
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
+from langchain_crossrerank.cross_encoders.source import hash_files
 from langchain_crossrerank.errors import (
-    InvalidInputError,
     ModelNotFoundError,
     ScoringError,
     UnsupportedModelError,
@@ -61,6 +64,7 @@ class TorchCrossEncoder(CrossEncoder):
         trust_remote_code: bool = False,
     ) -> None:
         self.name = model
+        self._revision = revision
         self.max_batch_tokens = max_batch_tokens
         on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
         model_kwargs: dict[str, Any] = {"use_safetensors": True}
@@ -88,6 +92,19 @@ class TorchCrossEncoder(CrossEncoder):
         self.max_length = min(max_length or allowed, allowed)
         self._pid = os.getpid()
 
+    @property
+    def fingerprint(self) -> str:
+        """The weights' commit on the hub, or their content hash, with everything else that decides a score."""
+        return f"torch:{self._weights_identity}:{self.activation}:{self.max_length}"
+
+    @cached_property
+    def _weights_identity(self) -> str:
+        folder = Path(self.name)
+        if folder.is_dir():
+            return hash_files(sorted(folder.rglob("*.safetensors")) + sorted(folder.rglob("tokenizer*")))
+        commit = getattr(getattr(self._model, "config", None), "_commit_hash", None)
+        return f"{self.name}@{commit or self._revision}"
+
     def _own_activation(self) -> Activation:
         kind = type(self._model.activation_fn).__name__
         if kind not in ("Sigmoid", "Identity"):
@@ -99,25 +116,47 @@ class TorchCrossEncoder(CrossEncoder):
 
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
         tokenizer = self._model.tokenizer
-        special = tokenizer.num_special_tokens_to_add(pair=True)
-        queries = dict.fromkeys(query for query, _ in text_pairs)
-        room = {query: self.max_length - special - len(_ids(tokenizer, query)) for query in queries}
-        for query, tokens in room.items():
-            if tokens < 1:
-                raise InvalidInputError(
-                    f"the query of {len(query)} characters leaves no room for a passage in the {self.max_length} "
-                    f"tokens that {self.name!r} reads; shorten the query or use a model that reads more."
-                )
+        self._check_rooms(text_pairs, room=1)
         encoded = []
         for query, passage in text_pairs:
             features = tokenizer(query, passage, verbose=False)
-            tokens = len(features["input_ids"])
-            truncated = tokens > self.max_length
+            truncated = len(features["input_ids"]) > self.max_length
             if truncated:
                 features = tokenizer(query, passage, truncation="only_second", max_length=self.max_length)
-                tokens = self.max_length
+            tokens = len(features["input_ids"])
             encoded.append(EncodedPair((query, passage), tokens, truncated=truncated, features=dict(features)))
         return encoded
+
+    def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
+        self._check_rooms(text_pairs, room=overlap + 1)
+        encoded = []
+        for query, passage in text_pairs:
+            parts = self._model.tokenizer(
+                query,
+                passage,
+                truncation="only_second",
+                max_length=self.max_length,
+                stride=overlap,
+                return_overflowing_tokens=True,
+                return_offsets_mapping=True,
+            )
+            parts.pop("overflow_to_sample_mapping", None)
+            offsets = parts.pop("offset_mapping")
+            for part, spans in enumerate(offsets):
+                inside = [span for span, side in zip(spans, parts.sequence_ids(part), strict=True) if side == 1]
+                window = (inside[0][0], inside[-1][1]) if len(offsets) > 1 and inside else None
+                features = {name: values[part] for name, values in parts.items()}
+                encoded.append(
+                    EncodedPair((query, passage), len(features["input_ids"]), window=window, features=features)
+                )
+        return encoded
+
+    def _check_rooms(self, text_pairs: Sequence[TextPair], *, room: int) -> None:
+        tokenizer = self._model.tokenizer
+        special = tokenizer.num_special_tokens_to_add(pair=True)
+        for query in dict.fromkeys(query for query, _ in text_pairs):
+            tokens = len(tokenizer(query, add_special_tokens=False, verbose=False)["input_ids"])
+            check_query_room(query, self.max_length - special - tokens, room, self)
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
         if os.getpid() != self._pid and self._model.device.type == "cpu":
@@ -133,11 +172,6 @@ class TorchCrossEncoder(CrossEncoder):
             output = self._model({name: value.to(self._model.device) for name, value in features.items()})
         logits = relevance_logits(output["scores"].float().cpu().numpy(), self.name)
         return [sigmoid(logit) for logit in logits] if self.activation == "sigmoid" else logits
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
 
 
 def _first_line(err: Exception) -> str:

@@ -25,7 +25,7 @@ class RankedDocument:
         metadata: The document's metadata as the first stage gave it.
         initial_rank: Place in the first stage's list, from 1.
         rank: Place after reranking, from 1; `None` if it was not kept.
-        score: The cross-encoder's score; `None` if it was not kept.
+        score: The cross-encoder's score; `None` if it was not kept, or the model failed.
     """
 
     text: str
@@ -87,7 +87,8 @@ class Comparison:
             line = f"{row + 1:>2}  {left:<{column}}"
             if row < len(after):
                 move, score = after[row].move, after[row].score
-                line += f"  {move:>4}  {score:6.3f}  {_clip(after[row].text, column)}"
+                shown_score = "-" if score is None else f"{score:.3f}"
+                line += f"  {move:>4}  {shown_score:>6}  {_clip(after[row].text, column)}"
             lines.append(line.rstrip())
         kept = f"{len(self.documents)} candidates, {len(after)} kept by {self.model}"
         return "\n".join([*lines, "", f"{kept}; first stage {self.retrieve_ms:.0f} ms, rerank {self.rerank_ms:.0f} ms"])
@@ -136,7 +137,7 @@ def compare(retriever: ContextualCompressionRetriever, query: str) -> Comparison
 
 def _place(document: Document, initial_rank: int, places: dict[int, tuple[int, Document]]) -> RankedDocument:
     rank, kept = places.get(initial_rank, (None, None))
-    score = kept.metadata[RELEVANCE_SCORE] if kept is not None else None
+    score = kept.metadata.get(RELEVANCE_SCORE) if kept is not None else None
     return RankedDocument(document.page_content, dict(document.metadata), initial_rank, rank, score)
 
 

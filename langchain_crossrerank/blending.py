@@ -1,0 +1,78 @@
+"""Orders candidates by the cross-encoder together with the first stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, pstdev
+from typing import Literal
+
+from langchain_core.documents import Document
+
+INITIAL_SCORE = "initial_score"
+"""Metadata key of the first stage's score, where the first stage gives one."""
+
+Blend = Literal["weighted", "rrf"]
+"""`"weighted"` adds z-normalised scores; `"rrf"` is reciprocal rank fusion."""
+
+RRF_K = 60
+"""The constant of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
+
+
+def blend_scores(
+    documents: Sequence[Document], logits: Sequence[float], *, blend: Blend, weight: float, score_key: str
+) -> list[float]:
+    """Give every candidate one number to sort by, from the cross-encoder's score and the first stage.
+
+    Args:
+        documents: The candidates in the first stage's order.
+        logits: The cross-encoder's scores as logits, in the same order.
+        blend: How to put the two together.
+        weight: Share of the cross-encoder, 0 to 1; the first stage has the rest.
+        score_key: Metadata key of the first stage's score. If a candidate lacks it, ranks are used for all.
+
+    Returns:
+        Numbers that sort descending; they mean nothing outside this list of candidates.
+    """
+    if blend == "rrf":
+        ranks = ranks_of(logits)
+        return [
+            weight / (RRF_K + rank) + (1 - weight) / (RRF_K + initial) for initial, rank in enumerate(ranks, start=1)
+        ]
+    first = first_stage_scores(documents, score_key)
+    if first is None:
+        # Scores usually fall steeply at the top of a list and slowly later on, as the logarithm does.
+        first = [-math.log(rank) for rank in range(1, len(documents) + 1)]
+    pairs = zip(z_normalised(logits), z_normalised(first), strict=True)
+    return [weight * ours + (1 - weight) * theirs for ours, theirs in pairs]
+
+
+def first_stage_scores(documents: Sequence[Document], score_key: str) -> list[float] | None:
+    """Read the first stage's scores, larger meaning better, or `None` if a candidate has none.
+
+    A list whose scores rise from the best candidate to the last holds distances, and is negated.
+    """
+    scores = [document.metadata.get(score_key) for document in documents]
+    numbers = [float(score) for score in scores if isinstance(score, int | float) and math.isfinite(score)]
+    if len(numbers) != len(scores):
+        return None
+    rising = numbers == sorted(numbers) and numbers[:1] != numbers[-1:]
+    return [-number for number in numbers] if rising else numbers
+
+
+def ranks_of(scores: Sequence[float]) -> list[int]:
+    """Give each score its place from 1, the highest first; equal scores keep their order."""
+    order = sorted(range(len(scores)), key=lambda position: -scores[position])
+    ranks = [0] * len(scores)
+    for rank, position in enumerate(order, start=1):
+        ranks[position] = rank
+    return ranks
+
+
+def z_normalised(values: Sequence[float]) -> list[float]:
+    """Shift and scale to mean 0 and standard deviation 1; equal values all become 0."""
+    deviation = pstdev(values)
+    if deviation == 0:
+        return [0.0] * len(values)
+    mean = fmean(values)
+    return [(value - mean) / deviation for value in values]
