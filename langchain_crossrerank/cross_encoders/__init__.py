@@ -60,12 +60,13 @@ def load_cross_encoder(
     revision: str | None = None,
     local_files_only: bool = False,
     trust_remote_code: bool = False,
+    instruction: str | None = None,
 ) -> CrossEncoder:
     """Load a cross-encoder, or give the copy that this process has loaded already with the same settings.
 
-    `backend="auto"` picks `"remote"` for an http(s) URL; else `"onnx"` if the model has an ONNX graph (`model.onnx` or `onnx/model.onnx`) and neither
-    `device` other than the CPU nor `trust_remote_code` was asked for; otherwise `"torch"` if its extra is installed.
-    `repr` of the result shows what was picked.
+    `backend="auto"` picks `"remote"` for an http(s) URL. Otherwise it picks `"onnx"` if the model has an ONNX graph
+    (`model.onnx` or `onnx/model.onnx`) and neither `device` other than the CPU nor `trust_remote_code` was asked for,
+    and `"torch"` where not, if its extra is installed. `repr` of the result shows what was picked.
 
     Args:
         model: `"bundled"` for the model inside this package, a folder, a name on the Hugging Face hub, or the URL of a
@@ -81,6 +82,7 @@ def load_cross_encoder(
         revision: Branch, tag or commit on the hub.
         local_files_only: Read the hub's local cache only. `HF_HUB_OFFLINE=1` does the same for the whole process.
         trust_remote_code: Run Python code from the model's repository; torch backend only.
+        instruction: What relevant means, for LLM rerankers (causal models such as Qwen3-Reranker); others ignore it.
 
     Returns:
         A cross-encoder, shared by all callers in this process that pass the same arguments.
@@ -94,7 +96,8 @@ def load_cross_encoder(
     name = _check_settings(model, backend, activation)
     _check_limits(max_length=max_length, max_batch_tokens=max_batch_tokens, num_threads=num_threads)
     settings = (activation, max_length, max_batch_tokens, revision, local_files_only)
-    key = (name, os.getcwd() if os.path.isdir(name) else "", backend, *settings, num_threads, device, trust_remote_code)
+    place = os.path.realpath(name) if os.path.isdir(name) else name
+    key = (name, place, backend, *settings, num_threads, device, trust_remote_code, instruction)
 
     def load() -> CrossEncoder:
         from langchain_crossrerank.cross_encoders.source import BUNDLED, find_source
@@ -122,6 +125,22 @@ def load_cross_encoder(
         if name == BUNDLED:
             raise InvalidInputError('the bundled model is an ONNX graph; load it with backend="onnx" or "auto".')
         check_extra("torch", needed_for=f"the model {name!r} on the torch backend")
+        if source is None:
+            source = find_source(name, revision=revision, local_files_only=local_files_only, weights=False)
+        if source.is_causal:
+            from langchain_crossrerank.cross_encoders.causal import CausalCrossEncoder
+
+            return CausalCrossEncoder(
+                find_source(name, revision=revision, local_files_only=local_files_only, safetensors=True),
+                instruction=instruction,
+                activation=activation,
+                max_length=max_length,
+                max_batch_tokens=max_batch_tokens,
+                device=device,
+                trust_remote_code=trust_remote_code,
+            )
+        if not trust_remote_code:
+            source.check_classifier()
         from langchain_crossrerank.cross_encoders.torch import TorchCrossEncoder
 
         return TorchCrossEncoder(

@@ -20,6 +20,7 @@ from langchain_crossrerank.cross_encoders.base import (
     check_query_room,
     sigmoid,
 )
+from langchain_crossrerank.cross_encoders.external_data import check_external_data
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
 from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
 from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
@@ -66,6 +67,14 @@ class OnnxCrossEncoder(CrossEncoder):
         """The weights' content hash with everything else that decides a score."""
         return f"onnx:{self._weights_hash}:{self.activation}:{self.max_length}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickled copy loads the files again where it is unpickled; a session cannot travel.
+        return _rebuild, (self._source, self.activation, self.max_length, self.max_batch_tokens, self._num_threads)
+
+    def __repr__(self) -> str:
+        place = "" if str(self._source.folder) == self.name else f", folder={str(self._source.folder)!r}"
+        return f"{super().__repr__()[:-1]}{place})"
+
     @cached_property
     def _weights_hash(self) -> str:
         return hash_files([self._onnx_file, self._source.tokenizer_file])
@@ -100,6 +109,7 @@ class OnnxCrossEncoder(CrossEncoder):
         # A pattern is kept for every shape of batch, and there are many.
         options.enable_mem_pattern = False
         path = self._onnx_file
+        check_external_data(path)
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as err:  # onnxruntime's errors have no common public class
@@ -175,6 +185,18 @@ class OnnxCrossEncoder(CrossEncoder):
         (output,) = self._own_session().run([self._output], inputs)
         logits = relevance_logits(np.asarray(output, dtype=np.float32), self.name)
         return [sigmoid(logit) for logit in logits] if self.activation == "sigmoid" else logits
+
+
+def _rebuild(
+    source: ModelSource, activation: Activation, max_length: int, max_batch_tokens: int, num_threads: int | None
+) -> OnnxCrossEncoder:
+    return OnnxCrossEncoder(
+        source,
+        activation=activation,
+        max_length=max_length,
+        max_batch_tokens=max_batch_tokens,
+        num_threads=num_threads,
+    )
 
 
 def _compact(encoding: Encoding) -> tuple[Any, Any]:

@@ -335,9 +335,11 @@ def _index_and_score(result: Any) -> tuple[int | None, float | None]:
     if not isinstance(result, dict):
         return None, None
     index, score = result.get("index"), result.get("relevance_score", result.get("score"))
-    whole = isinstance(index, int) and not isinstance(index, bool)
-    number = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
-    return index if whole else None, float(score) if number else None
+    if not isinstance(index, int) or isinstance(index, bool):
+        index = None
+    if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
+        return index, None
+    return index, float(score)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

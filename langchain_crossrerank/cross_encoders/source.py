@@ -24,6 +24,9 @@ ONNX_FILES = ("model.onnx", "onnx/model.onnx")
 
 _DESCRIPTION_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
 
+_GRAPH_FILES = ["onnx/model.onnx", "onnx/model.onnx_data"]
+_SAFETENSORS_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -31,8 +34,7 @@ class ModelSource:
 
     Attributes:
         name: What the caller asked for.
-        folder: The folder with `config.json` and `tokenizer.json`, resolved; `None` for a hub model that only
-            the torch backend has fetched.
+        folder: The folder with `config.json` and `tokenizer.json`, with links and `..` resolved.
     """
 
     name: str
@@ -96,6 +98,24 @@ class ModelSource:
         limits = [self.config.get("max_length"), tokenizer.get("model_max_length"), positions]
         return int(min((limit for limit in limits if limit), default=512))
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether the weights are those of a causal language model."""
+        return any(str(name).endswith("ForCausalLM") for name in self.config.get("architectures") or ())
+
+    def check_classifier(self) -> None:
+        """Raise if the weights have no classification head, which loading would make up at random.
+
+        Raises:
+            UnsupportedModelError: Naming the architecture.
+        """
+        architectures = [str(name) for name in self.config.get("architectures") or ()]
+        if architectures and not any(name.endswith("ForSequenceClassification") for name in architectures):
+            raise UnsupportedModelError(
+                f"{self.name!r} holds a {architectures[0]}, which has no classification head, so every score would be "
+                "random; it may be an embedding model. Pass a cross-encoder."
+            )
+
     def _read_json(self, file: str, *, required: bool) -> dict[str, Any]:
         path = self.folder / file
         if not path.is_file():
@@ -131,7 +151,12 @@ def hash_files(paths: Iterable[Path]) -> str:
 
 
 def find_source(
-    model: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool = False, weights: bool = True
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    weights: bool = True,
+    safetensors: bool = False,
 ) -> ModelSource:
     """Find a model by `"bundled"`, a folder, or a name on the Hugging Face hub.
 
@@ -143,6 +168,7 @@ def find_source(
         revision: Branch, tag or commit on the hub.
         local_files_only: Use the hub's local cache and no network.
         weights: Whether to fetch the ONNX graph too.
+        safetensors: Whether to fetch torch weights and everything a tokenizer may need instead.
 
     Returns:
         The model's name and folder.
@@ -159,14 +185,14 @@ def find_source(
     if folder.is_file() or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         reason = "it is a file" if folder.is_file() else f"looked at {folder.absolute()}"
         raise ModelNotFoundError(f"there is no model folder {name!r} ({reason}); pass the folder with config.json.")
-    return _fetch(name, revision=revision, local_files_only=local_files_only, weights=weights)
+    files = _DESCRIPTION_FILES + (_GRAPH_FILES if weights else [])
+    return _fetch(name, _SAFETENSORS_FILES if safetensors else files, revision, local_files_only)
 
 
-def _fetch(name: str, *, revision: str | None, local_files_only: bool, weights: bool) -> ModelSource:
+def _fetch(name: str, files: list[str], revision: str | None, local_files_only: bool) -> ModelSource:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    files = _DESCRIPTION_FILES + (["onnx/model.onnx", "onnx/model.onnx_data"] if weights else [])
     try:
         folder = snapshot_download(name, revision=revision, local_files_only=local_files_only, allow_patterns=files)
     except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, HFValidationError) as err:
