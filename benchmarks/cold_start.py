@@ -23,7 +23,8 @@ from pathlib import Path
 
 _PASSAGES = """
 from langchain_core.documents import Document
-documents = [Document(f"Passage {i} says that reranking reads the query and the passage together. " * 3) for i in range(20)]
+text = "Passage {} says that reranking reads the query and the passage together. " * 3
+documents = [Document(text.replace("{}", str(i))) for i in range(20)]
 """
 
 _STOCK = """

@@ -116,19 +116,20 @@ class CausalCrossEncoder(CrossEncoder):
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
-        suffix = self._ids(_SUFFIX)
-        heads = {
-            query: self._ids(f"{_PREFIX}<Instruct>: {self.instruction}\n<Query>: {query}\n<Document>: ")
-            for query, _ in text_pairs
-        }
+        prefix, suffix = self._ids(_PREFIX), self._ids(_SUFFIX)
+        room = self.max_length - len(prefix) - len(suffix)
+        for query in dict.fromkeys(query for query, _ in text_pairs):
+            check_query_room(query, room - len(self._ids(self._question(query, ""))), 1, self)
         encoded = []
         for query, passage in text_pairs:
-            room = self.max_length - len(heads[query]) - len(suffix)
-            check_query_room(query, room, 1, self)
-            body = self._ids(passage)
-            ids = heads[query] + body[:room] + suffix
+            # One text, since words are tokenised together with the space before them. The passage stands last.
+            body = self._ids(self._question(query, passage))
+            ids = prefix + body[:room] + suffix
             encoded.append(EncodedPair((query, passage), len(ids), truncated=len(body) > room, features=ids))
         return encoded
+
+    def _question(self, query: str, passage: str) -> str:
+        return f"<Instruct>: {self.instruction}\n<Query>: {query}\n<Document>: {passage}"
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
         if os.getpid() != self._pid and self._device.type == "cpu":

@@ -21,14 +21,16 @@ class WindowedCrossEncoder(WrapperCrossEncoder):
 
     Args:
         inner: A cross-encoder on the onnx or torch backend.
-        overlap: Tokens that neighbouring windows share; less than the room that a query leaves for the passage.
+        overlap: Tokens that neighbouring windows share, less than the room that a query leaves for the passage;
+            `None` is an eighth of `max_length`.
 
     Raises:
         InvalidInputError: If `overlap` is negative or half of `max_length` or more.
     """
 
-    def __init__(self, inner: BaseCrossEncoder, *, overlap: int = 32) -> None:
+    def __init__(self, inner: BaseCrossEncoder, *, overlap: int | None = None) -> None:
         super().__init__(inner)
+        overlap = self.max_length // 8 if overlap is None else overlap
         if not 0 <= overlap < self.max_length // 2:
             raise InvalidInputError(
                 f"overlap is {overlap}; pass 0 or more tokens, less than half of max_length={self.max_length}."

@@ -8,15 +8,19 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from langchain_chroma import Chroma
 from langchain_classic.retrievers import EnsembleRetriever, MultiQueryRetriever
-from langchain_community.retrievers import BM25Retriever
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import BaseLanguageModel, FakeListChatModel, FakeListLLM
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests
+
+pytest.importorskip("langchain_chroma", reason="needs the rag extra")
+pytest.importorskip("rank_bm25", reason="needs the dev extra")
+
+from langchain_chroma import Chroma
+from langchain_community.retrievers import BM25Retriever
 
 from langchain_crossrerank import create_rerank_retriever
 from langchain_crossrerank.errors import InvalidInputError

@@ -1,0 +1,149 @@
+"""Production figures: event-loop lag, fairness of throughput, cache speed, and growth with the number of candidates.
+
+    python benchmarks/trust.py [--model bundled] [--passages 20] [--skip-large]
+
+Everything is measured in one run on this machine; timings are ratios or percentiles, and memory is the operating
+system's peak for a fresh process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from langchain_core.documents import Document
+
+from langchain_crossrerank import CrossEncoderReranker, load_cross_encoder
+from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
+
+SENTENCE = (
+    "a model reads the query and passage together while attention compares every token with every other token so "
+    "that ranking documents by relevance becomes precise although slower than comparing two vectors"
+)
+CALLS = 16
+TICK = 0.001
+
+
+def make_documents(count: int, seed: int = 0, words: int = 60) -> list[Document]:
+    """Make passages of about `words` words that differ from each other."""
+    source = random.Random(seed)
+    return [Document(f"{i} " + " ".join(source.choices(SENTENCE.split(), k=words))) for i in range(count)]
+
+
+async def loop_lag(reranker: CrossEncoderReranker, passages: int) -> tuple[float, float, float]:
+    """Run concurrent reranks beside a ticking task; give p99 and largest lag in ms, and the seconds for all."""
+    lags: list[float] = []
+    running = True
+
+    async def tick() -> None:
+        while running:
+            due = time.perf_counter() + TICK
+            await asyncio.sleep(TICK)
+            lags.append((time.perf_counter() - due) * 1000)
+
+    ticking = asyncio.ensure_future(tick())
+    await asyncio.sleep(0.05)
+    started = time.perf_counter()
+    calls = [reranker.acompress_documents(make_documents(passages, seed), f"query {seed}") for seed in range(CALLS)]
+    await asyncio.gather(*calls)
+    elapsed = time.perf_counter() - started
+    running = False
+    await ticking
+    return statistics.quantiles(lags, n=100)[98], max(lags), elapsed
+
+
+def in_sequence(reranker: CrossEncoderReranker, passages: int) -> float:
+    """Do the same reranks one after the other; give seconds."""
+    started = time.perf_counter()
+    for seed in range(CALLS):
+        reranker.compress_documents(make_documents(passages, seed), f"query {seed}")
+    return time.perf_counter() - started
+
+
+def cache_speed(name: str, passages: int, cache: str | None) -> float:
+    """Give how many times faster a repeated rerank is than the first one, both with a warm model."""
+    model = load_cross_encoder(name)
+    documents = make_documents(passages)
+    plain = CrossEncoderReranker(model=model)
+    cached = CrossEncoderReranker(model=CachedCrossEncoder(model, cache))
+    cached.compress_documents(documents, "which model reads both texts")
+    scoring, repeated = [], []
+    for _ in range(7):
+        for reranker, seconds in ((plain, scoring), (cached, repeated)):
+            started = time.perf_counter()
+            reranker.compress_documents(documents, "which model reads both texts")
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(scoring) / statistics.median(repeated)
+
+
+def growth(name: str, count: int) -> tuple[float, float]:
+    """Rerank `count` candidates in a fresh process; give seconds and the process's peak MiB."""
+    arguments = [sys.executable, __file__, "--model", name, "--child", str(count)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    seconds = float(process.stdout.read())
+    _, _, usage = os.wait4(process.pid, 0)
+    process.returncode = 0
+    return seconds, usage.ru_maxrss / 1024
+
+
+def child(name: str, count: int) -> None:
+    """Rerank, print the seconds, and end; the parent reads the peak memory."""
+    reranker = CrossEncoderReranker(model=load_cross_encoder(name), top_n=5)
+    reranker.compress_documents(make_documents(20), "warm up")
+    documents = make_documents(count)
+    started = time.perf_counter()
+    reranker.compress_documents(documents, "which model reads both texts")
+    print(time.perf_counter() - started)
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--passages", type=int, default=20, help="candidates of one rerank")
+    parser.add_argument("--skip-large", action="store_true", help="leave out the 10,000 candidates, which take minutes")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.model, options.child)
+        return
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.model}\n")
+    print("| what | measured | bar |\n|---|---|---|")
+
+    reranker = CrossEncoderReranker(model=load_cross_encoder(options.model))
+    reranker.compress_documents(make_documents(options.passages), "warm up")
+    p99, largest, together = asyncio.run(loop_lag(reranker, options.passages))
+    sequence = in_sequence(reranker, options.passages)
+    again = asyncio.run(loop_lag(reranker, options.passages))[2]
+    print(
+        f"| event-loop lag p99, {CALLS} reranks of {options.passages} at once "
+        f"| {p99:.1f} ms (largest {largest:.1f}) | < 20 |"
+    )
+    print(f"| throughput at once / in sequence | {sequence / statistics.mean((together, again)):.2f} | >= 1 |")
+
+    memory = cache_speed(options.model, options.passages, None)
+    with tempfile.TemporaryDirectory() as folder:
+        sqlite = cache_speed(options.model, options.passages, str(Path(folder) / "scores.sqlite"))
+    print(f"| repeated query, memory cache / scoring | {memory:.0f} times faster | >= 200 |")
+    print(f"| repeated query, SQLite cache / scoring | {sqlite:.0f} times faster | >= 50 |")
+
+    if not options.skip_large:
+        few_before, peak_few = growth(options.model, 100)
+        many, peak_many = growth(options.model, 10_000)
+        few = statistics.mean((few_before, growth(options.model, 100)[0]))
+        print(f"| time of 10,000 / (100 x time of 100) | {many / (100 * few):.2f} | 0.85 to 1.15 |")
+        print(f"| peak memory of 10,000 above that of 100 | {peak_many - peak_few:.0f} MiB | <= 60 |")
+
+
+if __name__ == "__main__":
+    main()

