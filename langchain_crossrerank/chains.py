@@ -175,15 +175,18 @@ class ExtractiveAnswerer:
 
 
 def split_sentences(documents: Sequence[Document]) -> list[tuple[str, Document]]:
-    """Split documents into statements, each with the document it came from; a repeated one comes once."""
-    sentences: dict[str, Document] = {}
+    """Split documents into whole statements, each with the document it came from; a repeated one comes once.
+
+    Headings, questions and the pieces that a chunk's end cuts off do not end like a statement and are left out, unless
+    there is nothing else.
+    """
+    pieces: dict[str, Document] = {}
     for document in documents:
-        text = " ".join(document.page_content.split())
-        for sentence in _SENTENCE_END.split(text):
-            # A heading that asks is no answer.
-            if len(sentence) >= _SHORTEST_SENTENCE and not sentence.endswith("?"):
-                sentences.setdefault(sentence, document)
-    return list(sentences.items())
+        for piece in _SENTENCE_END.split(" ".join(document.page_content.split())):
+            if len(piece) >= _SHORTEST_SENTENCE:
+                pieces.setdefault(piece, document)
+    whole = [(piece, document) for piece, document in pieces.items() if piece.rstrip("\"')]").endswith((".", "!"))]
+    return whole or list(pieces.items())
 
 
 def describe_source(document: Document) -> str:

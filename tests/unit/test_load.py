@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import pickle
 import shutil
@@ -415,15 +416,16 @@ def test_a_model_without_a_head_is_refused(install_torch: Install, make_folder: 
         load_cross_encoder(make_folder("model.onnx", config={"architectures": [architecture]}))
 
 
+ATTRIBUTES = {"backend": "torch", "extra": "export", "positions": [1, 3], "path": "notes.pdf", "status_code": 503}
+"""A value, other than the default, for each attribute that an error can have."""
+
+
 @pytest.fixture(params=errors.__all__)
 def error(request: pytest.FixtureRequest) -> CrossRerankError:
-    """One of each class, with every attribute set to something that is not its default."""
+    """One of each class, with every attribute set."""
     kind: type[CrossRerankError] = getattr(errors, request.param)
-    attributes: dict[str, Any] = {
-        "MissingExtraError": {"backend": "torch", "extra": "export"},
-        "ScoringError": {"positions": [1, 3]},
-        "IndexingError": {"path": "notes.pdf"},
-    }.get(request.param, {})
+    keywords = inspect.signature(kind).parameters.values() if "__init__" in vars(kind) else ()
+    attributes = {each.name: ATTRIBUTES[each.name] for each in keywords if each.kind is each.KEYWORD_ONLY}
     return kind("what happened, 'the value', what to do", **attributes)
 
 

@@ -1,0 +1,153 @@
+"""One query before and after reranking: places, moves and how they are shown."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from langchain_classic.retrievers import ContextualCompressionRetriever
+from langchain_classic.retrievers.document_compressors import CrossEncoderReranker as StockReranker
+from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
+
+from langchain_crossrerank import Comparison, CrossEncoderReranker, compare, create_rerank_retriever
+from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.evaluation import RankedDocument
+from langchain_crossrerank.testing import ScriptedCrossEncoder
+
+LONG = "a long passage of many words that no column of a terminal has room for " * 5
+
+
+def run(scores: dict[str, float], *, query: str = "q", **kwargs: Any) -> Comparison:
+    """Compare passages, in the first stage's order, by the scores given for them."""
+    candidates = [Document(text, id=text, metadata={"source": f"{text[:9]}.txt"}) for text in scores]
+    first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: candidates)
+    return compare(create_rerank_retriever(first_stage, model=ScriptedCrossEncoder(scores), **kwargs), query)
+
+
+def test_moves_say_how_each_place_changed() -> None:
+    """Up is plus, down is minus, the same is `=`, and what was not kept is `dropped`."""
+    comparison = run({"a": 1.0, "b": 0.0, "c": 2.0, "d": 4.0, "e": -1.0}, top_n=4)
+    assert [(document.text, document.rank, document.move) for document in comparison.documents] == [
+        ("a", 3, "-2"),
+        ("b", 4, "-2"),
+        ("c", 2, "+1"),
+        ("d", 1, "+3"),
+        ("e", None, "dropped"),
+    ]
+    assert [document.initial_rank for document in comparison.documents] == [1, 2, 3, 4, 5]
+    assert [document.score for document in comparison.documents] == [1.0, 0.0, 2.0, 4.0, None]
+    assert [document.text for document in comparison.reranked] == ["d", "c", "a", "b"]
+    assert [document.metadata for document in comparison.documents][0] == {"source": "a.txt"}
+    assert (comparison.query, comparison.model) == ("q", "scripted")
+
+
+@pytest.mark.parametrize(
+    ("initial_rank", "rank", "move"),
+    [(1, 1, "="), (20, 20, "="), (4, 1, "+3"), (1, 4, "-3"), (100, 1, "+99"), (2, None, "dropped")],
+)
+def test_a_move_counts_places(initial_rank: int, rank: int | None, move: str) -> None:
+    """A move is the initial rank minus the new one, with its sign."""
+    assert RankedDocument("a", {}, initial_rank, rank, None).move == move
+
+
+def test_equal_texts_are_told_apart() -> None:
+    """Two documents with the same text keep places of their own."""
+    twins: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: [Document("same"), Document("same")])
+    comparison = compare(create_rerank_retriever(twins, model=ScriptedCrossEncoder({}), top_n=1), "q")
+    assert [document.rank for document in comparison.documents] == [1, None]
+
+
+@pytest.mark.parametrize("settings", [{}, {"score_threshold": 100.0}], ids=["no candidates", "none kept"])
+def test_a_query_without_results_can_be_shown(settings: dict[str, Any]) -> None:
+    """Nothing found, or nothing kept, is a comparison like any other."""
+    comparison = run({"a": 1.0, "b": 2.0} if settings else {}, **settings)
+    assert comparison.reranked == []
+    assert {document.move for document in comparison.documents} <= {"dropped"}
+    assert f"{len(comparison.documents)} candidates, 0 kept by scripted" in comparison.to_text()
+
+
+@pytest.mark.parametrize("width", [60, 80, 110, 160])
+@pytest.mark.parametrize("count", [3, 120])
+@pytest.mark.parametrize("score", [0.5, -11.25])
+@pytest.mark.parametrize("query", ["q", LONG], ids=["short", "long"])
+def test_the_text_form_keeps_to_its_width(width: int, count: int, score: float, query: str) -> None:
+    """No line is wider than asked, whatever the texts, the scores, the moves and the model's name."""
+    model = ScriptedCrossEncoder({}, default=score)
+    model.name = "cross-encoder/ms-marco-MiniLM-L6-v2"
+    candidates = [Document(f"{LONG}\n{LONG}") for _ in range(count)]
+    model.scores = {candidates[-1].page_content: score}
+    first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: candidates)
+    text = compare(create_rerank_retriever(first_stage, model=model), query).to_text(width)
+    assert [line for line in text.splitlines() if len(line) > width] == []
+
+
+def test_the_text_form_shows_both_lists() -> None:
+    """Each row has a place of the first stage, and beside it the reranked document with its move and score."""
+    lines = run({"alpha": 0.25, "beta": -3.5, "gamma": 9.0}, query="which letter?", top_n=2).to_text().splitlines()
+    assert lines[0] == "Query: which letter?"
+    assert lines[2].split() == ["#", "first", "stage", "move", "score", "reranked"]
+    assert [line.split() for line in lines[4:7]] == [
+        ["1", "alpha", "+2", "9.000", "gamma"],
+        ["2", "beta", "-1", "0.250", "alpha"],
+        ["3", "gamma"],
+    ]
+    assert lines[-1].startswith("3 candidates, 2 kept by scripted; first stage ")
+
+
+def test_print_shows_the_text_form() -> None:
+    """`str` is the text form in its usual width."""
+    comparison = run({"a": 1.0})
+    assert str(comparison) == comparison.to_text()
+
+
+def test_to_dict_goes_through_json() -> None:
+    """The plain form is JSON with all fields, and a copy of its own."""
+    comparison = run({"a": 1.0, "b": 2.0}, top_n=1)
+    plain = comparison.to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["documents"] == [
+        {"text": "a", "metadata": {"source": "a.txt"}, "initial_rank": 1, "rank": None, "score": None},
+        {"text": "b", "metadata": {"source": "b.txt"}, "initial_rank": 2, "rank": 1, "score": 2.0},
+    ]
+    assert {key for key in plain if key != "documents"} == {"query", "model", "retrieve_ms", "rerank_ms"}
+    plain["documents"][0]["metadata"]["source"] = "changed"
+    assert comparison.documents[0].metadata == {"source": "a.txt"}
+
+
+def test_the_first_stages_documents_stay_as_they_were() -> None:
+    """The metadata shown is what the first stage gave, without the reranker's entries."""
+    candidate = Document("a", metadata={"source": "a.txt"})
+    first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: [candidate])
+    comparison = compare(create_rerank_retriever(first_stage, model=ScriptedCrossEncoder({})), "q")
+    comparison.documents[0].metadata["added"] = 1
+    assert candidate.metadata == {"source": "a.txt"}
+    assert set(comparison.documents[0].metadata) == {"source", "added"}
+
+
+@pytest.mark.parametrize("query", ["", " \n", None])
+def test_a_query_that_asks_nothing_is_refused(query: Any) -> None:
+    """A blank query raises with its value."""
+    with pytest.raises(InvalidInputError) as caught:
+        run({"a": 1.0}, query=query)
+    assert f"query is {query!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "retriever",
+    [
+        RunnableLambda(lambda _: [Document("a")]),
+        CrossEncoderReranker(model=ScriptedCrossEncoder({})),
+        ContextualCompressionRetriever(
+            base_compressor=StockReranker(model=ScriptedCrossEncoder({})),
+            base_retriever=RunnableLambda(lambda _: [Document("a")]),
+        ),
+        None,
+    ],
+    ids=["runnable", "reranker", "stock compressor", "none"],
+)
+def test_a_retriever_without_our_reranker_is_refused(retriever: Any) -> None:
+    """There is nothing to compare with, and the error says what to pass."""
+    with pytest.raises(InvalidInputError, match="no CrossEncoderReranker.*create_rerank_retriever"):
+        compare(retriever, "q")
