@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from langchain_crossrerank.chains import create_rag_chain
     from langchain_crossrerank.cross_encoders import CrossEncoder, load_cross_encoder
     from langchain_crossrerank.errors import CrossRerankError
-    from langchain_crossrerank.evaluation import Comparison, compare
+    from langchain_crossrerank.evaluation import Comparison, compare, evaluate, profile, sweep
     from langchain_crossrerank.indexing import index_files, load_embeddings
     from langchain_crossrerank.reranker import CrossEncoderReranker
     from langchain_crossrerank.retrievers import create_rerank_retriever, retrieve_and_rerank
@@ -26,10 +26,13 @@ __all__ = [
     "compare",
     "create_rag_chain",
     "create_rerank_retriever",
+    "evaluate",
     "index_files",
     "load_cross_encoder",
     "load_embeddings",
+    "profile",
     "retrieve_and_rerank",
+    "sweep",
 ]
 
 _HOME = {
@@ -40,10 +43,13 @@ _HOME = {
     "compare": "evaluation",
     "create_rag_chain": "chains",
     "create_rerank_retriever": "retrievers",
+    "evaluate": "evaluation",
     "index_files": "indexing",
     "load_cross_encoder": "cross_encoders",
     "load_embeddings": "indexing",
+    "profile": "evaluation",
     "retrieve_and_rerank": "retrievers",
+    "sweep": "evaluation",
 }
 
 

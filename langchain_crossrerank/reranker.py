@@ -199,7 +199,7 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
         if not documents:
             return []
         try:
-            scores = self._scores(self._text_pairs(input["query"], documents))
+            scores = self._scores(self.text_pairs(input["query"], documents))
         except Exception as err:
             if self.on_error == "raise":
                 raise
@@ -215,7 +215,7 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
         if not documents:
             return []
         try:
-            scores = await self._ascores(self._text_pairs(input["query"], documents))
+            scores = await self._ascores(self.text_pairs(input["query"], documents))
         except Exception as err:
             if self.on_error == "raise":
                 raise
@@ -259,7 +259,8 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
             "rerank fewer candidates, allow more time, or set on_error='keep_order'."
         )
 
-    def _text_pairs(self, query: str, documents: Sequence[Document]) -> list[TextPair]:
+    def text_pairs(self, query: str, documents: Sequence[Document]) -> list[TextPair]:
+        """Give the pairs that the model reads for a query and documents, templates filled."""
         return [(query, render_passage(document, self.passage_template)) for document in documents]
 
     def _select(self, documents: Sequence[Document], scores: Sequence[PairScore]) -> list[Document]:

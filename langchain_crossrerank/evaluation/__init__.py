@@ -1,5 +1,27 @@
-"""Answers whether reranking helps: one query before and after, side by side."""
+"""Answers whether reranking helps: one query side by side, many queries with judgements, the time of each stage."""
 
+from langchain_crossrerank.evaluation.collection import Collection, load_beir, load_qrels, load_run, run_retriever
 from langchain_crossrerank.evaluation.compare import Comparison, RankedDocument, compare
+from langchain_crossrerank.evaluation.evaluate import EvaluationResult, MeasureResult, evaluate
+from langchain_crossrerank.evaluation.profile import ProfileResult, StageTimes, profile
+from langchain_crossrerank.evaluation.sweep import SweepResult, SweepRow, sweep
 
-__all__ = ["Comparison", "RankedDocument", "compare"]
+__all__ = [
+    "Collection",
+    "Comparison",
+    "EvaluationResult",
+    "MeasureResult",
+    "ProfileResult",
+    "RankedDocument",
+    "StageTimes",
+    "SweepResult",
+    "SweepRow",
+    "compare",
+    "evaluate",
+    "load_beir",
+    "load_qrels",
+    "load_run",
+    "profile",
+    "run_retriever",
+    "sweep",
+]

@@ -1,4 +1,4 @@
-"""Shows one query's documents before and after reranking, with scores, rank moves and milliseconds."""
+"""One query's documents before and after reranking, with scores, rank moves and milliseconds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from langchain_core.documents import Document
 
 from langchain_crossrerank.cross_encoders.base import check_query, shorten
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.evaluation.show import comparison_html, comparison_text, plot_comparison
 from langchain_crossrerank.reranker import INITIAL_RANK, RELEVANCE_SCORE, CrossEncoderReranker
 
 if TYPE_CHECKING:
@@ -77,24 +78,32 @@ class Comparison:
         Args:
             width: Columns to fill at most.
         """
-        after = self.reranked
-        shown = max(len(after), min(len(self.documents), 5))
-        column = (width - 24) // 2
-        head = f"{'#':>2}  {'first stage':<{column}}  {'move':>4}  {'score':>6}  {'reranked':<{column}}"
-        lines = [f"Query: {self.query}", "", head.rstrip(), "-" * min(width, len(head))]
-        for row in range(shown):
-            left = _clip(self.documents[row].text, column)
-            line = f"{row + 1:>2}  {left:<{column}}"
-            if row < len(after):
-                move, score = after[row].move, after[row].score
-                shown_score = "-" if score is None else f"{score:.3f}"
-                line += f"  {move:>4}  {shown_score:>6}  {_clip(after[row].text, column)}"
-            lines.append(line.rstrip())
-        kept = f"{len(self.documents)} candidates, {len(after)} kept by {self.model}"
-        return "\n".join([*lines, "", f"{kept}; first stage {self.retrieve_ms:.0f} ms, rerank {self.rerank_ms:.0f} ms"])
+        return comparison_text(self, width)
+
+    def plot(self) -> Any:
+        """Draw the rank moves as a bump chart, a matplotlib figure; needs the `eval` extra."""
+        return plot_comparison(self)
 
     def __str__(self) -> str:
         return self.to_text()
+
+    def _repr_html_(self) -> str:
+        return comparison_html(self)
+
+
+def reranker_of(retriever: object) -> CrossEncoderReranker:
+    """Find the reranker inside a retriever.
+
+    Raises:
+        InvalidInputError: If there is none.
+    """
+    reranker = getattr(retriever, "base_compressor", None)
+    if not isinstance(reranker, CrossEncoderReranker):
+        raise InvalidInputError(
+            f"retriever is {shorten(retriever)}, which has no CrossEncoderReranker to compare with; "
+            "pass what create_rerank_retriever gives."
+        )
+    return reranker
 
 
 def compare(retriever: ContextualCompressionRetriever, query: str) -> Comparison:
@@ -113,12 +122,7 @@ def compare(retriever: ContextualCompressionRetriever, query: str) -> Comparison
         InvalidInputError: If the retriever has no reranker, or the query is blank.
     """
     check_query(query)
-    reranker = getattr(retriever, "base_compressor", None)
-    if not isinstance(reranker, CrossEncoderReranker):
-        raise InvalidInputError(
-            f"retriever is {shorten(retriever)}, which has no CrossEncoderReranker to compare with; "
-            "pass what create_rerank_retriever gives."
-        )
+    reranker = reranker_of(retriever)
     model = reranker.cross_encoder
     started = time.perf_counter()
     candidates = list(retriever.base_retriever.invoke(query))
@@ -139,8 +143,3 @@ def _place(document: Document, initial_rank: int, places: dict[int, tuple[int, D
     rank, kept = places.get(initial_rank, (None, None))
     score = kept.metadata.get(RELEVANCE_SCORE) if kept is not None else None
     return RankedDocument(document.page_content, dict(document.metadata), initial_rank, rank, score)
-
-
-def _clip(text: str, width: int) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= width else f"{flat[: width - 3]}..."

