@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from langchain_crossrerank.cross_encoders.base import Activation, CrossEncoder, EncodedPair, TextPair
+from langchain_crossrerank.cross_encoders.base import Activation, CrossEncoder, EncodedPair, TextPair, check_finite
 from langchain_crossrerank.errors import InvalidInputError, ScoringError
 
 
@@ -80,6 +80,7 @@ def check_cross_encoder(model: CrossEncoder, *, tolerance: float = 1e-4) -> None
     scores = model.score(pairs)
     if len(scores) != len(pairs) or not all(type(score) is float for score in scores):
         raise ScoringError(f"{model!r} gave {scores!r} for {len(pairs)} pairs; it must give one plain float a pair.")
+    check_finite(scores, model.name)
     if scores[0] != scores[-1]:
         raise ScoringError(f"{model!r} scored the same pair {scores[0]!r} and {scores[-1]!r}.")
     if model.score([]) != []:

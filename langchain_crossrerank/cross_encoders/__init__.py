@@ -143,8 +143,10 @@ def load_cross_encoder(
             source.check_classifier()
         from langchain_crossrerank.cross_encoders.torch import TorchCrossEncoder
 
+        is_folder = os.path.isdir(os.path.expanduser(name))
         return TorchCrossEncoder(
-            name,
+            str(source.folder) if is_folder else name,
+            name=name,
             activation=activation,
             max_length=max_length,
             max_batch_tokens=max_batch_tokens,

@@ -222,7 +222,9 @@ class CrossEncoder(BaseCrossEncoder):
 
     def _checked_batch(self, batch: Sequence[EncodedPair], pairs: Sequence[TextPair]) -> list[float]:
         members = [item.text_pair for item in batch]
-        values = [float(value) for value in self._guarded(self._score_batch, batch, pairs, members)]
+        values: list[float] = self._guarded(
+            lambda items: [float(value) for value in self._score_batch(items)], batch, pairs, members
+        )
         if len(values) != len(batch):
             positions = _positions(pairs, members)
             raise ScoringError(
@@ -324,6 +326,8 @@ def check_text_pairs(text_pairs: Iterable[TextPair]) -> list[TextPair]:
     Raises:
         InvalidInputError: Naming the first bad element.
     """
+    if isinstance(text_pairs, str | bytes) or not isinstance(text_pairs, Iterable):
+        raise InvalidInputError(f"text_pairs is {shorten(text_pairs)}; pass a list of (query, passage) tuples.")
     checked: list[TextPair] = []
     for position, pair in enumerate(text_pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -336,20 +340,25 @@ def check_text_pairs(text_pairs: Iterable[TextPair]) -> list[TextPair]:
                 f"the passage of text_pairs[{position}] is {shorten(passage)} of type {type(passage).__name__}; "
                 "pass a string."
             )
-        checked.append((encodable(check_query(query)), encodable(passage) if not passage.isspace() else ""))
+        check_query(query, what=f"the query of text_pairs[{position}]")
+        checked.append((encodable(query), encodable(passage) if not passage.isspace() else ""))
     return checked
 
 
-def check_query(query: object) -> str:
+def check_query(query: object, *, what: str = "query") -> str:
     """Give the query back if it is a string with something in it.
+
+    Args:
+        query: The query.
+        what: What to call it in an error.
 
     Raises:
         InvalidInputError: If it is not a string, or blank.
     """
     if not isinstance(query, str):
-        raise InvalidInputError(f"query is {shorten(query)} of type {type(query).__name__}; pass a string.")
+        raise InvalidInputError(f"{what} is {shorten(query)} of type {type(query).__name__}; pass a string.")
     if not query or query.isspace():
-        raise InvalidInputError(f"query is {query!r}, which asks nothing; pass the text to search for.")
+        raise InvalidInputError(f"{what} is {query!r}, which asks nothing; pass the text to search for.")
     return query
 
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from langchain_crossrerank.cross_encoders.base import TextPair
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
-from langchain_crossrerank.cross_encoders.source import ModelSource
+from langchain_crossrerank.cross_encoders.source import ModelSource, find_source
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 
 PARITY_PAIRS: tuple[TextPair, ...] = (
@@ -58,9 +58,9 @@ def export_onnx(model: str, folder: str | os.PathLike[str], *, revision: str | N
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidInputError(f"{str(target)!r} exists and is not an empty folder; name a new folder to export into.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     network, tokenizer = _load(model, revision)
     check_num_labels(network.config.num_labels, model)
+    target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
         network.config.save_pretrained(staging)
@@ -94,7 +94,12 @@ def pack_weights(
         graph_file: An ONNX graph with fp32 or fp16 weights.
         packed_file: Where to write the packed graph.
         matrix_bits: Bits of a matrix weight; an embedding weight takes eight.
+
+    Raises:
+        InvalidInputError: If `matrix_bits` is neither 8 nor 16.
     """
+    if matrix_bits not in (8, 16):
+        raise InvalidInputError(f"matrix_bits is {matrix_bits!r}; pass 8 or 16.")
     model = onnx.load(str(graph_file))
     graph = model.graph
     weights = _matrices(graph)
@@ -120,6 +125,7 @@ def pack_weights(
 
 
 def _load(model: str, revision: str | None) -> tuple[Any, Any]:
+    find_source(model, revision=revision, weights=False).check_classifier()
     try:
         network = AutoModelForSequenceClassification.from_pretrained(
             model, revision=revision, use_safetensors=True, dtype=torch.float32, attn_implementation="eager"

@@ -146,9 +146,7 @@ class OnnxCrossEncoder(CrossEncoder):
         self, tokenizer: Tokenizer, text_pairs: Sequence[TextPair], *, room: int
     ) -> Iterator[tuple[TextPair, Encoding]]:
         for query in dict.fromkeys(query for query, _ in text_pairs):
-            # A token is at least one character, so most queries need no count.
-            if len(query) >= self.max_length // 2 - room:
-                self._check_room(query, room)
+            self._check_room(query, room)
         return zip(text_pairs, tokenizer.encode_batch(list(text_pairs)), strict=True)
 
     def _window_tokenizer(self, overlap: int) -> Tokenizer:
@@ -160,8 +158,10 @@ class OnnxCrossEncoder(CrossEncoder):
         return self._window_tokenizers[overlap]
 
     def _check_room(self, query: str, room: int) -> None:
-        alone = self._tokenizer.encode(query, add_special_tokens=False)
-        tokens = len(alone.ids) + sum(len(part.ids) for part in alone.overflowing)
+        try:
+            tokens = len(self._tokenizer.encode(query, add_special_tokens=False).ids)
+        except Exception:  # noqa: BLE001 - tokenizers raises plain Exception where it may not cut what is too long
+            tokens = self.max_length
         special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
         check_query_room(query, self.max_length - special - tokens, room, self)
 

@@ -8,7 +8,7 @@ import contextvars
 import os
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -29,22 +29,26 @@ class _Job(Generic[Result]):
     future: Future[Result] = field(default_factory=Future)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
-    def advance(self) -> bool:
-        """Do one step and say whether there are more."""
+    def advance(self) -> Callable[[], None] | None:
+        """Do one step; when it was the last, give a function that tells the caller the outcome."""
         if self.future.cancelled():
-            self.steps.close()
-            return False
-        # Settling fails only where the caller gave up since the check above; then nobody is waiting.
-        with contextlib.suppress(InvalidStateError):
-            try:
-                self.context.run(next, self.steps)
-            except StopIteration as stop:
-                self.future.set_result(stop.value)
-            except BaseException as err:  # noqa: BLE001 - the caller gets it, whatever it is
-                self.future.set_exception(err)
-            else:
-                return True
-        return False
+            with contextlib.suppress(Exception):
+                # Nobody is left to hear how the clean-up went.
+                self.steps.close()
+            return _nothing
+        try:
+            self.context.run(next, self.steps)
+        except StopIteration as stop:
+            value = stop.value
+            return lambda: self.future.set_result(value)
+        except BaseException as err:  # noqa: BLE001 - the caller gets it, whatever it is
+            failure = err
+            return lambda: self.future.set_exception(failure)
+        return None
+
+
+def _nothing() -> None:
+    pass
 
 
 class StepScheduler:
@@ -107,12 +111,16 @@ class StepScheduler:
                         self._threads -= 1
                         return
                 job = self._waiting.popleft()
-            more = job.advance()
+            settle = job.advance()
             with self._changed:
-                if more:
+                if settle is None:
                     self._waiting.append(job)
-                else:
-                    self._in_hand -= 1
+                    continue
+                self._in_hand -= 1
+            # Fails only where the caller gave up meanwhile; then nobody is waiting.
+            with contextlib.suppress(InvalidStateError):
+                settle()
+            del job, settle
 
 
 def drain(steps: Generator[None, None, Result]) -> Result:

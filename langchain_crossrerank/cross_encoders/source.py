@@ -22,7 +22,13 @@ BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / "minilm-l6-en-v0"
 ONNX_FILES = ("model.onnx", "onnx/model.onnx")
 """Where a folder or repository may keep its ONNX graph, in the order they are looked for."""
 
-_DESCRIPTION_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+_DESCRIPTION_FILES = [
+    "config.json",
+    "config_sentence_transformers.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+]
 
 _GRAPH_FILES = ["onnx/model.onnx", "onnx/model.onnx_data"]
 _SAFETENSORS_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -66,11 +72,17 @@ class ModelSource:
     def activation(self) -> Activation:
         """The activation that the model's config asks for, by the rule of sentence-transformers.
 
-        That rule: `sentence_transformers.activation_fn` of the config, or the older
-        `sbert_ce_default_activation_function`; without either, sigmoid for one label and identity for more.
+        That rule: `activation_fn` of `config_sentence_transformers.json`, else `sentence_transformers.activation_fn`
+        of the config, else the older `sbert_ce_default_activation_function`; without any, sigmoid for one label and
+        identity for more.
         """
         saved = self.config.get("sentence_transformers") or {}
-        named = saved.get("activation_fn") or self.config.get("sbert_ce_default_activation_function")
+        # Releases from 6 on write it into a file of their own.
+        named = (
+            self._read_json("config_sentence_transformers.json", required=False).get("activation_fn")
+            or saved.get("activation_fn")
+            or self.config.get("sbert_ce_default_activation_function")
+        )
         if named is None:
             return "sigmoid" if self.num_labels == 1 else "identity"
         kind = str(named).rsplit(".", 1)[-1]

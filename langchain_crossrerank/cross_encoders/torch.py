@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,7 @@ class TorchCrossEncoder(CrossEncoder):
 
     Args:
         model: A hub name or a folder.
+        name: What to call it in errors and traces; `None` for `model`.
         activation: The unit of the scores; `None` follows the model's config.
         max_length: Tokens of a pair that are read, at most what the model allows; `None` for that most.
         max_batch_tokens: The most tokens, padding included, in one forward pass.
@@ -55,6 +57,7 @@ class TorchCrossEncoder(CrossEncoder):
         self,
         model: str,
         *,
+        name: str | None = None,
         activation: Activation | None = None,
         max_length: int | None = None,
         max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
@@ -63,8 +66,11 @@ class TorchCrossEncoder(CrossEncoder):
         local_files_only: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        self.name = model
+        self.name = name or model
+        self._place = model
         self._revision = revision
+        # A fast tokenizer keeps its truncation as state, which threads would change under each other.
+        self._tokenizing = threading.Lock()
         self.max_batch_tokens = max_batch_tokens
         on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
         model_kwargs: dict[str, Any] = {"use_safetensors": True}
@@ -99,11 +105,11 @@ class TorchCrossEncoder(CrossEncoder):
 
     @cached_property
     def _weights_identity(self) -> str:
-        folder = Path(self.name)
+        folder = Path(self._place)
         if folder.is_dir():
             return hash_files(sorted(folder.rglob("*.safetensors")) + sorted(folder.rglob("tokenizer*")))
         commit = getattr(getattr(self._model, "config", None), "_commit_hash", None)
-        return f"{self.name}@{commit or self._revision}"
+        return f"{self._place}@{commit or self._revision}"
 
     def _own_activation(self) -> Activation:
         kind = type(self._model.activation_fn).__name__
@@ -115,47 +121,50 @@ class TorchCrossEncoder(CrossEncoder):
         return "sigmoid" if kind == "Sigmoid" else "identity"
 
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
-        tokenizer = self._model.tokenizer
         self._check_rooms(text_pairs, room=1)
         encoded = []
-        for query, passage in text_pairs:
-            features = tokenizer(query, passage, verbose=False)
-            truncated = len(features["input_ids"]) > self.max_length
-            if truncated:
-                features = tokenizer(query, passage, truncation="only_second", max_length=self.max_length)
-            tokens = len(features["input_ids"])
-            encoded.append(EncodedPair((query, passage), tokens, truncated=truncated, features=dict(features)))
+        for pair in text_pairs:
+            parts = self._parts(pair, overlap=0)
+            features = {name: values[0] for name, values in parts.items()}
+            tokens, truncated = len(features["input_ids"]), len(parts["input_ids"]) > 1
+            encoded.append(EncodedPair(pair, tokens, truncated=truncated, features=features))
         return encoded
 
     def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
         self._check_rooms(text_pairs, room=overlap + 1)
         encoded = []
-        for query, passage in text_pairs:
-            parts = self._model.tokenizer(
-                query,
-                passage,
-                truncation="only_second",
-                max_length=self.max_length,
-                stride=overlap,
-                return_overflowing_tokens=True,
-                return_offsets_mapping=True,
-            )
-            parts.pop("overflow_to_sample_mapping", None)
+        for pair in text_pairs:
+            parts = self._parts(pair, overlap=overlap, return_offsets_mapping=True)
             offsets = parts.pop("offset_mapping")
             for part, spans in enumerate(offsets):
                 inside = [span for span, side in zip(spans, parts.sequence_ids(part), strict=True) if side == 1]
                 window = (inside[0][0], inside[-1][1]) if len(offsets) > 1 and inside else None
                 features = {name: values[part] for name, values in parts.items()}
-                encoded.append(
-                    EncodedPair((query, passage), len(features["input_ids"]), window=window, features=features)
-                )
+                encoded.append(EncodedPair(pair, len(features["input_ids"]), window=window, features=features))
         return encoded
+
+    def _parts(self, pair: TextPair, *, overlap: int, **options: Any) -> Any:
+        """Encode a pair; a passage that does not fit gives further parts, of which the first is the pair cut."""
+        # Lists, because an empty passage given as a string would count as none.
+        with self._tokenizing:
+            parts = self._model.tokenizer(
+                [pair[0]],
+                [pair[1]],
+                truncation="only_second",
+                max_length=self.max_length,
+                stride=overlap,
+                return_overflowing_tokens=True,
+                **options,
+            )
+        parts.pop("overflow_to_sample_mapping", None)
+        return parts
 
     def _check_rooms(self, text_pairs: Sequence[TextPair], *, room: int) -> None:
         tokenizer = self._model.tokenizer
         special = tokenizer.num_special_tokens_to_add(pair=True)
         for query in dict.fromkeys(query for query, _ in text_pairs):
-            tokens = len(tokenizer(query, add_special_tokens=False, verbose=False)["input_ids"])
+            with self._tokenizing:
+                tokens = len(tokenizer(query, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
             check_query_room(query, self.max_length - special - tokens, room, self)
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:

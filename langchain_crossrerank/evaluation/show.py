@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -34,14 +35,15 @@ def comparison_text(comparison: Comparison, width: int) -> str:
     shown = max(len(after), min(len(comparison.documents), 5))
     column = (width - 24) // 2
     head = f"{'#':>2}  {'first stage':<{column}}  {'move':>4}  {'score':>6}  {'reranked':<{column}}"
-    lines = [f"Query: {comparison.query}", "", head.rstrip(), "-" * min(width, len(head))]
+    query = textwrap.wrap(f"Query: {' '.join(comparison.query.split())}", width)
+    lines = [*query, "", head.rstrip(), "-" * min(width, len(head))]
     for row in range(shown):
         line = f"{row + 1:>2}  {clip(comparison.documents[row].text, column):<{column}}"
         if row < len(after):
             score = "-" if after[row].score is None else f"{after[row].score:.3f}"
             line += f"  {after[row].move:>4}  {score:>6}  {clip(after[row].text, column)}"
         lines.append(line.rstrip())
-    return "\n".join([*lines, "", _comparison_foot(comparison)])
+    return "\n".join([*lines, "", *textwrap.wrap(_comparison_foot(comparison), width)])
 
 
 def comparison_html(comparison: Comparison) -> str:

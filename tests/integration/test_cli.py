@@ -45,9 +45,9 @@ def quiet() -> Iterator[None]:
     """What the command's environment variables do in a fresh process; here transformers may be imported already."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     yield
-    logging.enable_progress_bar()
+    logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(autouse=True)

@@ -257,6 +257,25 @@ def test_two_indexes_in_memory_do_not_share_chunks(note: Path) -> None:
     assert counts(third) == (1, 0, 0)
 
 
+@pytest.mark.parametrize("index_first", [False, True])
+def test_an_index_lives_beside_the_callers_own_chroma(note: Path, index_first: bool) -> None:
+    """A process may have a Chroma collection of its own, made before or after, in memory too."""
+    script = (
+        "import sys\n"
+        "from langchain_chroma import Chroma\n"
+        "from langchain_core.embeddings import DeterministicFakeEmbedding\n"
+        "from langchain_crossrerank import index_files\n"
+        "embeddings = DeterministicFakeEmbedding(size=16)\n"
+        "steps = [lambda: Chroma(embedding_function=embeddings),\n"
+        "         lambda: index_files(sys.argv[1], embeddings=embeddings, show_progress=False)]\n"
+        "print([type(step()).__name__ for step in (steps[::-1] if sys.argv[2] == 'True' else steps)])\n"
+    )
+    command = [sys.executable, "-c", script, str(note), str(index_first)]
+    child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    expected = ["IndexReport", "Chroma"] if index_first else ["Chroma", "IndexReport"]
+    assert child.stdout.strip() == str(expected), child.stderr
+
+
 @pytest.mark.parametrize(("name", "make", "reason"), BAD_FILES, ids=[name for name, _, _ in BAD_FILES])
 def test_a_bad_file_is_reported_and_the_others_are_indexed(
     tmp_path: Path, note: Path, name: str, make: Callable[[Path], None], reason: str

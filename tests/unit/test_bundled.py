@@ -107,7 +107,8 @@ def test_pairs_are_encoded_by_the_models_own_template(bundled: CrossEncoder, tok
 
 def test_truncation_cuts_the_passage_and_never_the_query(short: CrossEncoder, tokenizer: Tokenizer) -> None:
     """Of a pair that is too long the passage's end goes; the query, all special tokens and the start stay."""
-    query, passage = "who wrote the play about the prince of denmark", "hamlet is a tragedy by shakespeare " * 20
+    # The query takes more than half of the limit, so that cutting the longer of the two would show.
+    query, passage = "who wrote the play about the prince of denmark " * 2, "hamlet is a tragedy by shakespeare " * 20
     (encoded,) = short._encode([(query, passage)])
     ids = encoded.features[0].tolist()
     whole = tokenizer.encode(query, passage).ids

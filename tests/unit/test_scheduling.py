@@ -99,7 +99,9 @@ def test_a_cancelled_job_stops_at_its_next_step(scheduler: StepScheduler, gate: 
     """The step in progress ends, and no further one begins; the generator is closed."""
     log: list[str] = []
     closed = threading.Event()
-    job = scheduler.submit(counted("job", 5, log, gate=gate, closed=closed))
+    # Held on to, so that the scheduler closes it and not the collector of garbage.
+    steps = counted("job", 5, log, gate=gate, closed=closed)
+    job = scheduler.submit(steps)
     assert gate.begun.wait(WATCHDOG)
     assert job.cancel()
     gate.opened.set()
