@@ -121,6 +121,7 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
 
     _loaded: CrossEncoder | None = PrivateAttr(default=None)
+    _loaded_for: Any = PrivateAttr(default=None)
 
     @field_validator("passage_template")
     @classmethod
@@ -139,11 +140,12 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
         Raises:
             CrossRerankError: What `load_cross_encoder` raises for a model given by name.
         """
-        if self._loaded is None:
+        if self._loaded is None or self._loaded_for is not self.model:
             if isinstance(self.model, BaseCrossEncoder):
                 self._loaded = as_cross_encoder(self.model)
             else:
                 self._loaded = load_cross_encoder(self.model, backend=self.backend, **self.model_kwargs)
+            self._loaded_for = self.model
         return self._loaded
 
     def compress_documents(
@@ -240,7 +242,7 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
             raise self._timed_out(len(text_pairs)) from err
 
     async def _ascores(self, text_pairs: Sequence[TextPair]) -> list[PairScore]:
-        if self._loaded is None:
+        if self._loaded is None or self._loaded_for is not self.model:
             await run_in_executor(None, lambda: self.cross_encoder)
         scoring = asyncio.ensure_future(self.cross_encoder.ascore_pairs(text_pairs))
         try:

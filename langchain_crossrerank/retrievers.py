@@ -23,6 +23,9 @@ from langchain_crossrerank.reranker import RELEVANCE_SCORE, CrossEncoderReranker
 if TYPE_CHECKING:
     from langchain_classic.retrievers import ContextualCompressionRetriever
 
+DEFAULT_TOP_N = 5
+"""Documents that are kept where nobody says how many."""
+
 DEFAULT_K = 20
 """Candidates that the first stage fetches where nobody says how many."""
 
@@ -32,7 +35,7 @@ def create_rerank_retriever(
     *,
     model: BaseCrossEncoder | str | os.PathLike[str] = DEFAULT_MODEL,
     k: int | None = None,
-    top_n: int | None = 5,
+    top_n: int | None = DEFAULT_TOP_N,
     reranker: CrossEncoderReranker | None = None,
     **reranker_kwargs: Any,
 ) -> ContextualCompressionRetriever:
@@ -62,10 +65,14 @@ def create_rerank_retriever(
         raise InvalidInputError(f"k is {k!r}; pass the number of candidates to fetch, at least 1.")
     if reranker is None:
         reranker = CrossEncoderReranker(model=model, top_n=top_n, **reranker_kwargs)
-    elif reranker_kwargs:
-        raise InvalidInputError(
-            f"both reranker= and {', '.join(sorted(reranker_kwargs))} were given; set them on the reranker itself."
-        )
+    else:
+        usual = (model is DEFAULT_MODEL or model == DEFAULT_MODEL, top_n == DEFAULT_TOP_N)
+        others = [name for name, is_usual in zip(("model", "top_n"), usual, strict=True) if not is_usual]
+        if others or reranker_kwargs:
+            raise InvalidInputError(
+                f"both reranker= and {', '.join([*others, *sorted(reranker_kwargs)])} were given; "
+                "set them on the reranker itself."
+            )
     first_stage, fetched = _first_stage(base, k)
     if reranker.blend == "weighted" and isinstance(first_stage, VectorStoreRetriever):
         first_stage = _with_scores(first_stage, reranker.initial_score_key)

@@ -94,6 +94,12 @@ def load_cross_encoder(
         MissingExtraError: If the torch backend is needed and not installed.
     """
     name = _check_settings(model, backend, activation)
+    if device is not None and not isinstance(device, str):
+        raise InvalidInputError(f'device is {device!r}; pass the name of a torch device, for example "cuda".')
+    if backend == "onnx":
+        for what, value in (("device", device if device != "cpu" else None), ("trust_remote_code", trust_remote_code)):
+            if value:
+                raise InvalidInputError(f'{what} is {value!r}, which the onnx backend has not; use backend="torch".')
     _check_limits(max_length=max_length, max_batch_tokens=max_batch_tokens, num_threads=num_threads)
     settings = (activation, max_length, max_batch_tokens, revision, local_files_only)
     place = os.path.realpath(name) if os.path.isdir(name) else name
@@ -146,7 +152,6 @@ def load_cross_encoder(
         is_folder = os.path.isdir(os.path.expanduser(name))
         return TorchCrossEncoder(
             str(source.folder) if is_folder else name,
-            name=name,
             activation=activation,
             max_length=max_length,
             max_batch_tokens=max_batch_tokens,
@@ -210,5 +215,7 @@ def _check_settings(model: object, backend: str, activation: str | None) -> str:
 def _check_limits(*, max_length: int | None, max_batch_tokens: int, num_threads: int | None) -> None:
     limits = (("max_length", max_length, 8), ("max_batch_tokens", max_batch_tokens, 1), ("num_threads", num_threads, 1))
     for what, value, least in limits:
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        if value is None and what != "max_batch_tokens":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InvalidInputError(f"{what} is {value!r}; pass a whole number of at least {least}.")

@@ -30,6 +30,8 @@ _DESCRIPTION_FILES = [
     "special_tokens_map.json",
 ]
 
+_NO_LIMIT = 10**9
+
 _GRAPH_FILES = ["onnx/model.onnx", "onnx/model.onnx_data"]
 _SAFETENSORS_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
@@ -106,9 +108,11 @@ class ModelSource:
         positions = self.config.get("max_position_embeddings")
         if positions and self.config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
             # These count positions from padding_idx + 1.
-            positions -= int(self.config.get("pad_token_id", 1)) + 1
+            padding = self.config.get("pad_token_id")
+            positions -= (1 if padding is None else int(padding)) + 1
         limits = [self.config.get("max_length"), tokenizer.get("model_max_length"), positions]
-        return int(min((limit for limit in limits if limit), default=512))
+        # Tokenizers without a limit of their own say 1e30.
+        return int(min((limit for limit in limits if limit and limit < _NO_LIMIT), default=512))
 
     @property
     def is_causal(self) -> bool:
@@ -138,7 +142,9 @@ class ModelSource:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as err:
             raise UnsupportedModelError(f"{path} is not valid JSON ({err}); fetch or export the model again.") from err
-        return dict(content)
+        if not isinstance(content, dict):
+            raise UnsupportedModelError(f"{path} holds no JSON object; fetch or export the model again.")
+        return content
 
     def _missing(self, file: str) -> ModelNotFoundError:
         present = ", ".join(sorted(path.name for path in self.folder.iterdir())[:12]) or "nothing"

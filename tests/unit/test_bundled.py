@@ -149,12 +149,7 @@ async def test_a_query_may_take_all_but_one_token(short: CrossEncoder) -> None:
     assert await short.ascore([pair]) == [scored.score]
 
 
-QUERY_CUT = pytest.mark.xfail(
-    strict=True, reason="defect: counting the query's tokens fails, because the tokenizer that counts also truncates"
-)
-
-
-@pytest.mark.parametrize("words", [28, 29, 32, pytest.param(33, marks=QUERY_CUT), pytest.param(5000, marks=QUERY_CUT)])
+@pytest.mark.parametrize("words", [28, 29, 32, 33, 5000])
 @pytest.mark.parametrize("passage", ["", "a passage"])
 async def test_a_query_that_fills_the_limit_is_refused(short: CrossEncoder, words: int, passage: str) -> None:
     """A query that leaves no token for the passage raises and names the limit; it is never cut in silence."""
@@ -165,10 +160,6 @@ async def test_a_query_that_fills_the_limit_is_refused(short: CrossEncoder, word
         await short.ascore(pairs)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="defect: queries of fewer characters than half the limit are not counted, but one can be 3 tokens",
-)
 def test_a_query_in_hangul_that_fills_the_limit_is_refused(bundled: CrossEncoder) -> None:
     """The limit counts tokens: one character can be several of them."""
     query = "각각각각각각각각각 " * 12

@@ -21,7 +21,7 @@ ROOT = Path(langchain_crossrerank.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"extras", "passages", "blending", "indexing", "models"},
+    {"extras", "files", "passages", "blending", "indexing", "models"},
     {"cross_encoders.scheduling", "cross_encoders.heads", "cross_encoders.external_data"},
     {"cross_encoders.base"},
     {"cross_encoders.source", "testing"},
@@ -39,6 +39,7 @@ LAYERS = (
 LEAVES = {
     "errors": set[str](),
     "extras": {"errors"},
+    "files": set[str](),
     "passages": {"errors"},
     "blending": {"errors"},
     "indexing": {"errors", "extras"},

@@ -117,14 +117,10 @@ def make_folder(tmp_path: Path) -> MakeFolder:
         pytest.param(
             "max_batch_tokens",
             None,
-            marks=pytest.mark.xfail(strict=True, reason="defect: None passes here and fails at the first batch of two"),
         ),
         pytest.param(
             "device",
             ["cuda"],
-            marks=pytest.mark.xfail(
-                strict=True, raises=TypeError, reason="defect: device is not checked before it is part of a key"
-            ),
         ),
     ],
     ids=repr,
@@ -140,7 +136,6 @@ def test_a_bad_argument_is_refused_before_anything_is_looked_for(
     assert repr(value) in str(raised.value)
 
 
-@pytest.mark.xfail(strict=True, reason="defect: an argument of the other backend is dropped without a word")
 @pytest.mark.parametrize("setting", [{"device": "cuda"}, {"trust_remote_code": True}], ids=str)
 def test_a_setting_that_the_named_backend_does_not_have_is_refused(
     onnx_stub: type[Stub], setting: dict[str, Any]

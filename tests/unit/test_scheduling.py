@@ -214,7 +214,6 @@ def test_a_cancelled_job_gives_its_place_back(gate: Gate) -> None:
     assert [job.result(WATCHDOG) for job in jobs] == ["again", "again"]
 
 
-@pytest.mark.xfail(strict=True, raises=OverloadedError, reason="defect: the place is given back after the result is")
 def test_a_finished_job_gives_its_place_back_before_its_result(gate: Gate) -> None:
     """Who has the result may submit the next job at once, even with room for a single one."""
     scheduler = StepScheduler(max_pending=1)
@@ -260,9 +259,6 @@ def test_a_stray_stop_iteration_is_an_error_and_not_a_result(scheduler: StepSche
     assert isinstance(scheduler.submit(raising(StopIteration("leak"))).exception(WATCHDOG), RuntimeError)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TimeoutError, reason="defect: an error from steps.close() ends the worker thread"
-)
 def test_a_generator_that_fails_to_close_does_not_end_the_worker(
     scheduler: StepScheduler, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
