@@ -11,7 +11,8 @@ CrossRerankError
 │   └── RemoteError                         a server could not be reached or answered with an error
 ├── RerankTimeoutError      (TimeoutError)  scoring did not finish in the time allowed
 ├── OverloadedError         (RuntimeError)  too many reranks are already waiting
-└── IndexingError           (RuntimeError)  a file could not be read or indexed
+├── IndexingError           (RuntimeError)  a file could not be read or indexed
+└── AnswerError             (RuntimeError)  the language model could not answer
 ```
 
 Every message says what happened, shows the value, and says what to do. Every error survives pickling.
@@ -22,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "AnswerError",
     "CrossRerankError",
     "IndexingError",
     "InvalidInputError",
@@ -112,3 +114,7 @@ class IndexingError(CrossRerankError, RuntimeError):
     def __init__(self, message: str, *, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+class AnswerError(CrossRerankError, RuntimeError):
+    """The language model of a command-line answer failed; the message holds its provider's reason."""

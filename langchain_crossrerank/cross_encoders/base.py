@@ -326,7 +326,7 @@ def check_text_pairs(text_pairs: Iterable[TextPair]) -> list[TextPair]:
     Raises:
         InvalidInputError: Naming the first bad element.
     """
-    if isinstance(text_pairs, str | bytes) or not isinstance(text_pairs, Iterable):
+    if not isinstance(text_pairs, Iterable):
         raise InvalidInputError(f"text_pairs is {shorten(text_pairs)}; pass a list of (query, passage) tuples.")
     checked: list[TextPair] = []
     for position, pair in enumerate(text_pairs):
