@@ -6,7 +6,6 @@ The public names load on first use, so that importing the package costs nothing.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("langchain-crossrerank")
     if name in _HOME:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -127,9 +127,10 @@ def test_the_first_stages_documents_stay_as_they_were() -> None:
 
 @pytest.mark.parametrize("query", ["", " \n", None])
 def test_a_query_that_asks_nothing_is_refused(query: Any) -> None:
-    """A blank query raises with its value."""
+    """A blank query raises with its value, before anything is retrieved."""
+    first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: pytest.fail("retrieved"))
     with pytest.raises(InvalidInputError) as caught:
-        run({"a": 1.0}, query=query)
+        compare(create_rerank_retriever(first_stage, model=ScriptedCrossEncoder({})), query)
     assert f"query is {query!r}" in str(caught.value)
 
 
