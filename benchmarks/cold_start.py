@@ -2,11 +2,11 @@
 
     python benchmarks/cold_start.py [--model FOLDER] [--runs 5]
 
-Three programs rerank the same three sentences, so that starting and not ranking is what is measured. `stock` uses `HuggingFaceCrossEncoder` and LangChain's own
-`CrossEncoderReranker`; `ours` uses the same weights exported to ONNX; `bundled` uses the model inside this package,
-which has the same shape. They run in turn, each in a fresh process; wall time and peak memory are the operating
-system's figures for that process. Without `--model` the weights are all-MiniLM-L6-v2 from the `offline` extra with an
-untrained head, which costs the same as a trained one.
+Three programs rerank the same three sentences, so that starting and not ranking is what is measured. `stock` uses
+`HuggingFaceCrossEncoder` and LangChain's own `CrossEncoderReranker`; `ours` uses the same weights exported to ONNX;
+`bundled` uses the model inside this package, which has the same shape. They run in turn, each in a fresh process; wall
+time and peak memory are the operating system's figures for that process. Without `--model` the weights are
+all-MiniLM-L6-v2 from the `offline` extra with an untrained head, which costs the same as a trained one.
 """
 
 from __future__ import annotations

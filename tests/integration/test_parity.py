@@ -388,7 +388,7 @@ def test_fewer_bits_take_less_room(tiny_onnx_folder: Path, tmp_path: Path) -> No
     """Matrices in eight bits take less room than in sixteen."""
     sizes = []
     for bits in (16, 8):
-        graph.pack_weights(tiny_onnx_folder / "model.onnx", tmp_path / f"{bits}.onnx", matrix_bits=bits)  # type: ignore[arg-type]
+        graph.pack_weights(tiny_onnx_folder / "model.onnx", tmp_path / f"{bits}.onnx", matrix_bits=bits)
         sizes.append((tmp_path / f"{bits}.onnx").stat().st_size)
     assert sizes[1] < sizes[0]
 

@@ -105,25 +105,19 @@ def make_folder(tmp_path: Path) -> MakeFolder:
     return make
 
 
+BAD_ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "model": ("", "  ", None, 3, b"bundled", ["bundled"]),
+    "backend": ("", "tensorflow", "ONNX", None, []),
+    "activation": ("", "softmax", "Sigmoid", 1, []),
+    "max_length": (0, -1, 7, 256.0, "256", True),
+    "max_batch_tokens": (0, -1, 1024.0, "1024", True, None),
+    "num_threads": (0, -1, 1.0, "1", True),
+    "device": (["cuda"],),
+}
+
+
 @pytest.mark.parametrize(
-    ("argument", "value"),
-    [
-        *(("model", value) for value in ("", "  ", None, 3, b"bundled", ["bundled"])),
-        *(("backend", value) for value in ("", "tensorflow", "ONNX", None, [])),
-        *(("activation", value) for value in ("", "softmax", "Sigmoid", 1, [])),
-        *(("max_length", value) for value in (0, -1, 7, 256.0, "256", True)),
-        *(("max_batch_tokens", value) for value in (0, -1, 1024.0, "1024", True)),
-        *(("num_threads", value) for value in (0, -1, 1.0, "1", True)),
-        pytest.param(
-            "max_batch_tokens",
-            None,
-        ),
-        pytest.param(
-            "device",
-            ["cuda"],
-        ),
-    ],
-    ids=repr,
+    ("argument", "value"), [(name, value) for name, values in BAD_ARGUMENTS.items() for value in values], ids=repr
 )
 def test_a_bad_argument_is_refused_before_anything_is_looked_for(
     monkeypatch: pytest.MonkeyPatch, argument: str, value: Any
