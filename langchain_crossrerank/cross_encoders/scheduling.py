@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from langchain_crossrerank.errors import OverloadedError
 
@@ -51,6 +52,9 @@ def _nothing() -> None:
     pass
 
 
+_SCHEDULERS: WeakSet[StepScheduler] = WeakSet()
+
+
 class StepScheduler:
     """Interleaves generators: one step of each in turn, so a short job is not stuck behind a long one.
 
@@ -68,9 +72,9 @@ class StepScheduler:
         self._workers = workers
         self._max_pending = max_pending
         self._reset()
+        _SCHEDULERS.add(self)
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         self._changed = threading.Condition()
         self._waiting: deque[_Job[Any]] = deque()
         self._in_hand = 0
@@ -82,8 +86,6 @@ class StepScheduler:
         Raises:
             OverloadedError: If `max_pending` jobs are already in hand.
         """
-        if os.getpid() != self._pid:
-            self._reset()
         job = _Job(steps)
         with self._changed:
             if self._in_hand >= self._max_pending:
@@ -121,6 +123,15 @@ class StepScheduler:
             with contextlib.suppress(InvalidStateError):
                 settle()
             del job, settle
+
+
+def _start_afresh() -> None:
+    for scheduler in list(_SCHEDULERS):
+        scheduler._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)
 
 
 def drain(steps: Generator[None, None, Result]) -> Result:
