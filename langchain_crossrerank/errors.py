@@ -12,7 +12,7 @@ CrossRerankError
 ├── RerankTimeoutError      (TimeoutError)  scoring did not finish in the time allowed
 ├── OverloadedError         (RuntimeError)  too many reranks are already waiting
 ├── IndexingError           (RuntimeError)  a file could not be read or indexed
-└── AnswerError             (RuntimeError)  the language model could not answer
+└── AnswerError             (RuntimeError)  a command could not answer
 ```
 
 Every message says what happened, shows the value, and says what to do. Every error survives pickling.
@@ -117,4 +117,4 @@ class IndexingError(CrossRerankError, RuntimeError):
 
 
 class AnswerError(CrossRerankError, RuntimeError):
-    """The language model of a command-line answer failed; the message holds its provider's reason."""
+    """A command could not answer: the language model or the search failed; the message holds the reason."""

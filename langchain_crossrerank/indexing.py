@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_crossrerank.errors import IndexingError, InvalidInputError, ModelNotFoundError
 from langchain_crossrerank.extras import check_extra
+from langchain_crossrerank.files import write_whole
 
 DEFAULT_EMBEDDINGS = "sentence-transformers/all-MiniLM-L6-v2"
 """The bi-encoder that `load_embeddings` fetches from the hub where none is named."""
@@ -82,7 +84,8 @@ def index_files(
         The vector store and what was added, skipped and left out.
 
     Raises:
-        InvalidInputError: If a path does not exist, has an unknown type, or no file is found.
+        InvalidInputError: If a path does not exist, has an unknown type, or no file is found; or if the kept index
+            was made with other embeddings.
         IndexingError: If no file at all could be read.
         MissingExtraError: If the `rag` extra is not installed.
     """
@@ -99,6 +102,8 @@ def index_files(
         raise IndexingError("; ".join(map(str, failures)), path=failures[0].path) from failures[0]
     chunks = split_documents(documents, chunk_size=chunk_size, chunk_overlap=chunk_overlap)
     if vector_store is None:
+        if persist_directory is not None:
+            _check_kept_embeddings(Path(persist_directory), embeddings)
         if isinstance(embeddings, str):
             embeddings = load_embeddings(embeddings)
         vector_store = _make_chroma(embeddings, persist_directory)
@@ -277,6 +282,21 @@ def _make_chroma(embeddings: Embeddings, persist_directory: str | os.PathLike[st
         persist_directory=os.fspath(persist_directory) if persist_directory is not None else None,
         collection_metadata={"hnsw:space": "cosine"},
     )
+
+
+def _check_kept_embeddings(folder: Path, embeddings: Embeddings | str) -> None:
+    """Note beside a kept collection what embedded it, and raise if something else did before."""
+    name = embeddings if isinstance(embeddings, str) else getattr(embeddings, "model_name", None)
+    name = name or getattr(embeddings, "model", None) or type(embeddings).__name__
+    note = folder / "embeddings.json"
+    kept = json.loads(note.read_text(encoding="utf-8"))["embeddings"] if note.is_file() else None
+    if kept is not None and kept != str(name):
+        raise InvalidInputError(
+            f"the index in {str(folder)!r} was made with the embeddings {kept!r} and cannot be searched with {name!r}; "
+            "use the same ones, or another folder."
+        )
+    if kept is None:
+        write_whole(note, json.dumps({"embeddings": str(name)}) + "\n")
 
 
 def _records_for(vector_store: VectorStore, persist_directory: str | os.PathLike[str] | None) -> RecordManager:

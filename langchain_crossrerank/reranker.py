@@ -102,7 +102,7 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
     on_error: Literal["raise", "keep_order"] = "raise"
     """What to do when the model cannot be loaded, fails, gives unusable scores or times out. `"keep_order"` gives the
     first `top_n` candidates in the first stage's order, with `reranked: False` and the reason in metadata, a warning
-    in the log and a custom event `rerank_degraded`. Bad arguments raise all the same."""
+    in the log and a custom event `rerank_degraded`. A blank query, and what is no document, raise all the same."""
 
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds that scoring may take, waiting for its turn included; the work then stops at the next batch. Loading
@@ -118,7 +118,9 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of `load_cross_encoder` for a model given by name."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", protected_namespaces=(), validate_assignment=True
+    )
 
     _loaded: CrossEncoder | None = PrivateAttr(default=None)
     _loaded_for: Any = PrivateAttr(default=None)
@@ -140,12 +142,12 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
         Raises:
             CrossRerankError: What `load_cross_encoder` raises for a model given by name.
         """
-        if self._loaded is None or self._loaded_for is not self.model:
+        if self._loaded is None or not self._is_loaded():
             if isinstance(self.model, BaseCrossEncoder):
                 self._loaded = as_cross_encoder(self.model)
             else:
                 self._loaded = load_cross_encoder(self.model, backend=self.backend, **self.model_kwargs)
-            self._loaded_for = self.model
+            self._loaded_for = (self.model, self.backend, dict(self.model_kwargs))
         return self._loaded
 
     def compress_documents(
@@ -228,6 +230,10 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
             await adispatch_custom_event(*event, config={"callbacks": run_manager.get_child()})
         return result
 
+    def _is_loaded(self) -> bool:
+        """Whether the loaded model is the one that the fields name now."""
+        return self._loaded is not None and self._loaded_for == (self.model, self.backend, self.model_kwargs)
+
     def _scores(self, text_pairs: Sequence[TextPair]) -> list[PairScore]:
         model = self.cross_encoder
         if self.timeout is None:
@@ -242,9 +248,9 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
             raise self._timed_out(len(text_pairs)) from err
 
     async def _ascores(self, text_pairs: Sequence[TextPair]) -> list[PairScore]:
-        if self._loaded is None or self._loaded_for is not self.model:
-            await run_in_executor(None, lambda: self.cross_encoder)
-        scoring = asyncio.ensure_future(self.cross_encoder.ascore_pairs(text_pairs))
+        load_elsewhere = not self._is_loaded()
+        model = await run_in_executor(None, lambda: self.cross_encoder) if load_elsewhere else self.cross_encoder
+        scoring = asyncio.ensure_future(model.ascore_pairs(text_pairs))
         try:
             done, _ = await asyncio.wait([scoring], timeout=self.timeout)
         finally:

@@ -135,11 +135,13 @@ def _answer(retriever: ContextualCompressionRetriever, question: str, *, llm: An
     except (CrossRerankError, BrokenPipeError):
         raise
     except Exception as err:
-        # Every provider has its own errors.
-        raise AnswerError(
-            f"the answer could not be made ({type(err).__name__}: {err}); check the language model's key and network, "
-            "or answer without one: --offline."
-        ) from err
+        # Every provider and every store has its own errors.
+        reason = f"{type(err).__name__}: {err}"
+        if context and llm is not None:
+            raise AnswerError(
+                f"the language model failed ({reason}); check its key and network, or answer without one: --offline."
+            ) from err
+        raise AnswerError(f"searching and answering failed ({reason}); a kept index may need to be made anew.") from err
     answered = time.perf_counter()
     print(f"\n\nSources (score, file):\n{format_sources(context)}")
     return (answered - found) * 1000

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
-from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.embeddings import DeterministicFakeEmbedding, FakeEmbeddings
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
 pytest.importorskip("langchain_chroma", reason="needs the rag extra")
@@ -239,7 +239,7 @@ def test_a_kept_folder_is_known_to_the_next_process(tmp_path: Path, note: Path) 
         "print(report.added, report.skipped, report.deleted)\n"
     )
     command = [sys.executable, "-c", script, str(note), str(tmp_path / "kept")]
-    child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=note.parent)
     assert child.stdout.split() == ["3", "0", "0"], child.stderr
     report = index(note, persist_directory=tmp_path / "kept")
     assert counts(report) == (0, 3, 0)
@@ -271,7 +271,7 @@ def test_an_index_lives_beside_the_callers_own_chroma(note: Path, index_first: b
         "print([type(step()).__name__ for step in (steps[::-1] if sys.argv[2] == 'True' else steps)])\n"
     )
     command = [sys.executable, "-c", script, str(note), str(index_first)]
-    child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=note.parent)
     expected = ["IndexReport", "Chroma"] if index_first else ["Chroma", "IndexReport"]
     assert child.stdout.strip() == str(expected), child.stderr
 
@@ -442,3 +442,14 @@ def test_the_offline_embeddings_find_by_meaning(tmp_path: Path) -> None:
     report = index(tmp_path, embeddings=load_embeddings(OFFLINE_EMBEDDINGS))
     (best,) = report.vector_store.similarity_search("When does the ship leave?", k=1)
     assert Path(best.metadata["source"]).name == "a.txt"
+
+
+def test_a_kept_index_remembers_its_embeddings(tmp_path: Path) -> None:
+    """Other embeddings than those that made an index are refused, by name, before anything is mixed."""
+    note = tmp_path / "note.txt"
+    note.write_text("The ferry leaves at nine.")
+    arguments: dict[str, Any] = {"persist_directory": tmp_path / "kept", "show_progress": False}
+    assert index_files(note, embeddings=DeterministicFakeEmbedding(size=8), **arguments).added == 1
+    assert index_files(note, embeddings=DeterministicFakeEmbedding(size=8), **arguments).skipped == 1
+    with pytest.raises(InvalidInputError, match="'DeterministicFakeEmbedding'"):
+        index_files(note, embeddings=FakeEmbeddings(size=8), **arguments)

@@ -20,8 +20,8 @@ PACKAGE = "langchain_crossrerank"
 ROOT = Path(langchain_crossrerank.__file__).parent
 
 LAYERS = (
-    {"errors"},
-    {"extras", "files", "passages", "blending", "indexing", "models"},
+    {"errors", "files"},
+    {"extras", "passages", "blending", "indexing", "models"},
     {"cross_encoders.scheduling", "cross_encoders.heads", "cross_encoders.external_data"},
     {"cross_encoders.base"},
     {"cross_encoders.source", "testing"},
@@ -42,7 +42,7 @@ LEAVES = {
     "files": set[str](),
     "passages": {"errors"},
     "blending": {"errors"},
-    "indexing": {"errors", "extras"},
+    "indexing": {"errors", "extras", "files"},
     "models": {"errors", "extras"},
     "cross_encoders.scheduling": {"errors"},
     "cross_encoders.heads": {"errors"},

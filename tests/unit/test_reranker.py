@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -502,3 +503,21 @@ async def test_loading_a_model_does_not_block_the_event_loop(monkeypatch: pytest
     assert not task.done()
     release.set()
     assert texts(await task) == ["a"]
+
+
+def test_other_settings_take_effect_after_use() -> None:
+    """A reranker whose model settings were exchanged after use scores by the new ones."""
+    reranker = CrossEncoderReranker(model="bundled")
+    arguments: Any = {"query": "what is lora", "documents": of("a", "b")}
+    first = reranker.invoke(arguments)[0].metadata["relevance_score"]
+    logits = reranker.model_copy(update={"model_kwargs": {"activation": "identity"}})
+    assert logits.invoke(arguments)[0].metadata["relevance_score"] == pytest.approx(
+        math.log(first / (1 - first)), abs=1e-4
+    )
+
+
+def test_a_field_keeps_its_limits_when_it_is_assigned() -> None:
+    """A number of documents that makes no sense is refused on assignment as at construction."""
+    reranker = make({})
+    with pytest.raises(ValueError, match="top_n"):
+        reranker.top_n = -1
