@@ -19,6 +19,10 @@ RRF_K = 60
 """The constant of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
 
 
+_SAFE = 1e100
+"""Beyond this a sum of squares overflows."""
+
+
 def blend_scores(
     documents: Sequence[Document], logits: Sequence[float], *, blend: Blend, weight: float, score_key: str
 ) -> list[float]:
@@ -53,11 +57,21 @@ def first_stage_scores(documents: Sequence[Document], score_key: str) -> list[fl
     A list whose scores rise from the best candidate to the last holds distances, and is negated.
     """
     scores = [document.metadata.get(score_key) for document in documents]
-    numbers = [float(score) for score in scores if isinstance(score, int | float) and math.isfinite(score)]
+    numbers = [number for score in scores if (number := _finite(score)) is not None]
     if len(numbers) != len(scores):
         return None
     rising = numbers == sorted(numbers) and numbers[:1] != numbers[-1:]
     return [-number for number in numbers] if rising else numbers
+
+
+def _finite(score: object) -> float | None:
+    if not isinstance(score, int | float):
+        return None
+    try:
+        number = float(score)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def ranks_of(scores: Sequence[float]) -> list[int]:
@@ -71,6 +85,9 @@ def ranks_of(scores: Sequence[float]) -> list[int]:
 
 def z_normalised(values: Sequence[float]) -> list[float]:
     """Shift and scale to mean 0 and standard deviation 1; equal values all become 0."""
+    largest = max(map(abs, values), default=0.0)
+    if largest > _SAFE:
+        values = [value / largest for value in values]
     deviation = pstdev(values)
     if deviation == 0:
         return [0.0] * len(values)

@@ -62,7 +62,6 @@ def _quieten() -> None:
     # Errors and what was left out are printed; the log would say them a second time.
     if not logging.getLogger().handlers:
         logging.getLogger().addHandler(logging.NullHandler())
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

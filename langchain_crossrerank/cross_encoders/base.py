@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
+from uuid import uuid4
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
@@ -295,9 +296,16 @@ class ForeignCrossEncoder(CrossEncoder):
         self.model = model
         self.name = str(getattr(model, "model_name", None) or type(model).__name__)
         self.max_batch_tokens = max_batch_tokens
+        # Nothing is known of the weights, so each object counts as a model of its own.
+        self._identity = uuid4().hex
         # LangChain's HuggingFaceCrossEncoder keeps the sentence-transformers model, which knows its unit.
         activation = getattr(getattr(model, "client", None), "activation_fn", None)
         self.activation = "sigmoid" if type(activation).__name__ == "Sigmoid" else "identity"
+
+    @property
+    def fingerprint(self) -> str:
+        """A text of this object's own: its scores are found again in this process only."""
+        return f"foreign:{self.name}:{self._identity}"
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
         return self.model.score([item.text_pair for item in batch])

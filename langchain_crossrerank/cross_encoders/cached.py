@@ -113,6 +113,9 @@ class SQLiteScoreCache(ScoreCache):
         self._local = threading.local()
         self._told = False
 
+    def __repr__(self) -> str:
+        return f"SQLiteScoreCache({str(self.path)!r})"
+
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Give the values that are there; none where the file cannot be read."""
         found: dict[bytes, bytes] = {}
@@ -123,7 +126,7 @@ class SQLiteScoreCache(ScoreCache):
                 places = ",".join("?" * len(chunk))
                 query = f"SELECT key, value FROM scores WHERE key IN ({places})"  # noqa: S608 - only question marks
                 found.update(connection.execute(query, chunk).fetchall())
-        except (sqlite3.Error, OSError) as err:
+        except (sqlite3.Error, OSError, ValueError) as err:
             self._fail("read", err)
             return {}
         return found
@@ -134,7 +137,7 @@ class SQLiteScoreCache(ScoreCache):
             connection = self._connection()
             with connection:
                 connection.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", list(values.items()))
-        except (sqlite3.Error, OSError) as err:
+        except (sqlite3.Error, OSError, ValueError) as err:
             self._fail("written", err)
 
     def close(self) -> None:
@@ -148,6 +151,8 @@ class SQLiteScoreCache(ScoreCache):
         if getattr(self._local, "pid", None) != os.getpid() or not hasattr(self._local, "connection"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=self.busy_timeout)
+            # A damaged file may hold text where bytes were written, and that need not be UTF-8.
+            connection.text_factory = bytes
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
@@ -188,10 +193,10 @@ class StoreScoreCache(ScoreCache):
         """Give the values that are there; none where the store fails."""
         try:
             values = self._store.mget([self._prefix + key.hex() for key in keys])
+            return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
         except Exception as err:  # noqa: BLE001 - stores are other people's code over any medium
             self._fail(err)
             return {}
-        return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
 
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
         """Keep values, unless the store fails."""
@@ -246,6 +251,7 @@ class CachedCrossEncoder(WrapperCrossEncoder):
         self.cache = _as_cache(cache)
         self._hits = 0
         self._misses = 0
+        self._told = False
         self._count_lock = threading.Lock()
 
     @property
@@ -278,11 +284,22 @@ class CachedCrossEncoder(WrapperCrossEncoder):
         identity = self.inner.fingerprint.encode()
         keys = {pair: _key(identity, pair) for pair in dict.fromkeys(pairs)}
         values = self.cache.get_many(list(keys.values()))
+        self._tell_of_damage({key: value for key, value in values.items() if _unpack(key, value) is None})
         known = {pair: scored for pair, key in keys.items() if (scored := _unpack(key, values.get(key))) is not None}
         with self._count_lock:
             self._hits += len(known)
             self._misses += len(keys) - len(known)
         return keys, known
+
+    def _tell_of_damage(self, damaged: Mapping[bytes, object]) -> None:
+        if damaged and not self._told:
+            self._told = True
+            _logger.warning(
+                "The score cache %s holds %d damaged values, the first %r; they are computed anew. This is said once.",
+                self.cache,
+                len(damaged),
+                next(iter(damaged.values())),
+            )
 
     def _keep(self, scored: Mapping[bytes, PairScore]) -> None:
         self.cache.put_many({key: _pack(key, score) for key, score in scored.items()})
@@ -320,8 +337,8 @@ def _pack(key: bytes, scored: PairScore) -> bytes:
     return value + hashlib.blake2b(key + value, digest_size=_CHECK_BYTES).digest()
 
 
-def _unpack(key: bytes, packed: bytes | None) -> PairScore | None:
-    if packed is None or len(packed) != _FORMAT.size + _CHECK_BYTES:
+def _unpack(key: bytes, packed: object) -> PairScore | None:
+    if not isinstance(packed, bytes) or len(packed) != _FORMAT.size + _CHECK_BYTES:
         return None
     value, check = packed[:-_CHECK_BYTES], packed[-_CHECK_BYTES:]
     if hashlib.blake2b(key + value, digest_size=_CHECK_BYTES).digest() != check:

@@ -20,7 +20,7 @@ from langchain_crossrerank.cross_encoders.base import (
     check_query_room,
     sigmoid,
 )
-from langchain_crossrerank.cross_encoders.external_data import check_external_data
+from langchain_crossrerank.cross_encoders.external_data import check_external_data, external_locations
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
 from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
 from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
@@ -77,7 +77,8 @@ class OnnxCrossEncoder(CrossEncoder):
 
     @cached_property
     def _weights_hash(self) -> str:
-        return hash_files([self._onnx_file, self._source.tokenizer_file])
+        beside = [self._onnx_file.parent / location for location in sorted(external_locations(self._onnx_file))]
+        return hash_files([self._onnx_file, *beside, self._source.tokenizer_file])
 
     @cached_property
     def _onnx_file(self) -> Any:
@@ -125,6 +126,8 @@ class OnnxCrossEncoder(CrossEncoder):
     def _own_session(self) -> Any:
         # A forked child has the session's memory but not its threads: it loads its own.
         if os.getpid() != self._pid:
+            # The inherited one is kept: taking it down would wait for threads that are not there.
+            self._inherited = self._session
             self._load_session()
         return self._session
 

@@ -126,6 +126,8 @@ class StepScheduler:
 
 
 def _start_afresh() -> None:
+    # Nor does the thread pool of tokenizers survive a fork; where parallelism was asked for, it would wait for ever.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     for scheduler in list(_SCHEDULERS):
         scheduler._reset()
 
