@@ -8,6 +8,7 @@ import os
 import sqlite3
 import struct
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -32,6 +33,8 @@ _FORMAT_VERSION = 1
 _CHECK_BYTES = 8
 _ENTRY_OVERHEAD = 200
 _SQLITE_CHUNK = 500
+_RETRY_SECONDS = 0.02
+_INHERITED: list[sqlite3.Connection] = []
 
 Result = TypeVar("Result")
 
@@ -149,7 +152,16 @@ class SQLiteScoreCache(ScoreCache):
     def _connection(self) -> sqlite3.Connection:
         # SQLite connections belong to one thread, and do not survive a fork.
         if getattr(self._local, "pid", None) != os.getpid() or not hasattr(self._local, "connection"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if hasattr(self._local, "connection"):
+                # Closing what the parent still uses would take its log away.
+                _INHERITED.append(self._local.connection)
+            self._local.connection, self._local.pid = self._open(), os.getpid()
+        return self._local.connection  # type: ignore[no-any-return]
+
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + self.busy_timeout
+        while True:
             connection = sqlite3.connect(self.path, timeout=self.busy_timeout)
             # A damaged file may hold text where bytes were written, and that need not be UTF-8.
             connection.text_factory = bytes
@@ -157,11 +169,14 @@ class SQLiteScoreCache(ScoreCache):
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
                 connection.execute("CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
-            except sqlite3.Error:
+            except sqlite3.Error as err:
                 connection.close()
-                raise
-            self._local.connection, self._local.pid = connection, os.getpid()
-        return self._local.connection  # type: ignore[no-any-return]
+                # While another process makes the file, SQLite says that it is locked without waiting.
+                if "locked" not in str(err) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_RETRY_SECONDS)
+            else:
+                return connection
 
     def _fail(self, what: str, err: Exception) -> None:
         self.close()

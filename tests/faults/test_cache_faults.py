@@ -1,0 +1,817 @@
+"""Caches that are killed, broken, full, locked or wrong: scores stay right, and only time is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_classic.storage import LocalFileStore
+from langchain_core.cross_encoders import BaseCrossEncoder
+from langchain_core.documents import Document
+from langchain_core.stores import BaseStore, InMemoryByteStore
+
+from langchain_crossrerank import CrossEncoderReranker, load_cross_encoder
+from langchain_crossrerank.cross_encoders.base import TextPair, check_text_pairs
+from langchain_crossrerank.cross_encoders.cached import (
+    CacheCounts,
+    CachedCrossEncoder,
+    MemoryScoreCache,
+    SQLiteScoreCache,
+)
+from langchain_crossrerank.cross_encoders.windowed import WindowedCrossEncoder
+from langchain_crossrerank.errors import ScoringError
+from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
+from tests.faults.cache_writer import pairs_of
+from tests.faults.conftest import Tally
+from tests.faults.test_invariants import PROFILE, passages, queries
+
+WATCHDOG = 120
+"""Seconds after which a child process that hangs is ended and fails its test."""
+
+Score = Callable[[CachedCrossEncoder, Sequence[TextPair]], list[float]]
+
+
+def _score(model: CachedCrossEncoder, pairs: Sequence[TextPair]) -> list[float]:
+    return model.score(pairs)
+
+
+def _ascore(model: CachedCrossEncoder, pairs: Sequence[TextPair]) -> list[float]:
+    async def run() -> list[float]:
+        try:
+            return await model.ascore(pairs)
+        finally:
+            # The model's worker thread has a connection of its own.
+            await model.scheduler.run(close(model))
+
+    return asyncio.run(run())
+
+
+def close(model: CachedCrossEncoder) -> Any:
+    """Close the connection of the thread that runs this, as one step of the model's scheduler."""
+    if isinstance(model.cache, SQLiteScoreCache):
+        model.cache.close()
+    yield
+
+
+@pytest.fixture(params=[_score, _ascore], ids=["sync", "async"])
+def score(request: pytest.FixtureRequest) -> Score:
+    """Both ways to score, behind one signature."""
+    way: Score = request.param
+    return way
+
+
+def true_scores(pairs: Sequence[TextPair]) -> list[float]:
+    """What the model says without a cache."""
+    return FakeCrossEncoder().score(pairs)
+
+
+# --- SQLite: kills, several processes, forks ---------------------------------------------------------------------
+
+
+class Writers:
+    """The process that starts writers, and what they said."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("cache_writer.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def start(self, *tasks: dict[str, Any]) -> Iterator[tuple[int, str, str]]:
+        """Start writers together and give what they say, as it comes, until all have ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(tasks) + "\n")
+        self._process.stdin.flush()
+        running = len(tasks)
+        while running:
+            words = self._process.stdout.readline().split(maxsplit=2)
+            assert words, "the process that starts writers is gone"
+            pid, what, detail = (*words, "")[:3]
+            assert what != "failed", detail
+            running -= what == "ended"
+            yield int(pid), what, detail.strip()
+
+    def close(self) -> None:
+        """End the process that starts writers."""
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait(WATCHDOG)
+
+
+@pytest.fixture(scope="module")
+def writers() -> Iterator[Writers]:
+    """One starter of writers for all tests, because it takes a second to import."""
+    import langchain_crossrerank
+
+    if not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork")
+    place = str(Path(langchain_crossrerank.__file__).parent.parent)
+    writers = Writers({**os.environ, "PYTHONPATH": place})
+    yield writers
+    writers.close()
+
+
+def assert_kept(path: Path, pairs: Sequence[TextPair]) -> None:
+    """Every pair is found in the file, with the right score and without asking the model."""
+    asked = FakeCrossEncoder()
+    cache = SQLiteScoreCache(path)
+    model = CachedCrossEncoder(asked, cache)
+    assert model.score(pairs) == true_scores(pairs)
+    assert asked.batches == [], "a score that was committed is lost"
+    cache.close()
+
+
+def assert_nothing_wrong(path: Path, pairs: Sequence[TextPair], caplog: pytest.LogCaptureFixture) -> None:
+    """Whether a pair is in the file or not, its score is right, and nobody complains."""
+    cache = SQLiteScoreCache(path)
+    assert CachedCrossEncoder(FakeCrossEncoder(), cache).score(pairs) == true_scores(pairs)
+    cache.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+    assert caplog.records == []
+
+
+KILLS = 50
+
+
+def test_no_committed_score_is_lost_when_a_writer_is_killed(
+    writers: Writers, tmp_path: Path, caplog: pytest.LogCaptureFixture, tally: Tally
+) -> None:
+    """Of 50 writers killed while they write, every score that was committed is there afterwards, and is right."""
+    path, plan = tmp_path / "scores.db", random.Random(0)
+    committed: list[TextPair] = []
+    stages: list[str] = []
+    size = 40
+    for kill in range(KILLS):
+        stage = ("free", "insert", "commit")[kill % 3]
+        batches = plan.randint(1, 6)
+        # A free writer has batches left when it is killed, the others stop by themselves in their last one.
+        starts = [(kill * 20 + batch) * size for batch in range(batches + (10 if stage == "free" else 0))]
+        done = 0
+        killed = False
+        task = {"path": str(path), "starts": starts, "size": size, "stage": stage, "steps": plan.randint(1, 400)}
+        for pid, what, detail in writers.start(task):
+            if what == "committed":
+                committed += pairs_of(int(detail), size)
+                done += 1
+            if what == "inside" or (stage == "free" and done == batches and not killed):
+                os.kill(pid, signal.SIGKILL)
+                killed = True
+            if what == "ended":
+                assert detail == str(-signal.SIGKILL), "the writer ended before it was killed"
+        stages.append(stage)
+        assert_kept(path, committed[-20 * size :])
+        assert_nothing_wrong(path, pairs_of(starts[0], len(starts) * size), caplog)
+    assert_kept(path, committed)
+    assert len(committed) >= KILLS * size
+    tally("a writer killed in the middle of its work", stages.count("free"))
+    tally("a writer killed in an open transaction", stages.count("insert"))
+    tally("a writer killed at its commit", stages.count("commit"))
+
+
+def test_several_processes_write_at_once(
+    writers: Writers, tmp_path: Path, caplog: pytest.LogCaptureFixture, tally: Tally
+) -> None:
+    """Processes that open a new file together and write the same and other scores all keep what they committed."""
+    tally("processes writing at once", 4)
+    path, size = tmp_path / "new" / "scores.db", 20
+    tasks = [
+        {"path": str(path), "starts": [*range(0, 200, size), *range(own, own + 200, size)], "size": size}
+        for own in (1000, 2000, 3000, 4000)
+    ]
+    said = [what for _, what, _ in writers.start(*tasks)]
+    assert (said.count("quiet"), said.count("committed")) == (4, 80)
+    everything = [pair for own in (0, 1000, 2000, 3000, 4000) for pair in pairs_of(own, 200)]
+    assert_kept(path, everything)
+    assert_nothing_wrong(path, everything, caplog)
+
+
+def test_a_killed_writer_does_not_harm_the_others(
+    writers: Writers, tmp_path: Path, caplog: pytest.LogCaptureFixture, tally: Tally
+) -> None:
+    """One of three processes dies with its transaction open; the other two wait no longer than that and go on."""
+    tally("a writer killed beside others")
+    path, size = tmp_path / "scores.db", 20
+    tasks: list[dict[str, Any]] = [
+        {"path": str(path), "starts": [*range(own, own + 200, size)], "size": size} for own in (1000, 2000)
+    ]
+    tasks.append({"path": str(path), "starts": [0, size], "size": size, "stage": "insert", "steps": 50})
+    said = []
+    for pid, what, _ in writers.start(*tasks):
+        if what == "inside":
+            os.kill(pid, signal.SIGKILL)
+        said.append(what)
+    assert (said.count("quiet"), said.count("committed"), said.count("inside")) == (2, 21, 1)
+    everything = [*pairs_of(0, size), *pairs_of(1000, 200), *pairs_of(2000, 200)]
+    assert_kept(path, everything)
+    assert_nothing_wrong(path, everything, caplog)
+
+
+def test_a_cache_works_on_both_sides_of_a_fork(
+    writers: Writers, tmp_path: Path, caplog: pytest.LogCaptureFixture, tally: Tally
+) -> None:
+    """A connection from before the fork is used by the parent alone; both keep what they write."""
+    tally("a fork with an open cache")
+    path = tmp_path / "scores.db"
+    said = [what for _, what, _ in writers.start({"path": str(path), "fork": True})]
+    assert said == ["quiet", "ended"]
+    assert_kept(path, [*pairs_of(0, 60), *pairs_of(100, 60)])
+    assert_nothing_wrong(path, pairs_of(0, 200), caplog)
+
+
+# --- SQLite: broken files and disks ------------------------------------------------------------------------------
+
+PAIRS = pairs_of(0, 30)
+
+
+@pytest.fixture(scope="module")
+def good_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache file with the scores of `PAIRS`, with nothing left in its log."""
+    path = tmp_path_factory.mktemp("cache") / "good.db"
+    cache = SQLiteScoreCache(path)
+    CachedCrossEncoder(FakeCrossEncoder(), cache).score(PAIRS)
+    cache._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    cache.close()
+    return path
+
+
+def make_broken(kind: str, path: Path, good: Path) -> None:
+    """Put something that is no working cache file at `path`."""
+    content = good.read_bytes()
+    if kind == "random bytes":
+        path.write_bytes(random.Random(0).randbytes(5000))
+    elif kind == "text":
+        path.write_text("scores go here\n" * 100)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "a bare header":
+        path.write_bytes(content[:100])
+    elif kind == "its second half gone":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "its first page zeroed":
+        path.write_bytes(bytes(4096) + content[4096:])
+    elif kind == "its other pages zeroed":
+        path.write_bytes(content[:4096] + bytes(len(content) - 4096))
+    elif kind == "another program's table":
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE scores (id INTEGER, team TEXT, points INTEGER)")
+        connection.close()
+    else:
+        raise AssertionError(kind)
+
+
+BROKEN = [
+    "random bytes",
+    "text",
+    "a folder",
+    "a bare header",
+    "its second half gone",
+    "its first page zeroed",
+    "its other pages zeroed",
+    "another program's table",
+]
+
+
+def assert_right_with_one_warning(
+    model: CachedCrossEncoder, score: Score, caplog: pytest.LogCaptureFixture, *, word: str
+) -> None:
+    """Score three times; all scores are right, and one warning in all names the place."""
+    with caplog.at_level(logging.DEBUG, logger="langchain_crossrerank"):
+        for _ in range(3):
+            assert score(model, PAIRS) == true_scores(PAIRS)
+    (record,) = caplog.records
+    assert (record.levelno, record.name) == (logging.WARNING, "langchain_crossrerank.cross_encoders.cached")
+    assert word in record.getMessage()
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_costs_time_and_one_warning(
+    kind: str, good_file: Path, tmp_path: Path, score: Score, caplog: pytest.LogCaptureFixture, tally: Tally
+) -> None:
+    """Whatever lies where the cache should be, scores are computed, and the log says so once."""
+    tally(f"a cache file that is {kind}")
+    path = tmp_path / "scores.db"
+    make_broken(kind, path, good_file)
+    asked = FakeCrossEncoder()
+    model = CachedCrossEncoder(asked, path)
+    assert_right_with_one_warning(model, score, caplog, word=str(path))
+    assert model.counts.hits == 0
+    assert sum(len(batch) for batch in asked.batches) == 3 * len(PAIRS)
+
+
+def test_a_path_under_a_file_costs_time_and_one_warning(
+    tmp_path: Path, score: Score, caplog: pytest.LogCaptureFixture, tally: Tally
+) -> None:
+    """A folder that cannot be made is reported in the same way."""
+    tally("a cache path under a file")
+    (tmp_path / "file").write_text("")
+    model = CachedCrossEncoder(FakeCrossEncoder(), tmp_path / "file" / "scores.db")
+    assert_right_with_one_warning(model, score, caplog, word="scores.db")
+
+
+@pytest.mark.parametrize("fault", ["PRAGMA max_page_count=2", "PRAGMA query_only=ON"], ids=["full", "read-only"])
+def test_a_disk_that_takes_nothing_costs_time_and_one_warning(
+    fault: str,
+    tmp_path: Path,
+    score: Score,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tally: Tally,
+) -> None:
+    """When SQLite says that the disk is full or read-only, scores are computed, and the log says so once."""
+    tally(f"a disk that is {'full' if 'page' in fault else 'read-only'}")
+    path = tmp_path / "scores.db"
+    cache = SQLiteScoreCache(path)
+    CachedCrossEncoder(FakeCrossEncoder(), cache).score(PAIRS[:1])
+    cache.close()
+
+    class Limited(sqlite3.Connection):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.execute(fault)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, factory=Limited, **kwargs))
+    model = CachedCrossEncoder(FakeCrossEncoder(), path)
+    more = [("q", f"{place} {'x' * 500}") for place in range(200)]
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert score(model, [*PAIRS, *more]) == true_scores([*PAIRS, *more])
+    (record,) = caplog.records
+    assert "is full" in record.getMessage() or "readonly" in record.getMessage()
+    assert model.counts.hits >= 2, "what the file has can still be read"
+
+
+def test_a_file_that_another_process_holds_costs_one_warning(
+    tmp_path: Path, score: Score, caplog: pytest.LogCaptureFixture, tally: Tally
+) -> None:
+    """A writer that never lets go is waited for as long as `busy_timeout` says, and then done without."""
+    tally("a cache file that is locked")
+    path = tmp_path / "scores.db"
+    SQLiteScoreCache(path).get_many([])
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    model = CachedCrossEncoder(FakeCrossEncoder(), SQLiteScoreCache(path, busy_timeout=0.001))
+    assert_right_with_one_warning(model, score, caplog, word="locked")
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert score(model, PAIRS) == score(model, PAIRS) == true_scores(PAIRS)
+    assert model.counts.hits == len(PAIRS), "once it is free, it is used again"
+
+
+def test_a_file_cut_anywhere_gives_no_wrong_score(
+    good_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, tally: Tally
+) -> None:
+    """Cut short at any place, the file gives right scores or none, and at most one warning."""
+    content = good_file.read_bytes()
+    lengths = [0, 1, 15, 16, 99, 100, 101, 1000, 4095, 4096, 4097, *range(5000, len(content), 512), len(content) - 1]
+    for length in lengths:
+        path = tmp_path / f"{length}.db"
+        path.write_bytes(content[:length])
+        assert_survives(path, caplog)
+    tally("a cache file cut short", len(lengths))
+
+
+def assert_survives(path: Path, caplog: pytest.LogCaptureFixture) -> int:
+    """Read and write the file with right scores and at most one warning, and count the scores found in it."""
+    caplog.clear()
+    cache = SQLiteScoreCache(path)
+    model = CachedCrossEncoder(FakeCrossEncoder(), cache)
+    assert model.score(PAIRS) == true_scores(PAIRS)
+    found = model.counts.hits
+    assert model.score(PAIRS) == true_scores(PAIRS)
+    cache.close()
+    assert len(caplog.records) <= 1
+    return found
+
+
+def test_a_flipped_byte_anywhere_gives_no_wrong_score(
+    good_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, tally: Tally
+) -> None:
+    """With any one byte of the file damaged, scores are right; most damage costs at most the score that it hit."""
+    content = good_file.read_bytes()
+    used = [place for place, byte in enumerate(content) if byte]
+    plan = random.Random(1)
+    found = []
+    for place in plan.sample(used, 400):
+        path = tmp_path / "scores.db"
+        path.write_bytes(content[:place] + bytes([content[place] ^ plan.randint(1, 255)]) + content[place + 1 :])
+        found.append(assert_survives(path, caplog))
+        for file in tmp_path.iterdir():
+            file.unlink()
+    assert found.count(len(PAIRS) - 1) > 100
+    tally("a flipped byte in a cache file", len(found))
+
+
+def damage(path: Path, value: Any) -> None:
+    """Replace every value of a cache file; a callable makes the new one of the old one."""
+    with sqlite3.connect(path) as connection:
+        for key, old in connection.execute("SELECT key, value FROM scores").fetchall():
+            new = value(old) if callable(value) else value
+            connection.execute("UPDATE scores SET value = ? WHERE key = ?", (new, key))
+    connection.close()
+
+
+VALUES: dict[str, Any] = {
+    "NULL": None,
+    "a whole number": 5,
+    "a number": 0.75,
+    "text": "x" * 34,
+    "nothing": b"",
+    "one byte": b"\x01",
+    "cut short": lambda old: old[:-1],
+    "too long": lambda old: old + b"\0",
+    "with its checksum zeroed": lambda old: old[:-8] + bytes(8),
+    "with its score changed": lambda old: old[:2] + bytes([old[2] ^ 1]) + old[3:],
+    "all zeros": lambda old: bytes(len(old)),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_damaged_value_is_recomputed_and_mended(
+    kind: str, good_file: Path, tmp_path: Path, score: Score, caplog: pytest.LogCaptureFixture, tally: Tally
+) -> None:
+    """Values that are not what was written count as missing, are told of once, and are written anew."""
+    tally(f"a cached value that is {kind}")
+    path = tmp_path / "scores.db"
+    shutil.copy(good_file, path)
+    damage(path, VALUES[kind])
+    asked = FakeCrossEncoder()
+    model = CachedCrossEncoder(asked, path)
+    assert_right_with_one_warning(model, score, caplog, word="cache")
+    assert sum(len(batch) for batch in asked.batches) == len(PAIRS)
+    assert model.counts == CacheCounts(hits=2 * len(PAIRS), misses=len(PAIRS))
+
+
+def test_every_flipped_bit_of_a_value_is_noticed(tally: Tally) -> None:
+    """No single damaged bit of a stored value passes for a score."""
+    cache = Recording()
+    model = CachedCrossEncoder(FakeCrossEncoder(), cache)
+    model.score(PAIRS[:1])
+    ((key, value),) = cache.values.items()
+    for bit in range(8 * len(value)):
+        cache.values[key] = (int.from_bytes(value, "big") ^ (1 << bit)).to_bytes(len(value), "big")
+        before = model.counts.misses
+        assert model.score(PAIRS[:1]) == true_scores(PAIRS[:1])
+        assert model.counts.misses == before + 1
+    tally("a flipped bit in a cached value", 8 * len(value))
+
+
+def test_a_value_of_another_pair_is_noticed(tally: Tally) -> None:
+    """A value that landed under a wrong key, as after damage of an index, is not taken for that key's."""
+    tally("swapped values")
+    cache = Recording()
+    CachedCrossEncoder(FakeCrossEncoder(), cache).score(PAIRS)
+    keys = list(cache.values)
+    cache.values = dict(zip(keys, [cache.values[key] for key in [*keys[1:], keys[0]]], strict=True))
+    model = CachedCrossEncoder(FakeCrossEncoder(), cache)
+    assert model.score(PAIRS) == true_scores(PAIRS)
+    assert model.counts.hits == 0
+
+
+# --- LangChain's byte stores -------------------------------------------------------------------------------------
+
+
+class Recording(MemoryScoreCache):
+    """A cache whose content a test can see and change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[bytes, bytes] = {}
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Give what is there."""
+        return {key: self.values[key] for key in keys if key in self.values}
+
+    def put_many(self, values: Any) -> None:
+        """Keep everything."""
+        self.values.update(values)
+
+
+class BadStore(InMemoryByteStore):
+    """A byte store that fails in one way."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+
+    def mget(self, keys: Sequence[str]) -> list[Any]:
+        """Read, or fail."""
+        if self.fault == "raises on reading":
+            raise ConnectionError("no route to the store")
+        found: list[Any] = super().mget(keys)
+        answers: dict[str, list[Any]] = {
+            "gives too few": found[:-1],
+            "gives too many": [*found, None],
+            "gives nothing at all": [],
+            "gives text": ["x" * 34 for _ in found],
+            "gives numbers": [0.5 for _ in found],
+            "gives other bytes": [b"?" * 34 for _ in found],
+        }
+        return answers.get(self.fault, found)
+
+    def mset(self, key_value_pairs: Sequence[tuple[str, bytes]]) -> None:
+        """Write, or fail."""
+        if self.fault == "raises on writing":
+            raise PermissionError("the store is read-only")
+        super().mset(key_value_pairs)
+
+
+STORE_FAULTS = [
+    "raises on reading",
+    "raises on writing",
+    "gives too few",
+    "gives too many",
+    "gives nothing at all",
+    "gives text",
+    "gives numbers",
+    "gives other bytes",
+]
+
+
+@pytest.mark.parametrize("fault", STORE_FAULTS)
+def test_a_failing_store_costs_time_and_one_warning(
+    fault: str, score: Score, caplog: pytest.LogCaptureFixture, tally: Tally
+) -> None:
+    """A store that raises or gives nonsense never fails a rerank and never makes a score."""
+    tally(f"a byte store that {fault}")
+    model = CachedCrossEncoder(FakeCrossEncoder(), BadStore(fault))
+    assert_right_with_one_warning(model, score, caplog, word="cache")
+    assert model.counts.hits == 0
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_langchains_stores_keep_scores(kind: str, tmp_path: Path, score: Score, tally: Tally) -> None:
+    """`InMemoryByteStore` and `LocalFileStore` serve as they are: the second time nothing is scored."""
+    tally(f"a byte store in {kind}")
+    store: BaseStore[str, bytes] = InMemoryByteStore() if kind == "memory" else LocalFileStore(tmp_path)
+    assert score(CachedCrossEncoder(FakeCrossEncoder(), store), PAIRS) == true_scores(PAIRS)
+    asked = FakeCrossEncoder()
+    model = CachedCrossEncoder(asked, store)
+    assert score(model, PAIRS) == true_scores(PAIRS)
+    assert (asked.batches, model.counts) == ([], CacheCounts(hits=len(PAIRS), misses=0))
+
+
+def test_files_that_were_cut_in_a_store_are_recomputed(tmp_path: Path, score: Score, tally: Tally) -> None:
+    """A `LocalFileStore` whose writer was killed has short files; their scores are computed again."""
+    store = LocalFileStore(tmp_path)
+    CachedCrossEncoder(FakeCrossEncoder(), store).score(PAIRS)
+    files = sorted(file for file in tmp_path.rglob("*") if file.is_file())
+    assert len(files) == len(PAIRS)
+    for place, file in enumerate(files[:20]):
+        file.write_bytes(file.read_bytes()[:place])
+    model = CachedCrossEncoder(FakeCrossEncoder(), store)
+    assert score(model, PAIRS) == true_scores(PAIRS)
+    assert model.counts == CacheCounts(hits=len(PAIRS) - 20, misses=20)
+    tally("a file cut short in a byte store", 20)
+
+
+def test_a_reranker_does_not_notice_a_broken_cache(tmp_path: Path, tally: Tally) -> None:
+    """A broken cache is no failure of the model: the result is reranked and says nothing else."""
+    tally("a rerank over a broken cache")
+    path = tmp_path / "scores.db"
+    path.write_text("no database")
+    candidates = [Document(text) for _, text in PAIRS]
+    reranker = CrossEncoderReranker(model=CachedCrossEncoder(FakeCrossEncoder(), path), on_error="keep_order")
+    expected = CrossEncoderReranker(model=FakeCrossEncoder()).compress_documents(candidates, PAIRS[0][0])
+    assert reranker.compress_documents(candidates, PAIRS[0][0]) == expected
+
+
+# --- What is kept, and under which key ---------------------------------------------------------------------------
+
+
+@PROFILE
+@given(
+    limit=st.integers(1, 2000),
+    work=st.lists(
+        st.one_of(
+            st.dictionaries(st.sampled_from([bytes([n]) for n in range(12)]), st.binary(max_size=300), max_size=5),
+            st.lists(st.sampled_from([bytes([n]) for n in range(12)]), max_size=5),
+        ),
+        max_size=12,
+    ),
+)
+def test_memory_stays_within_its_bytes(tally: Tally, limit: int, work: list[Any]) -> None:
+    """After any reads and writes the cache is within `max_bytes`, has what was last put, and drops the oldest first."""
+    tally("any use of the memory cache")
+    cache = MemoryScoreCache(max_bytes=limit)
+    used: dict[bytes, bytes] = {}
+    for step in work:
+        if isinstance(step, dict):
+            cache.put_many(step)
+            for key, value in step.items():
+                used.pop(key, None)
+                used[key] = value
+        else:
+            found = cache.get_many(step)
+            assert found == {key: used[key] for key in step if key in used}
+            for key in step:
+                if key in used:
+                    used[key] = used.pop(key)
+        while sum(len(key) + len(value) + 200 for key, value in used.items()) > limit:
+            used.pop(next(iter(used)))
+        assert cache.size_bytes == sum(len(key) + len(value) + 200 for key, value in used.items())
+        assert cache.size_bytes <= limit
+        assert dict(cache._values) == used
+    assert cache.get_many(list(used)) == used
+
+
+def test_the_estimate_of_bytes_is_no_less_than_what_python_takes(tally: Tally) -> None:
+    """The bytes that the memory cache counts are at least those of its keys and values as Python holds them."""
+    tally("the memory cache's estimate")
+    cache = MemoryScoreCache()
+    CachedCrossEncoder(FakeCrossEncoder(), cache).score(pairs_of(0, 1000))
+    held = sum(sys.getsizeof(key) + sys.getsizeof(value) for key, value in cache._values.items())
+    assert len(cache._values) == 1000
+    assert held + sys.getsizeof(cache._values) <= cache.size_bytes
+
+
+@PROFILE
+@given(pairs=st.lists(st.tuples(queries, passages), max_size=8))
+def test_every_pair_has_a_key_of_its_own(tally: Tally, pairs: list[TextPair]) -> None:
+    """Of any texts, each different pair is a miss once and a hit ever after, with the score that the model gives."""
+    tally("any texts through a cache")
+    model = CachedCrossEncoder(FakeCrossEncoder())
+    different = len(set(check_text_pairs(pairs)))
+    assert model.score(pairs) == true_scores(pairs)
+    assert model.counts == CacheCounts(hits=0, misses=different)
+    assert model.score(pairs[::-1]) == true_scores(pairs[::-1])
+    assert model.counts == CacheCounts(hits=different, misses=different)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("ab", "c"), ("a", "bc")),
+        (("a", "b"), ("b", "a")),
+        (("a", "b"), ("A", "b")),
+        (("a", "b"), ("a ", "b")),
+        (("a", ""), ("a", "a")),
+        (("a\0", "b"), ("a", "\0b")),
+        (("é", "b"), ("e\u0301", "b")),
+    ],
+)
+def test_pairs_that_look_alike_are_kept_apart(first: TextPair, second: TextPair, tally: Tally) -> None:
+    """Where query and passage meet, case, white space and composition all count."""
+    tally("pairs that look alike")
+    model = CachedCrossEncoder(FakeCrossEncoder())
+    model.score([first])
+    model.score([second])
+    assert model.counts == CacheCounts(hits=0, misses=2)
+
+
+def variant(**settings: Any) -> FakeCrossEncoder:
+    """Make a fake model with other settings."""
+    model = FakeCrossEncoder()
+    vars(model).update(settings)
+    return model
+
+
+MODELS: dict[str, Callable[[], BaseCrossEncoder]] = {
+    "another name": lambda: variant(name="other"),
+    "another activation": lambda: variant(activation="identity"),
+    "another max_length": lambda: variant(max_length=64),
+    "windows": lambda: WindowedCrossEncoder(FakeCrossEncoder()),
+    "another overlap of windows": lambda: WindowedCrossEncoder(FakeCrossEncoder(), overlap=3),
+    "another class": lambda: ScriptedCrossEncoder({}),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_another_model_or_setting_finds_nothing(kind: str, tally: Tally) -> None:
+    """What one model left in a shared cache is not there for another model or for other settings."""
+    tally(f"a shared cache: {kind}")
+    fingerprints = {
+        FakeCrossEncoder().fingerprint,
+        *(CachedCrossEncoder(make()).fingerprint for make in MODELS.values()),
+    }
+    assert len(fingerprints) == len(MODELS) + 1
+    cache = MemoryScoreCache()
+    CachedCrossEncoder(FakeCrossEncoder(), cache).score(PAIRS)
+    model = CachedCrossEncoder(MODELS[kind](), cache)
+    _, known = model._look_up(PAIRS)
+    assert known == {}
+    assert model.counts == CacheCounts(hits=0, misses=len(PAIRS))
+
+
+def test_the_bundled_models_settings_are_kept_apart(tally: Tally) -> None:
+    """Activation, `max_length` and windows of the real model each have scores of their own, and they are right."""
+    tally("a shared cache: settings of the bundled model", 5)
+    cache = MemoryScoreCache()
+    pair = ("what is lora", "low rank adaptation of large language models " * 30)
+    plain = [
+        load_cross_encoder("bundled"),
+        load_cross_encoder("bundled", activation="identity"),
+        load_cross_encoder("bundled", max_length=32),
+    ]
+    models = [*plain, WindowedCrossEncoder(plain[0]), WindowedCrossEncoder(plain[0], overlap=5)]
+    for model in models:
+        cached = CachedCrossEncoder(model, cache)
+        assert cached.score([pair]) == model.score([pair]) == cached.score([pair])
+        assert cached.counts == CacheCounts(hits=1, misses=1)
+
+
+class Trained(BaseCrossEncoder):
+    """A cross-encoder of another package, which has weights but no name."""
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        """Score by the passage's length."""
+        return [self.weight * len(passage) for _, passage in text_pairs]
+
+
+def test_foreign_models_without_a_name_are_kept_apart(tally: Tally) -> None:
+    """Two models of one class, of which nothing more is known, never get each other's scores from a shared cache."""
+    tally("a shared cache: foreign models")
+    cache = MemoryScoreCache()
+    for weight in (1.0, -2.0):
+        cached = CachedCrossEncoder(Trained(weight), cache)
+        assert cached.score([("q", "four")]) == [4 * weight]
+        assert cached.score([("q", "four")]) == [4 * weight]
+        assert cached.counts == CacheCounts(hits=1, misses=1)
+
+
+def make_external_model(folder: Path, weight: float) -> Path:
+    """Make a model whose graph is the same for every weight, because its weights are in a file beside it."""
+    onnx = pytest.importorskip("onnx", reason="needs the export extra")
+    numpy = pytest.importorskip("numpy")
+    from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER
+
+    folder.mkdir()
+    helper, types = onnx.helper, onnx.TensorProto
+    table = numpy.full((30522, 1), weight, dtype=numpy.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "input_ids"], ["looked_up"]),
+            helper.make_node("ReduceMean", ["looked_up"], ["logits"], axes=[1], keepdims=0),
+        ],
+        "sum",
+        [helper.make_tensor_value_info("input_ids", types.INT64, ["batch", "tokens"])],
+        [helper.make_tensor_value_info("logits", types.FLOAT, ["batch", 1])],
+        [onnx.numpy_helper.from_array(table, "table")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save_model(model, folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(BUNDLED_FOLDER / name, folder / name)
+    return folder
+
+
+def test_weights_in_a_file_beside_the_graph_count_too(tmp_path: Path, tally: Tally) -> None:
+    """Two models whose graphs are equal and whose external weights are not have scores of their own in a cache."""
+    tally("a shared cache: external weights")
+    folders = [make_external_model(tmp_path / f"m{weight}", weight) for weight in (1.0, 2.0)]
+    assert folders[0].joinpath("model.onnx").read_bytes() == folders[1].joinpath("model.onnx").read_bytes()
+    cache = MemoryScoreCache()
+    scores = []
+    for folder in folders:
+        model = load_cross_encoder(folder, activation="identity")
+        cached = CachedCrossEncoder(model, cache)
+        assert cached.score([("q", "p")]) == model.score([("q", "p")])
+        scores += cached.score([("q", "p")])
+    assert scores == [1.0, 2.0]
+
+
+def test_hits_and_misses_are_counted(score: Score, tmp_path: Path, tally: Tally) -> None:
+    """Each different pair of a call counts once, in memory as in a file."""
+    tally("counts of hits and misses")
+    for cache in (None, tmp_path / "scores.db"):
+        model = CachedCrossEncoder(FakeCrossEncoder(), cache)
+        score(model, [*PAIRS[:10], *PAIRS[:5]])
+        assert model.counts == CacheCounts(hits=0, misses=10)
+        score(model, PAIRS[5:15])
+        assert model.counts == CacheCounts(hits=5, misses=15)
+        assert score(model, []) == []
+        assert model.counts == CacheCounts(hits=5, misses=15)
+
+
+def test_a_failing_model_leaves_nothing_in_the_cache(score: Score, tally: Tally) -> None:
+    """Scores of a call that failed are not kept, not even the good ones beside a NaN."""
+    tally("a failing model under a cache")
+    cache = Recording()
+    model = CachedCrossEncoder(ScriptedCrossEncoder({"bad": float("nan")}, default=0.5), cache)
+    with pytest.raises(ScoringError):
+        score(model, [("q", "good"), ("q", "bad")])
+    assert cache.values == {}
