@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,10 +36,10 @@ def tally(pytestconfig: pytest.Config) -> Tally:
 
 
 @pytest.fixture
-def child_environment() -> Iterator[dict[str, str]]:
+def child_environment() -> dict[str, str]:
     """An environment in which a child process imports the package that is under test here, and no other copy."""
     place = str(Path(langchain_crossrerank.__file__).parent.parent)
-    yield {**os.environ, "PYTHONPATH": place, "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, "PYTHONPATH": place, "HF_HUB_OFFLINE": "1"}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

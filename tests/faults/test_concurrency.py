@@ -185,7 +185,7 @@ def candidates(name: str, number: int) -> list[Document]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the event loop go on until something is so."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - conditions of threads have no asyncio event
         await asyncio.sleep(0)
 
 
