@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def load_beir(folder: str | os.PathLike[str], *, qrels: str = "qrels.tsv") -> Co
     texts: dict[str, str] = {}
     for where, row in _rows(root / "queries.jsonl"):
         key = _new_id(row, texts, where)
-        texts[key] = str(row.get("text", ""))
+        texts[key] = row.get("text") or ""
     grades = load_qrels(root / qrels)
     check_qrels(grades, texts, documents, where=str(root / qrels))
     judged = {key: text for key, text in texts.items() if key in grades}
@@ -70,14 +71,15 @@ def load_qrels(file: str | os.PathLike[str]) -> Qrels:
         InvalidInputError: If the file is missing, a line is malformed, or a pair is judged twice.
     """
     grades: Qrels = {}
-    for number, line in enumerate(_lines(Path(file)), start=1):
+    for number, line in _lines(Path(file)):
         parts = line.split("\t")
         if number == 1 and parts[-1].strip() == "score":
             continue
         where = f"{os.fspath(file)}, line {number}"
         try:
-            query_id, document_id, grade = parts[0], parts[1], int(parts[2])
-        except (IndexError, ValueError) as err:
+            query_id, document_id, written = parts
+            grade = int(written)
+        except ValueError as err:
             raise InvalidInputError(
                 f"{where}: {line!r} is not query-id, corpus-id and a whole-number score, separated by tabs."
             ) from err
@@ -97,13 +99,16 @@ def load_run(file: str | os.PathLike[str]) -> dict[str, list[tuple[str, float]]]
         InvalidInputError: If the file is missing or a line is malformed.
     """
     run: dict[str, list[tuple[str, float]]] = {}
-    for number, line in enumerate(_lines(Path(file)), start=1):
+    for number, line in _lines(Path(file)):
         parts = line.split("\t")
         if number == 1 and parts[0].strip() in ("query-id", "qid", "query_id"):
             continue
         found = run.setdefault(parts[0], [])
         try:
-            found.append((parts[1], float(parts[-1]) if len(parts) > 2 else -float(len(found))))
+            score = float(parts[-1]) if len(parts) > 2 else -float(len(found))
+            if math.isnan(score):
+                raise ValueError("NaN has no place in an order")
+            found.append((parts[1], score))
         except (IndexError, ValueError) as err:
             raise InvalidInputError(
                 f"{os.fspath(file)}, line {number}: {line!r} is not query-id, corpus-id and score, separated by tabs."
@@ -166,17 +171,23 @@ def check_qrels(
         raise InvalidInputError(f"{where} holds no judgements; without them nothing can be measured.")
 
 
-def _lines(file: Path) -> Iterator[str]:
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Give the lines that are not blank, with their numbers as an editor shows them."""
     if not file.is_file():
         raise InvalidInputError(
             f"there is no file {str(file)!r}; a BEIR folder has corpus.jsonl, queries.jsonl and qrels."
         )
-    with file.open(encoding="utf-8") as lines:
-        yield from (line.rstrip("\r\n") for line in lines if line.strip())
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except UnicodeDecodeError as err:
+        raise InvalidInputError(f"{file} is not UTF-8 text ({err}); convert it.") from err
 
 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in _lines(file):
         where = f"{file}, line {number}"
         try:
             row = json.loads(line)
@@ -184,6 +195,12 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise InvalidInputError(f"{where}: {line[:80]!r} is not JSON ({err}).") from err
         if not isinstance(row, dict) or "_id" not in row:
             raise InvalidInputError(f"{where}: {line[:80]!r} is not an object with an _id.")
+        kinds = (("_id", str | int), ("title", str | None), ("text", str | None), ("metadata", dict | None))
+        for name, kind in kinds:
+            if not isinstance(row.get(name), kind):
+                raise InvalidInputError(
+                    f"{where}: {name} is {row.get(name)!r}, which it cannot be; see the BEIR layout."
+                )
         yield where, row
 
 

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 
+from langchain_crossrerank.cross_encoders.base import shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.collection import Qrels
 from langchain_crossrerank.evaluation.compare import reranker_of
 from langchain_crossrerank.evaluation.show import evaluation_html, evaluation_text, plot_evaluation
-from langchain_crossrerank.evaluation.statistics import measure_per_query, paired_bootstrap, with_depth
+from langchain_crossrerank.evaluation.statistics import check_measures, measure_per_query, paired_bootstrap, with_depth
+from langchain_crossrerank.files import write_whole
 from langchain_crossrerank.reranker import INITIAL_RANK, RERANKED, CrossEncoderReranker
 
 if TYPE_CHECKING:
@@ -184,16 +186,17 @@ def evaluate(
 
     check_extra("eval", needed_for="evaluate")
     check_judged(queries, qrels)
+    check_measures(measures)
     reranker = reranker_of(retriever)
     everything = reranker.model_copy(update={"top_n": None})
     model = everything.cross_encoder
     settings = everything.model_dump(exclude={"model"})
     first_stage = (type(retriever.base_retriever).__name__, getattr(retriever.base_retriever, "search_kwargs", None))
     kept = _Checkpoint(checkpoint, f"{model.fingerprint}|{settings}|{first_stage}|{id_key}")
-    runs = dict(kept.runs)
+    runs = {key: run for key in qrels if (run := kept.run_of(key, queries[key])) is not None}
     for query_id in with_progress([key for key in qrels if key not in runs], show_progress, "Evaluating"):
         runs[query_id] = run_query(retriever, everything, queries[query_id], id_key)
-        kept.add(query_id, runs[query_id])
+        kept.add(query_id, queries[query_id], runs[query_id])
     runs = {query_id: runs[query_id] for query_id in qrels}
     return summarise(runs, queries, qrels, measures, model.name)
 
@@ -262,13 +265,21 @@ def summarise(
 
 
 def check_judged(queries: Mapping[str, str], qrels: Qrels) -> None:
-    """Raise unless something is judged and every judged query has a text.
+    """Raise unless something is judged, in the form that measures need, and every judged query has a text.
 
     Raises:
         InvalidInputError: Naming what is missing.
     """
     if not qrels:
         raise InvalidInputError("qrels is empty; without judgements there is nothing to measure against.")
+    for key, grades in qrels.items():
+        whole = isinstance(grades, Mapping) and all(
+            isinstance(name, str) and isinstance(grade, int) for name, grade in grades.items()
+        )
+        if not isinstance(key, str) or not whole:
+            raise InvalidInputError(
+                f"qrels[{key!r}] is {shorten(grades)}; pass query ids to document ids to whole grades, ids as text."
+            )
     unknown = [key for key in qrels if key not in queries]
     if unknown:
         raise InvalidInputError(f"qrels judges queries that have no text: {unknown[:5]}; add them to queries.")
@@ -321,27 +332,54 @@ class _Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str] | None, settings: str) -> None:
         self.path = Path(path) if path is not None else None
-        self.runs: dict[str, QueryRun] = {}
-        self._identity = hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()
+        self._finished: dict[tuple[str, str], QueryRun] = {}
         if self.path is None:
             return
-        if not self.path.exists():
-            self.path.write_text(json.dumps({"run": self._identity}) + "\n", encoding="utf-8")
+        head = json.dumps({"run": hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}) + "\n"
+        content = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        if '{"run": "'.startswith(content) or (not content.endswith("\n") and head.startswith(content)):
+            # Not begun, or stopped before the first line was whole.
+            write_whole(self.path, head)
             return
-        lines = self.path.read_text(encoding="utf-8").split("\n")
-        if json.loads(lines[0] or "{}").get("run") != self._identity:
+        first, _, rest = content.partition("\n")
+        self._check_head(first, head)
+        *lines, unfinished = rest.split("\n")
+        for number, line in enumerate(lines, start=2):
+            self._read(line, number)
+        if unfinished:
+            # It was being written when the run was stopped.
+            write_whole(self.path, content[: -len(unfinished)])
+
+    def run_of(self, query_id: str, query: str) -> QueryRun | None:
+        """Give what a finished query found, if its text is still the same."""
+        return self._finished.get((query_id, query))
+
+    def add(self, query_id: str, query: str, run: QueryRun) -> None:
+        """Note a finished query."""
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"query_id": query_id, "query": query, **asdict(run)}) + "\n")
+
+    def _check_head(self, first: str, head: str) -> None:
+        try:
+            is_checkpoint = set(json.loads(first)) == {"run"}
+        except (ValueError, TypeError):
+            is_checkpoint = False
+        if not is_checkpoint:
+            raise InvalidInputError(f"{str(self.path)!r} is no checkpoint of evaluate; name another file.")
+        if first + "\n" != head:
             raise InvalidInputError(
                 f"the checkpoint {str(self.path)!r} belongs to another model, retriever or setting; "
                 "delete it or name another file."
             )
-        # What follows the last line end was being written when the run was stopped.
-        for line in lines[1:-1]:
-            row = json.loads(line)
-            self.runs[row.pop("query_id")] = QueryRun(**row)
-        if lines[-1]:
-            self.path.write_text("\n".join([*lines[:-1], ""]), encoding="utf-8")
 
-    def add(self, query_id: str, run: QueryRun) -> None:
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"query_id": query_id, **asdict(run)}) + "\n")
+    def _read(self, line: str, number: int) -> None:
+        try:
+            row = json.loads(line)
+            key = (row.pop("query_id"), row.pop("query"))
+            self._finished[key] = QueryRun(**row)
+        except (ValueError, TypeError, KeyError, AttributeError) as err:
+            raise InvalidInputError(
+                f"the checkpoint {str(self.path)!r} is damaged in line {number} ({line[:60]!r}); "
+                "delete that line, or the file to begin anew."
+            ) from err

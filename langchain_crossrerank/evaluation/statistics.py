@@ -32,33 +32,58 @@ def measure_per_query(
     """
     import ir_measures
 
-    parsed = {name: parse_measure(name) for name in measures}
+    names: dict[Any, list[str]] = {}
+    for name in measures:
+        names.setdefault(parse_measure(name), []).append(name)
     values: dict[str, dict[str, float]] = {name: {} for name in measures}
-    names = {measure: name for name, measure in parsed.items()}
-    for value in ir_measures.iter_calc(
-        list(parsed.values()), qrels, {key: dict(scores) for key, scores in run.items()}
-    ):
-        values[names[value.measure]][value.query_id] = float(value.value)
+    for value in ir_measures.iter_calc(list(names), qrels, {key: dict(scores) for key, scores in run.items()}):
+        for name in names[value.measure]:
+            values[name][value.query_id] = float(value.value)
     for by_query in values.values():
         for query_id in qrels:
             by_query.setdefault(query_id, 0.0)
     return values
 
 
+def check_measures(measures: Sequence[str]) -> None:
+    """Raise unless `measures` is a list of at least one measure that can be computed here.
+
+    Raises:
+        InvalidInputError: Naming the first that cannot.
+    """
+    if isinstance(measures, str) or not measures:
+        raise InvalidInputError(f"measures is {measures!r}; pass a list of names, for example ['nDCG@10', 'R@k'].")
+    for name in with_depth(measures, 1):
+        parse_measure(name)
+
+
 def parse_measure(name: str) -> Any:
     """Give the `ir-measures` object of a name.
 
     Raises:
-        InvalidInputError: If there is no such measure.
+        InvalidInputError: If there is no such measure, or it cannot be computed here.
     """
     import ir_measures
 
     try:
-        return ir_measures.parse_measure(name)
+        measure = ir_measures.parse_measure(name)
     except (NameError, ValueError, SyntaxError, TypeError) as err:
         raise InvalidInputError(
             f"{name!r} is no measure that ir-measures knows; use names such as 'nDCG@10', 'RR@10', 'R@100', 'AP'."
         ) from err
+    depth = measure.params.get("cutoff")
+    if depth is not None and (not isinstance(depth, int) or depth < 1):
+        # trec_eval ends the whole process at a depth of 0.
+        raise InvalidInputError(f"the measure {name!r} has the depth {depth!r}; pass a whole number of at least 1.")
+    try:
+        list(ir_measures.iter_calc([measure], {"q": {"d": 1}}, {"q": {"d": 1.0}}))
+    except Exception as err:
+        # Every program behind ir-measures has its own errors.
+        raise InvalidInputError(
+            f"the measure {name!r} cannot be computed here ({type(err).__name__}: {err}); it may lack a depth such as "
+            "@10, or a program of its own."
+        ) from err
+    return measure
 
 
 def with_depth(measures: Sequence[str], k: int) -> list[str]:
@@ -96,6 +121,9 @@ def paired_bootstrap(before: Sequence[float], after: Sequence[float], *, seed: i
     """
     differences = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     mean = float(differences.mean())
+    if len(differences) == 1:
+        # One query says nothing about others, whatever it gained.
+        return PairedDifference(mean, min(mean, 0.0), max(mean, 0.0), 1.0)
     random = np.random.default_rng(seed)
     means = np.empty(RESAMPLES)
     # In pieces, so that memory does not grow with the number of queries.
