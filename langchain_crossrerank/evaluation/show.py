@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from html import escape
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from langchain_crossrerank.extras import check_extra
@@ -18,20 +19,24 @@ if TYPE_CHECKING:
 # Colours that are legible on white and on dark notebooks; everything else is inherited from the notebook.
 _UP, _DOWN, _FLAT = "#2a9d5c", "#d0603f", "#8a8a8a"
 _STYLE = (
-    "<style>.crossrerank{overflow-x:auto;max-width:100%;font-size:13px}"
+    "<style>.crossrerank{overflow-x:auto;max-width:100%;font-size:13px;overflow-wrap:anywhere}"
     ".crossrerank table{border-collapse:collapse;table-layout:fixed;width:100%}"
     ".crossrerank th,.crossrerank td{text-align:left;vertical-align:top;padding:4px 8px;"
-    "border-bottom:1px solid rgba(128,128,128,.35);overflow-wrap:anywhere;color:inherit;background:none}"
+    "border-bottom:1px solid rgba(128,128,128,.35);color:inherit;background:none}"
     ".crossrerank .n{width:3.5em;text-align:right;font-variant-numeric:tabular-nums}"
     f".crossrerank .up{{color:{_UP}}}.crossrerank .down{{color:{_DOWN}}}.crossrerank .flat{{color:{_FLAT}}}"
     "</style>"
 )
 _SNIPPET = 160
 
+_NARROWEST = 46
+"""Columns that a comparison's heads need."""
+
 
 def comparison_text(comparison: Comparison, width: int) -> str:
     """Lay both lists of a comparison side by side."""
     after = comparison.reranked
+    width = max(width, _NARROWEST)
     shown = max(len(after), min(len(comparison.documents), 5))
     column = (width - 24) // 2
     head = f"{'#':>2}  {'first stage':<{column}}  {'move':>4}  {'score':>6}  {'reranked':<{column}}"
@@ -77,13 +82,18 @@ def plot_comparison(comparison: Comparison) -> Any:
         colour = _FLAT if document.move == "=" else _UP if document.rank < document.initial_rank else _DOWN
         axes.plot([0, 1], [document.initial_rank, document.rank], "-o", color=colour)
         axes.annotate(
-            clip(document.text, 42), (1, document.rank), xytext=(8, 0), textcoords="offset points", va="center"
+            clip(document.text, 42),
+            (1, document.rank),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            parse_math=False,
         )
     axes.set(xlim=(-0.1, 2.4), xticks=[0, 1], xticklabels=["first stage", "reranked"], ylabel="rank")
     axes.invert_yaxis()
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.set_title(clip(comparison.query, 70), loc="left")
-    return _finish(axes)
+    axes.set_title(clip(comparison.query, 70), loc="left", parse_math=False)
+    return axes.figure
 
 
 def evaluation_text(result: EvaluationResult) -> str:
@@ -116,7 +126,18 @@ def evaluation_html(result: EvaluationResult) -> str:
         f"<td>{row.low:+.3f} to {row.high:+.3f}</td><td>{row.p_value:.2g}</td></tr>"
         for row in result.measures
     ]
-    return _html(f"<b>{escape(result.verdict)}</b>", head, rows, escape(_evaluation_foot(result)))
+    gained, lost = result.extremes()
+    lists = "".join(
+        f"<p>{title}</p><ul>"
+        + "".join(
+            f'<li><span class="{kind}">{difference:+.3f}</span> {escape(clip(result.texts[key], _SNIPPET))}</li>'
+            for key, difference in entries
+        )
+        + "</ul>"
+        for title, kind, entries in (("Gained most", "up", gained), ("Lost most", "down", lost))
+        if entries
+    )
+    return _html(f"<b>{escape(result.verdict)}</b>", head, rows, escape(_evaluation_foot(result)), more=lists)
 
 
 def plot_evaluation(result: EvaluationResult) -> Any:
@@ -129,7 +150,7 @@ def plot_evaluation(result: EvaluationResult) -> Any:
     axes.axhline(0, color=_FLAT, linewidth=0.8)
     axes.set(xlabel="queries, by difference", ylabel=f"{first.name}: after - before")
     axes.set_title(f"mean {first.difference:+.3f}, 95 % interval {first.low:+.3f} to {first.high:+.3f}", loc="left")
-    return _finish(axes)
+    return axes.figure
 
 
 def profile_text(result: ProfileResult) -> str:
@@ -155,14 +176,14 @@ def profile_html(result: ProfileResult) -> str:
 
 def plot_profile(result: ProfileResult) -> Any:
     """Draw the stages' medians as one stacked bar."""
-    axes = _axes((8, 1.8))
+    axes = _axes((8, 2.2))
     left = 0.0
     for row in result.stages:
         axes.barh([""], [row.p50_ms], left=left, label=f"{row.name} {row.p50_ms:.0f} ms")
         left += row.p50_ms
     axes.set(xlabel="milliseconds (medians)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.6), ncols=3, frameon=False)
-    return _finish(axes)
+    axes.figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return axes.figure
 
 
 def sweep_text(result: SweepResult) -> str:
@@ -174,7 +195,7 @@ def sweep_text(result: SweepResult) -> str:
         lines.append(f"{row.k:>5} {row.quality:>9.3f} {row.ceiling:>8.3f} {row.p50_ms:>14.0f} {row.p95_ms:>8.0f}{mark}")
     lines += ["", f"Without reranking: {result.measure} {result.baseline:.3f}."]
     lines += [f"top_n={n}: {r:.0%} of the relevant documents among the kept" for n, r in result.top_n_recall.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_degraded_note(result.degraded)])
 
 
 def sweep_html(result: SweepResult) -> str:
@@ -186,7 +207,8 @@ def sweep_html(result: SweepResult) -> str:
         f"<td>{row.p95_ms:.0f}</td><td>{'knee' if row is result.knee else ''}</td></tr>"
         for row in result.rows
     ]
-    return _html("<b>Quality against latency</b>", head, rows, f"Without reranking: {result.baseline:.3f}")
+    foot = "; ".join([f"Without reranking: {result.baseline:.3f}", *_degraded_note(result.degraded)])
+    return _html("<b>Quality against latency</b>", head, rows, escape(foot))
 
 
 def plot_sweep(result: SweepResult) -> Any:
@@ -200,7 +222,7 @@ def plot_sweep(result: SweepResult) -> Any:
     axes.set(xlabel="rerank, median milliseconds", ylabel=result.measure)
     axes.margins(x=0.12, y=0.15)
     axes.legend(frameon=False)
-    return _finish(axes)
+    return axes.figure
 
 
 def clip(text: str, width: int) -> str:
@@ -225,30 +247,33 @@ def _evaluation_foot(result: EvaluationResult) -> str:
     ]
     if result.empty:
         notes.append(f"{result.empty} queries found nothing and count as 0")
-    if result.degraded:
-        notes.append(f"{result.degraded} queries kept the first stage's order because the model failed")
-    return "; ".join(notes)
+    return "; ".join([*notes, *_degraded_note(result.degraded)])
+
+
+def _degraded_note(count: int) -> list[str]:
+    return [f"{count} queries kept the first stage's order because the model failed"] if count else []
 
 
 def _profile_foot(result: ProfileResult) -> str:
     return f"{result.queries} queries x {result.repeats}, {result.model}; shares are of the medians' sum"
 
 
-def _html(title: str, head: str, rows: Sequence[str], foot: str) -> str:
+def _html(title: str, head: str, rows: Sequence[str], foot: str, *, more: str = "") -> str:
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f'{_STYLE}<div class="crossrerank"><p>{title}</p>{table}<p>{foot}</p></div>'
+    return f'{_STYLE}<div class="crossrerank"><p>{title}</p>{table}{more}<p>{foot}</p></div>'
 
 
 def _axes(size: tuple[float, float]) -> Any:
+    """Make a figure of its own, so that nothing global changes, and give its axes."""
     check_extra("eval", needed_for="plots")
     from matplotlib.figure import Figure
 
-    # A figure of its own: nothing global changes, and notebooks show it once.
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
+    class NotebookFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            picture = BytesIO()
+            self.savefig(picture, format="png")
+            return picture.getvalue()
+
+    axes = NotebookFigure(figsize=size, layout="constrained").subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return axes
-
-
-def _finish(axes: Any) -> Any:
-    return axes.figure

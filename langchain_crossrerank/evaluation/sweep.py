@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
 
+from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.collection import Qrels
 from langchain_crossrerank.evaluation.compare import reranker_of
@@ -23,9 +24,9 @@ from langchain_crossrerank.evaluation.evaluate import (
     with_progress,
 )
 from langchain_crossrerank.evaluation.show import plot_sweep, sweep_html, sweep_text
-from langchain_crossrerank.evaluation.statistics import measure_per_query
+from langchain_crossrerank.evaluation.statistics import check_measures, measure_per_query, with_depth
 from langchain_crossrerank.extras import check_extra
-from langchain_crossrerank.reranker import INITIAL_RANK
+from langchain_crossrerank.reranker import INITIAL_RANK, RERANKED
 
 if TYPE_CHECKING:
     from langchain_classic.retrievers import ContextualCompressionRetriever
@@ -44,8 +45,8 @@ class SweepRow:
         k: Candidates that are reranked.
         quality: Mean of the measure after reranking.
         ceiling: Mean that the best order of these candidates would reach.
-        p50_ms: Median milliseconds of the rerank.
-        p95_ms: 95th percentile.
+        p50_ms: Median milliseconds of the rerank; 0 where nothing was timed.
+        p95_ms: 95th percentile; 0 where nothing was timed.
     """
 
     k: int
@@ -65,6 +66,7 @@ class SweepResult:
         baseline: Its mean without reranking.
         top_n_recall: Share of the judged-relevant documents among the first `top_n`, at the largest k.
         model: The cross-encoder's name.
+        degraded: Queries whose rerank failed and kept the first stage's order.
     """
 
     rows: list[SweepRow]
@@ -72,6 +74,7 @@ class SweepResult:
     baseline: float
     top_n_recall: dict[int, float] = field(default_factory=dict)
     model: str = ""
+    degraded: int = 0
 
     @property
     def knee(self) -> SweepRow | None:
@@ -92,9 +95,10 @@ class SweepResult:
             budget_ms: Milliseconds that the rerank may take at the 95th percentile.
 
         Returns:
-            The two numbers, or `None` if no k keeps within the budget or none is better than no reranking.
+            The two numbers, or `None` if nothing was timed, no k keeps within the budget, or none is better than no
+            reranking.
         """
-        affordable = [row for row in self.rows if row.p95_ms <= budget_ms and row.quality > self.baseline]
+        affordable = [row for row in self.rows if 0 < row.p95_ms <= budget_ms and row.quality > self.baseline]
         if not affordable:
             return None
         k = max(affordable, key=lambda row: (row.quality, -row.k)).k
@@ -135,8 +139,8 @@ def sweep(
 ) -> SweepResult:
     """Measure quality and time for several numbers of candidates.
 
-    Candidates are fetched and scored once, for the largest k; the smaller ones are read off the same scores. Times are
-    measured for each k on a few queries.
+    Candidates are fetched and scored once, for the largest k; the smaller ones are ordered by the same scores, so that
+    each row is what `evaluate` gives at that k. Times are measured for each k on a few queries, past any score cache.
 
     Args:
         retriever: A `ContextualCompressionRetriever` with a `CrossEncoderReranker`; its first stage must take `k` when
@@ -154,48 +158,64 @@ def sweep(
         A row for each k, the knee, and advice for a budget.
 
     Raises:
-        InvalidInputError: If nothing is judged, `ks` is empty, or an argument is out of range.
+        InvalidInputError: If nothing is judged, `ks` is empty, the measure is unknown, or a number is out of range.
         MissingExtraError: If the `eval` extra is not installed.
     """
     check_extra("eval", needed_for="sweep")
     check_judged(queries, qrels)
-    for name, numbers in (("ks", ks), ("top_ns", top_ns)):
-        if not numbers or min(numbers) < 1:
-            raise InvalidInputError(f"{name} is {numbers!r}; pass at least one positive number.")
-    reranker = reranker_of(retriever).model_copy(update={"top_n": None, "score_threshold": None})
+    _check_numbers("ks", ks)
+    _check_numbers("top_ns", top_ns)
+    check_measures([measure])
     widest = max(ks)
+    (measure,) = with_depth([measure], widest)
+    reranker = reranker_of(retriever).model_copy(update={"top_n": None})
+    model = reranker.cross_encoder
+    remembering = reranker.model_copy(update={"model": CachedCrossEncoder(model)})
+    timed = reranker.model_copy(update={"model": model.inner if isinstance(model, CachedCrossEncoder) else model})
     before: dict[str, list[str]] = {}
-    ordered: dict[str, list[tuple[int, str]]] = {}
-    seconds: dict[int, list[float]] = {k: [] for k in sorted(set(ks))}
+    after: dict[int, dict[str, list[str]]] = {k: {} for k in sorted(set(ks))}
+    seconds: dict[int, list[float]] = {k: [] for k in after}
+    degraded = 0
     for number, query_id in enumerate(with_progress(list(qrels), show_progress, "Sweeping")):
         query = queries[query_id]
         candidates = _fetch(retriever.base_retriever, query, widest)
-        ids = [document_id(document, id_key) for document in candidates]
-        before[query_id] = ids
-        reranked = reranker.compress_documents(candidates, query)
-        ordered[query_id] = [(d.metadata[INITIAL_RANK], ids[d.metadata[INITIAL_RANK] - 1]) for d in reranked]
+        before[query_id] = ids = [document_id(document, id_key) for document in candidates]
+        whole = remembering.compress_documents(candidates, query)
+        failed = any(document.metadata.get(RERANKED) is False for document in whole)
+        degraded += failed
+        for k, orders in after.items():
+            if failed:
+                orders[query_id] = unique(ids[:k])
+                continue
+            reranked = remembering.compress_documents(candidates[:k], query) if k < len(candidates) else whole
+            orders[query_id] = unique([ids[document.metadata[INITIAL_RANK] - 1] for document in reranked])
         if number < timed_queries:
-            _time_each(reranker, candidates, query, seconds)
+            _time_each(timed, candidates, query, seconds)
     rows = []
-    for k, spent in seconds.items():
-        after = {key: unique([name for rank, name in entries if rank <= k]) for key, entries in ordered.items()}
+    for k, orders in after.items():
         best = {
             key: sorted(unique(ids[:k]), key=lambda name, grades=qrels[key]: -grades.get(name, 0))  # type: ignore[misc]
             for key, ids in before.items()
         }
-        milliseconds = [value * 1000 for value in spent]
+        milliseconds = [value * 1000 for value in seconds[k]]
         p50 = statistics.median(milliseconds) if milliseconds else 0.0
         rows.append(
-            SweepRow(k, _mean(measure, qrels, after), _mean(measure, qrels, best), p50, percentile(milliseconds, 95))
+            SweepRow(k, _mean(measure, qrels, orders), _mean(measure, qrels, best), p50, percentile(milliseconds, 95))
         )
-    whole = {key: unique([name for _, name in entries]) for key, entries in ordered.items()}
     return SweepResult(
         rows=rows,
         measure=measure,
         baseline=_mean(measure, qrels, {key: unique(ids) for key, ids in before.items()}),
-        top_n_recall={n: _mean(f"R@{n}", qrels, whole) for n in sorted(set(top_ns))},
-        model=reranker.cross_encoder.name,
+        top_n_recall={n: _mean(f"R@{n}", qrels, after[widest]) for n in sorted(set(top_ns))},
+        model=model.name,
+        degraded=degraded,
     )
+
+
+def _check_numbers(name: str, numbers: Sequence[int]) -> None:
+    whole = isinstance(numbers, Sequence) and all(type(number) is int and number >= 1 for number in numbers)
+    if not whole or not numbers:
+        raise InvalidInputError(f"{name} is {numbers!r}; pass at least one positive number, all of them whole.")
 
 
 def _fetch(first_stage: RetrieverLike, query: str, k: int) -> list[Document]:
