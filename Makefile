@@ -2,9 +2,15 @@
 PYTHON ?= python3
 BIN := .venv-dev/bin
 
-.PHONY: ci dev test lint types wheel demo pdf bench clean
+.PHONY: ci browser dev test lint types wheel demo pdf bench clean
 
-ci: clean dev lint types wheel demo
+ci: clean browser dev lint types wheel demo
+
+# The tests of how results look need a browser; without one they are skipped and say so.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	  || echo "no chromium here: tests in a browser will be skipped"
 
 dev:
 	rm -rf .venv-dev
