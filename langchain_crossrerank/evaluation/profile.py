@@ -159,14 +159,20 @@ def profile(
     )
 
 
-class _ClockedCrossEncoder(WrapperCrossEncoder):
-    """Adds up the seconds of the wrapped backend's two parts."""
+class ClockedCrossEncoder(WrapperCrossEncoder):
+    """Adds up the seconds of the wrapped backend's two parts.
+
+    Attributes:
+        tokenise: Seconds spent making pairs ready since the last `reset`.
+        forward: Seconds spent in forward passes since then.
+    """
 
     def __init__(self, inner: CrossEncoder) -> None:
         super().__init__(inner)
         self.reset()
 
     def reset(self) -> None:
+        """Start to count anew."""
         self.tokenise = self.forward = 0.0
 
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
@@ -185,10 +191,10 @@ class _ClockedCrossEncoder(WrapperCrossEncoder):
         return scores
 
 
-def _with_clock(model: CrossEncoder) -> tuple[CrossEncoder, _ClockedCrossEncoder]:
+def _with_clock(model: CrossEncoder) -> tuple[CrossEncoder, ClockedCrossEncoder]:
     """Give a copy of a model's wrappers around the same backend, with a clock between."""
     if not isinstance(model, WrapperCrossEncoder):
-        clock = _ClockedCrossEncoder(model)
+        clock = ClockedCrossEncoder(model)
         return clock, clock
     wrapper = copy.copy(model)
     wrapper.inner, clock = _with_clock(model.inner)
