@@ -8,12 +8,13 @@ import json
 import math
 import os
 import random
+import re
 import time
+import zlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from datetime import timezone
 from functools import cached_property
-from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from typing import Any, Literal, get_args
 
 import httpx
 from pydantic import SecretStr
@@ -26,6 +27,7 @@ from langchain_crossrerank.cross_encoders.base import (
     TextPair,
     check_finite,
     check_text_pairs,
+    encodable,
     plan_batches,
     shorten,
 )
@@ -39,6 +41,7 @@ RETRIED = frozenset({429, 502, 503, 504})
 """HTTP statuses that are tried again."""
 
 _CONNECTIONS = 8
+_HIDDEN = "**********"
 
 
 class RemoteCrossEncoder(CrossEncoder):
@@ -52,7 +55,7 @@ class RemoteCrossEncoder(CrossEncoder):
         url: The full address of the endpoint, for example `"http://localhost:7997/rerank"`.
         model: The model's name for servers that have several; also the name shown in traces.
         request_shape: `"documents"` (Cohere v2, Jina, vLLM, Infinity, llama.cpp) or `"texts"` (TEI).
-        api_key: Sent as a bearer token; by default the environment's `CROSSRERANK_API_KEY`, if set.
+        api_key: Sent as a bearer token; by default the environment's `CROSSRERANK_API_KEY`, if it holds something.
         activation: The unit of the server's scores: TEI and most others give `"sigmoid"`. For TEI `"identity"` asks
             for raw scores.
         max_documents: Passages in one request; TEI takes 32 by default.
@@ -60,10 +63,11 @@ class RemoteCrossEncoder(CrossEncoder):
         timeout: Seconds for one attempt, from connecting to the end of the answer's next piece.
         max_retries: Further attempts after the first.
         max_retry_wait: Seconds to wait at most between two attempts, whatever the server asks for.
-        max_response_bytes: A longer answer is refused.
+        max_response_bytes: A longer answer, unpacked, is refused.
 
     Raises:
-        InvalidInputError: If the URL is not http or https, or carries a password.
+        InvalidInputError: If the URL is not http or https, or carries a password, if no header can carry the key, or
+            if a setting is out of range.
     """
 
     backend = "remote"
@@ -84,7 +88,19 @@ class RemoteCrossEncoder(CrossEncoder):
         max_response_bytes: int = 4 * 1024 * 1024,
     ) -> None:
         self.url = _check_url(url)
-        self.name = model or url
+        _check_choices(
+            request_shape=(request_shape, get_args(RequestShape)), activation=(activation, get_args(Activation))
+        )
+        _check_whole_numbers(
+            max_documents=(max_documents, 1),
+            max_length=(max_length, 8),
+            max_retries=(max_retries, 0),
+            max_response_bytes=(max_response_bytes, 1),
+        )
+        _check_seconds(timeout=timeout, max_retry_wait=max_retry_wait)
+        if model is not None and (not isinstance(model, str) or not model or encodable(model) != model):
+            raise InvalidInputError(f"model is {shorten(model)}; pass the name that the server knows, or None.")
+        self.name = model if model is not None else str(url)
         self.activation = activation
         self.max_length = max_length
         self.max_batch_tokens = max_documents * max_length
@@ -95,9 +111,10 @@ class RemoteCrossEncoder(CrossEncoder):
         self.max_retry_wait = max_retry_wait
         self.max_response_bytes = max_response_bytes
         self._model = model
-        key = api_key if api_key is not None else os.environ.get("CROSSRERANK_API_KEY")
-        self._api_key = SecretStr(key) if isinstance(key, str) else key
-        self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
+        self._api_key = _check_key(api_key)
+        # A process that was forked off has an entry of its own: on one connection, both would read either's answers.
+        self._clients: dict[int, httpx.Client] = {}
+        self._async_clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -122,7 +139,12 @@ class RemoteCrossEncoder(CrossEncoder):
 
         async def one(group: Sequence[EncodedPair]) -> list[float]:
             async with at_once:
-                return await self._apost(group)
+                try:
+                    return await self._apost(group)
+                except Exception as err:  # noqa: BLE001 - raised again by the base class's rule
+                    failure = err
+            scores: list[float] = self._guarded(_raise, failure, pairs, [item.text_pair for item in group])
+            return scores
 
         tasks = [asyncio.ensure_future(one(group)) for group in requests]
         try:
@@ -130,6 +152,7 @@ class RemoteCrossEncoder(CrossEncoder):
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         scores = {
             item.text_pair: score
             for group, answer in zip(requests, answers, strict=True)
@@ -140,11 +163,13 @@ class RemoteCrossEncoder(CrossEncoder):
         return results
 
     def close(self) -> None:
-        """Close the synchronous client's connections."""
-        self._client.close()
+        """Close the synchronous client's connections; a later call opens new ones."""
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
 
     async def aclose(self) -> None:
-        """Close the connections of the asynchronous client of this event loop."""
+        """Close the connections of the asynchronous client of this event loop; a later call opens new ones."""
         client = self._async_clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
@@ -168,11 +193,11 @@ class RemoteCrossEncoder(CrossEncoder):
                 answer = None
                 continue
             try:
-                with self._client.stream("POST", self.url, json=self._body(group), headers=self._headers()) as response:
-                    content = bytearray()
-                    for piece in response.iter_bytes():
-                        self._collect(content, piece)
-                    answer = _Answer(response.status_code, response.headers, bytes(content))
+                client = self._sync_client()
+                with client.stream("POST", self.url, json=self._body(group), headers=self._headers()) as response:
+                    answer = _Answer(response)
+                    for piece in response.iter_raw():
+                        self._collect(answer, piece)
             except httpx.TransportError as err:
                 answer = err
 
@@ -191,10 +216,9 @@ class RemoteCrossEncoder(CrossEncoder):
             request = self._async_client().stream("POST", self.url, json=self._body(group), headers=self._headers())
             try:
                 async with request as response:
-                    content = bytearray()
-                    async for piece in response.aiter_bytes():
-                        self._collect(content, piece)
-                    answer = _Answer(response.status_code, response.headers, bytes(content))
+                    answer = _Answer(response)
+                    async for piece in response.aiter_raw():
+                        self._collect(answer, piece)
             except httpx.TransportError as err:
                 answer = err
 
@@ -205,7 +229,8 @@ class RemoteCrossEncoder(CrossEncoder):
 
         Yields `None` to have the request sent and its outcome passed in, or seconds to pause. Returns the scores.
         """
-        for attempt in range(self.max_retries + 1):
+        attempt = 0
+        while True:
             outcome = yield None
             asked: float | None = None
             if isinstance(outcome, _Answer):
@@ -214,17 +239,19 @@ class RemoteCrossEncoder(CrossEncoder):
                 asked = _retry_after(outcome.headers)
                 failure = self._refused(outcome)
             else:
+                told = self._without_key(str(outcome))
                 failure = RemoteError(
                     f"the rerank server at {self.url} could not be reached or broke off "
-                    f"({type(outcome).__name__}: {outcome}); check that it runs and the address."
+                    f"({type(outcome).__name__}: {_cut(told, 300)}); check that it runs and the address."
                 )
-                failure.__cause__ = outcome
+                # A cause that repeats the key would show it in tracebacks.
+                failure.__cause__ = outcome if told == str(outcome) else None
             if attempt == self.max_retries:
                 raise failure
             # Randomness keeps many clients from coming back all at once.
-            backoff = 0.5 * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311
+            backoff = 0.5 * 2.0 ** min(attempt, 64) * random.uniform(0.75, 1.25)  # noqa: S311
             yield min(asked if asked is not None else backoff, self.max_retry_wait)
-        raise RemoteError(f"max_retries is {self.max_retries}; pass 0 or more.")
+            attempt += 1
 
     def _body(self, group: Sequence[EncodedPair]) -> dict[str, Any]:
         query = group[0].text_pair[0]
@@ -237,18 +264,23 @@ class RemoteCrossEncoder(CrossEncoder):
         return body
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._api_key.get_secret_value()}"} if self._api_key is not None else {}
+        headers = {"Accept-Encoding": "gzip"}
+        if self._api_key is not None:
+            headers["Authorization"] = f"Bearer {self._api_key.get_secret_value()}"
+        return headers
 
-    def _collect(self, content: bytearray, piece: bytes) -> None:
-        content += piece
-        if len(content) > self.max_response_bytes:
+    def _collect(self, answer: _Answer, piece: bytes) -> None:
+        answer.add(piece, self.max_response_bytes + 1)
+        if len(answer.content) > self.max_response_bytes:
             raise RemoteError(
                 f"the rerank server at {self.url} answered with more than max_response_bytes="
-                f"{self.max_response_bytes} bytes; it may be another kind of server."
+                f"{self.max_response_bytes} bytes; it may be another kind of server.",
+                status_code=answer.status,
             )
 
     def _refused(self, answer: _Answer) -> RemoteError:
-        text = self._without_key(answer.content[:300].decode("utf-8", "replace"))
+        # A key that the cut divides would not be found any more.
+        text = self._without_key(answer.content.decode("utf-8", "replace"))[:300]
         return RemoteError(
             f"the rerank server at {self.url} answered {answer.status}: {text!r}; "
             "check the address, the model's name, the request shape and the key.",
@@ -258,9 +290,11 @@ class RemoteCrossEncoder(CrossEncoder):
     def _read(self, answer: _Answer, expected: int) -> list[float]:
         if answer.status != httpx.codes.OK:
             raise self._refused(answer)
+        if answer.damage is not None:
+            raise self._unusable(f"a body that cannot be unpacked ({self._shown(answer.damage)})")
         try:
             payload = json.loads(answer.content)
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise self._unusable(f"no JSON ({err})") from err
         results = payload.get("results") if isinstance(payload, dict) else payload
         if not isinstance(results, list):
@@ -269,9 +303,9 @@ class RemoteCrossEncoder(CrossEncoder):
         for result in results:
             index, score = _index_and_score(result)
             if index is None or score is None:
-                raise self._unusable(f"the result {shorten(result)}")
+                raise self._unusable(f"the result {self._shown(result)}")
             if not 0 <= index < expected:
-                raise self._unusable(f"index {index} for {expected} passages")
+                raise self._unusable(f"index {self._shown(index)} for {expected} passages")
             if index in scores:
                 raise self._unusable(f"index {index} twice")
             scores[index] = score
@@ -282,46 +316,135 @@ class RemoteCrossEncoder(CrossEncoder):
 
     def _unusable(self, what: str) -> RemoteError:
         return RemoteError(
-            f"the rerank server at {self.url} answered with {self._without_key(what)}; "
+            f"the rerank server at {self.url} answered with {what}; "
             f"check that the endpoint speaks the {self.request_shape!r} shape.",
             status_code=int(httpx.codes.OK),
         )
 
+    def _shown(self, value: object) -> str:
+        return _cut(self._without_key(repr(value)), 80)
+
     def _without_key(self, text: str) -> str:
         # A server may repeat the request in its error.
-        key = self._api_key.get_secret_value() if self._api_key is not None else ""
-        return text.replace(key, "**********") if key else text
+        if self._api_key is None:
+            return text
+        pattern = "".join(map(_spellings, self._api_key.get_secret_value()))
+        return re.sub(pattern, _HIDDEN, text, flags=re.IGNORECASE)
 
-    @cached_property
-    def _client(self) -> httpx.Client:
-        return httpx.Client(timeout=self.timeout, limits=httpx.Limits(max_connections=_CONNECTIONS))
+    def _settings(self) -> dict[str, Any]:
+        # How long a call waits for a free connection is the caller's matter.
+        timeout = httpx.Timeout(self.timeout, pool=None)
+        return {"timeout": timeout, "limits": httpx.Limits(max_connections=_CONNECTIONS)}
+
+    def _sync_client(self) -> httpx.Client:
+        client = self._clients.get(os.getpid())
+        # Of two threads that come first, both get the same client.
+        return client or self._clients.setdefault(os.getpid(), httpx.Client(**self._settings()))
 
     def _async_client(self) -> httpx.AsyncClient:
         # An asynchronous client's connections belong to the event loop that opened them.
         loop = asyncio.get_running_loop()
         if loop not in self._async_clients:
-            limits = httpx.Limits(max_connections=_CONNECTIONS)
-            self._async_clients[loop] = httpx.AsyncClient(timeout=self.timeout, limits=limits)
+            for gone in [other for other in list(self._async_clients) if other.is_closed()]:
+                self._async_clients.pop(gone, None)
+            self._async_clients[loop] = httpx.AsyncClient(**self._settings())
         return self._async_clients[loop]
 
 
-@dataclass(frozen=True)
 class _Answer:
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
+    """An answer whose body comes in piece by piece, unpacked no further than is wanted."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.content = bytearray()
+        self.damage: str | None = None
+        self._unpack: Any = None
+        encoding = self.headers.get("content-encoding", "identity").strip().lower()
+        if encoding in ("gzip", "x-gzip"):
+            self._unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        elif encoding not in ("", "identity"):
+            self.damage = f"content-encoding: {encoding}"
+
+    def add(self, piece: bytes, most: int) -> None:
+        """Take a piece, as far as the content then holds at most `most` bytes."""
+        if self._unpack is not None and self.damage is None:
+            try:
+                piece = self._unpack.decompress(piece, most - len(self.content))
+            except zlib.error as err:
+                self.damage = str(err)
+        self.content += piece
 
 
 def _check_url(url: str) -> str:
+    # What stands before an @ may be a password.
+    _, at, after = repr(url).rpartition("@")
+    shown = _cut(f"{_HIDDEN}{at}{after}" if at else after, 80)
     try:
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError) as err:
-        raise InvalidInputError(f"url is {shorten(url)}, which is no URL; pass the endpoint's full address.") from err
+    except (httpx.InvalidURL, TypeError, ValueError):
+        # The library's own words may hold it too.
+        raise InvalidInputError(f"url is {shown}, which is no URL; pass the endpoint's full address.") from None
     if parsed.userinfo:
         raise InvalidInputError(f"the URL of {parsed.host!r} carries a name or password; pass api_key instead.")
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise InvalidInputError(f"url is {shorten(url)}; pass the full http:// or https:// address of the endpoint.")
+        raise InvalidInputError(f"url is {shown}; pass the full http:// or https:// address of the endpoint.")
+    if parsed.port is not None and not 0 < parsed.port < 65536:
+        raise InvalidInputError(f"url is {shown}, whose port cannot be; pass the one that the server listens on.")
     return str(parsed)
+
+
+def _check_key(api_key: object) -> SecretStr | None:
+    what, key = "api_key", api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
+    if key is None:
+        what, key = "api_key, taken from CROSSRERANK_API_KEY,", os.environ.get("CROSSRERANK_API_KEY", "")
+        if not key.strip():
+            return None
+    if not isinstance(key, str):
+        raise InvalidInputError(f"api_key is of type {type(key).__name__}; pass a string, or None for no key.")
+    wrong = re.search(r"[^!-~]|\A\Z", key)
+    if wrong is not None:
+        found = f"has U+{ord(wrong.group()):04X} at position {wrong.start()}" if wrong.group() else "is empty"
+        raise InvalidInputError(
+            f"{what} {found} and no header can carry that; pass the key alone, without white space or line end."
+        )
+    return SecretStr(key)
+
+
+def _check_choices(**settings: tuple[object, tuple[str, ...]]) -> None:
+    for what, (value, choices) in settings.items():
+        if value not in choices:
+            raise InvalidInputError(f"{what} is {shorten(value)}; pass {' or '.join(map(repr, choices))}.")
+
+
+def _check_whole_numbers(**settings: tuple[object, int]) -> None:
+    for what, (value, least) in settings.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise InvalidInputError(f"{what} is {shorten(value)}; pass a whole number of at least {least}.")
+
+
+def _check_seconds(*, timeout: object, max_retry_wait: object) -> None:
+    for what, value in (("timeout", timeout), ("max_retry_wait", max_retry_wait)):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+        if not is_number or (what == "timeout" and value == 0):
+            least = "above 0" if what == "timeout" else "of 0 or more"
+            raise InvalidInputError(f"{what} is {shorten(value)}; pass a number of seconds {least}.")
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _spellings(character: str) -> str:
+    """Give a pattern for a character as it is, or as JSON and URLs may write it."""
+    if character.isalnum():
+        return character
+    code = f"{ord(character):02x}"
+    return rf"(?:\\?{re.escape(character)}|\\u00{code}|%{code})"
+
+
+def _raise(err: Exception) -> None:
+    raise err
 
 
 def _by_query(batch: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
@@ -337,9 +460,13 @@ def _index_and_score(result: Any) -> tuple[int | None, float | None]:
     index, score = result.get("index"), result.get("relevance_score", result.get("score"))
     if not isinstance(index, int) or isinstance(index, bool):
         index = None
-    if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
+    if not isinstance(score, int | float) or isinstance(score, bool):
         return index, None
-    return index, float(score)
+    try:
+        score = float(score)
+    except OverflowError:
+        return index, None
+    return index, score if math.isfinite(score) else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -351,7 +478,10 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+            moment = email.utils.parsedate_to_datetime(value)
+            # A date without a zone is meant as GMT, as all of HTTP's are.
+            moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
+            seconds = moment.timestamp() - time.time()
+        except (ValueError, OverflowError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
