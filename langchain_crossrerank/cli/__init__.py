@@ -1,20 +1,24 @@
-"""The command line: `crossrerank demo | ask | compare | evaluate | profile | export`."""
+"""The command line: `crossrerank demo | ask | compare | profile | evaluate | sweep | export`."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from langchain_crossrerank.cli.measure import evaluate_folder, profile_files
-from langchain_crossrerank.cli.search import DEMO_QUESTIONS, ask, compare_lists, demo, demo_pdf
+from langchain_crossrerank.cli.measure import evaluate_folder, profile_files, sweep_folder
+from langchain_crossrerank.cli.search import DEMO_QUESTIONS, ask, compare_lists, demo, demo_pdf, drop_output
 from langchain_crossrerank.cross_encoders import DEFAULT_MODEL
 from langchain_crossrerank.errors import CrossRerankError
 
 __all__ = ["DEMO_QUESTIONS", "demo_pdf", "main"]
+
+OUTPUT_HELP = "write a .json, .csv or .html file"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,12 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int | None] = options.run_command
+    code = 0
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Documents hold any character, and a terminal's encoding may lack it.
+            stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         # Notices of other packages to their developers; this command's own warnings are printed by it.
         warnings.simplefilter("ignore")
         _quieten()
         try:
-            return run(options) or 0
+            code = run(options) or 0
+            # What is still to be written may fail; at the interpreter's end nothing would catch that.
+            sys.stdout.flush()
+            return code
         except CrossRerankError as err:
             print(f"crossrerank: error: {' '.join(str(err).split())}", file=sys.stderr)
             return 1
@@ -42,9 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("crossrerank: interrupted", file=sys.stderr)
             return 130
         except BrokenPipeError:
-            # The reader of our output (head, less) has gone; that is no failure.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            drop_output()
+            return code
+        except OSError as err:
+            # A file that cannot be read or written: no permission, no space, a folder in its place.
+            print(f"crossrerank: error: {' '.join(str(err).split())}", file=sys.stderr)
+            return 1
 
 
 def export(options: argparse.Namespace) -> None:
@@ -52,7 +67,7 @@ def export(options: argparse.Namespace) -> None:
     from langchain_crossrerank.extras import check_extra
 
     check_extra("export", needed_for="exporting a model")
-    from langchain_crossrerank.cross_encoders.graph import export_onnx
+    from langchain_crossrerank.cross_encoders.export import export_onnx
 
     difference = export_onnx(options.model, options.folder)
     print(f"Wrote {options.folder}; largest difference from torch {difference:.1e} in logits.")
@@ -71,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="crossrerank", description="Two-stage retrieval with a cross-encoder, from the command line."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    stages = _stage_options()
+    models = _model_options()
+    stages = _stage_options(models)
     over_files = _file_options()
     offline = argparse.ArgumentParser(add_help=False)
     offline.add_argument("--offline", action="store_true", help="the bundled models: no network, no API key")
@@ -90,18 +106,24 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--html", metavar="FILE", help="write the comparison as a page too")
     command = add("profile", profile_files, over_files, stages, offline)
     command.add_argument("--repeats", type=int, default=3, help="how often to run it (default %(default)s)")
-    command.add_argument("--output", metavar="FILE", help="write a .json, .csv or .html file")
+    command.add_argument("--output", metavar="FILE", help=OUTPUT_HELP)
     _evaluate_options(add("evaluate", evaluate_folder, stages, offline))
+    _sweep_options(add("sweep", sweep_folder, models, offline))
     command = add("export", export)
     command.add_argument("model", help="a hub name or a folder")
     command.add_argument("folder", help="the folder to write; must not exist or be empty")
     return parser
 
 
-def _stage_options() -> argparse.ArgumentParser:
-    stages = argparse.ArgumentParser(add_help=False)
-    stages.add_argument("--model", help=f'cross-encoder: "bundled", a folder or a hub name (default {DEFAULT_MODEL})')
-    stages.add_argument("--embeddings", help="bi-encoder of the first stage: a folder or a hub name")
+def _model_options() -> argparse.ArgumentParser:
+    models = argparse.ArgumentParser(add_help=False)
+    models.add_argument("--model", help=f'cross-encoder: "bundled", a folder or a hub name (default {DEFAULT_MODEL})')
+    models.add_argument("--embeddings", help="bi-encoder of the first stage: a folder or a hub name")
+    return models
+
+
+def _stage_options(models: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    stages = argparse.ArgumentParser(add_help=False, parents=[models])
     stages.add_argument("--k", type=int, default=20, help="candidates of the first stage (default %(default)s)")
     stages.add_argument("--top-n", type=int, default=5, help="documents to keep (default %(default)s)")
     return stages
@@ -115,14 +137,42 @@ def _file_options() -> argparse.ArgumentParser:
     return over_files
 
 
-def _evaluate_options(command: argparse.ArgumentParser) -> None:
+def _collection_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", metavar="BEIR_DIR", help="folder with corpus.jsonl, queries.jsonl and qrels.tsv")
     command.add_argument("--qrels", metavar="FILE", help="other judgements than the folder's qrels.tsv")
-    command.add_argument("--run", metavar="FILE", help="a fixed first stage: query-id, corpus-id, score by line")
+    command.add_argument(
+        "--run", metavar="FILE", help="a fixed first stage: query-id, corpus-id, score by line, or a TREC run"
+    )
+    command.add_argument("--output", metavar="FILE", help=OUTPUT_HELP)
+
+
+def _evaluate_options(command: argparse.ArgumentParser) -> None:
+    _collection_options(command)
     measures = ["nDCG@10", "RR@10", "R@k"]
     command.add_argument("--measures", nargs="+", default=measures, help="as ir-measures spells them")
-    command.add_argument("--output", metavar="FILE", help="write a .json, .csv or .html file")
     command.add_argument("--checkpoint", metavar="FILE", help="keep finished queries here and go on from there")
-    command.add_argument("--min-ndcg-gain", type=float, metavar="X", help="exit with 3 if nDCG@10 gains less than this")
+    command.add_argument(
+        "--min-ndcg-gain", type=_finite, metavar="X", help="exit with 3 if nDCG@10 gains less than this"
+    )
     command.add_argument("--make-queries", type=int, metavar="N", help="draft N queries into BEIR_DIR instead")
     command.add_argument("--files", nargs="+", metavar="FILE", help="with --make-queries: what to draft from")
+
+
+def _sweep_options(command: argparse.ArgumentParser) -> None:
+    _collection_options(command)
+    ks = [5, 10, 20, 50, 100]
+    command.add_argument("--ks", nargs="+", type=int, default=ks, metavar="K", help="numbers of candidates")
+    command.add_argument("--measure", default="nDCG@10", help="as ir-measures spells it (default %(default)s)")
+    command.add_argument(
+        "--budget-ms", type=_finite, metavar="X", help="advise --k and --top-n for a rerank of X milliseconds (p95)"
+    )
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value

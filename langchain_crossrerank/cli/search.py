@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,10 +58,12 @@ def compare_lists(options: argparse.Namespace) -> None:
     """Show the candidates of one question before and after reranking."""
     from langchain_crossrerank.evaluation import compare
 
+    check_target("--html", options.html)
     comparison = compare(index(options, options.files), options.question)
-    print(comparison.to_text(terminal_width()))
-    if options.html:
+    # First the file: the reader of what is printed may have gone.
+    if options.html is not None:
         write_whole(options.html, page(comparison))
+    print(comparison.to_text(terminal_width()))
 
 
 def demo_pdf() -> Path:
@@ -99,6 +103,19 @@ def check_numbers(options: argparse.Namespace) -> None:
         raise InvalidInputError(f"--k is {options.k} and --top-n is {options.top_n}; both must be at least 1.")
 
 
+def check_target(option: str, path: str | None, suffixes: Sequence[str] = ()) -> None:
+    """Raise unless a result can be written where an option says, before anything is computed for it."""
+    if path is None:
+        return
+    if suffixes and Path(path).suffix.lower() not in suffixes:
+        *most, last = suffixes
+        raise InvalidInputError(f"{option} is {path!r}; name a file that ends in {', '.join(most)} or {last}.")
+    if Path(path).is_dir():
+        raise InvalidInputError(f"{option} is {path!r}, which is a folder; name a file.")
+    if not Path(path).parent.is_dir():
+        raise InvalidInputError(f"{option} is {path!r}, and there is no folder {str(Path(path).parent)!r}; make it.")
+
+
 def chosen_model(options: argparse.Namespace) -> CrossEncoder:
     """Load the cross-encoder that the options name."""
     from langchain_crossrerank.cross_encoders import load_cross_encoder
@@ -113,11 +130,12 @@ def chosen_embeddings(options: argparse.Namespace) -> str:
     return str(options.embeddings or (OFFLINE_EMBEDDINGS if options.offline else DEFAULT_EMBEDDINGS))
 
 
-def page(result: Any) -> str:
-    """Put a result's HTML into a page of its own, light or dark as the reader's system is."""
+def page(result: Any, notes: Sequence[str] = ()) -> str:
+    """Put a result's HTML, and notes below it, into a page of its own, light or dark as the reader's system is."""
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>crossrerank</title>'
     style = "<style>:root{color-scheme:light dark}body{font-family:sans-serif;margin:1.5em}</style>"
-    return f"<!doctype html><html><head>{head}{style}</head><body>{result._repr_html_()}</body></html>\n"
+    body = result._repr_html_() + "".join(f"<p>{escape(note)}</p>" for note in notes)
+    return f'<!doctype html><html lang="en"><head>{head}{style}</head><body>{body}</body></html>\n'
 
 
 def _answer(retriever: ContextualCompressionRetriever, question: str, *, llm: Any) -> float:
@@ -150,3 +168,8 @@ def _answer(retriever: ContextualCompressionRetriever, question: str, *, llm: An
 def terminal_width() -> int:
     """Columns to lay text out in."""
     return max(80, min(shutil.get_terminal_size((110, 24)).columns, 160))
+
+
+def drop_output() -> None:
+    """Send further output nowhere, because its reader (head, less) has gone; that is no failure."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -130,16 +130,17 @@ def run_retriever(
         A Runnable from a query's text to its documents in the run's order, for `create_rerank_retriever`.
 
     Raises:
-        InvalidInputError: If the run names a document that the collection lacks, or a query text comes twice.
+        InvalidInputError: If the run names a document that the collection lacks, or one query text has two
+            different lists.
     """
     by_id = {document.id: document for document in collection.documents}
     found: dict[str, list[Document]] = {}
     for query_id, text in collection.queries.items():
-        if text in found:
-            raise InvalidInputError(
-                f"the query {text!r} comes twice in the collection; a fixed run needs them distinct."
-            )
         entries = run.get(query_id, [])[:k]
+        if text in found and [document.id for document in found[text]] != [document_id for document_id, _ in entries]:
+            raise InvalidInputError(
+                f"the query {text!r} comes twice in the collection with different lists; keep one of them."
+            )
         unknown = [document_id for document_id, _ in entries if document_id not in by_id]
         if unknown:
             raise InvalidInputError(f"the run of query {query_id!r} names {unknown[:5]}, which the corpus lacks.")

@@ -13,7 +13,7 @@ from langchain_core.language_models import BaseLanguageModel
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
-from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.errors import AnswerError, InvalidInputError
 from langchain_crossrerank.files import write_whole
 
 DRAFT_PROMPT = ChatPromptTemplate.from_template(
@@ -25,60 +25,114 @@ DRAFT_PROMPT = ChatPromptTemplate.from_template(
 DRAFTED_QRELS = "qrels.drafted.tsv"
 """File of drafted judgements; not the name that `load_beir` reads, so that nobody takes them for a person's."""
 
+DRAFTED = "drafted"
+"""What the metadata of a drafted query says under `origin`."""
+
 
 def draft_queries(
     chunks: Sequence[Document], llm: BaseLanguageModel[Any], count: int, folder: str | os.PathLike[str]
 ) -> int:
     """Write a BEIR folder whose queries a language model drafted, one from each of `count` chunks.
 
-    The queries carry `"origin": "drafted"`, and the judgements, of which each query has one (its chunk), go to
+    The queries carry `"origin": "drafted"`, and the judgements, of which each query has its chunk's, go to
     `qrels.drafted.tsv`. Read them, correct them, judge what else answers, and save the result as `qrels.tsv`.
+
+    A blank draft is left out. Where the same question, capitals aside, is drafted from several chunks, it is one query
+    that all of these chunks answer. Nothing is written until all drafts are there.
 
     Args:
         chunks: The user's documents, as they are indexed.
         llm: Who drafts; the chosen chunks are sent to it.
-        count: Queries to draft at most; chunks are taken evenly over the whole.
-        folder: Where to write; must not hold `queries.jsonl` or `qrels.tsv` already.
+        count: Queries to draft at most; chunks that hold text are taken evenly over the whole.
+        folder: Where to write; must not hold a corpus, queries or judgements already.
 
     Returns:
         How many queries were drafted.
 
     Raises:
-        InvalidInputError: If there are no chunks, `count` is not positive, or the folder holds queries or judgements.
+        InvalidInputError: If no chunk holds text, `count` is not positive, or the folder is a file or holds a corpus,
+            queries or judgements.
+        AnswerError: If every draft is blank.
     """
     root = Path(folder)
-    if count < 1 or not chunks:
+    usable = [number for number, chunk in enumerate(chunks) if chunk.page_content.strip()]
+    if count < 1 or not usable:
         raise InvalidInputError(
-            f"{count} queries from {len(chunks)} chunks cannot be drafted; pass at least one of each."
+            f"{count} queries from {len(usable)} chunks with text cannot be drafted; pass at least one of each."
         )
-    there = [name for name in ("queries.jsonl", "qrels.tsv", DRAFTED_QRELS) if (root / name).exists()]
+    _check_folder(root)
+    chosen = [usable[place * len(usable) // count] for place in range(count)] if count < len(usable) else usable
+    chain = DRAFT_PROMPT | llm | StrOutputParser()
+    drafts = chain.batch([{"passage": chunks[number].page_content} for number in chosen])
+    ids = [f"c{number:05d}" for number in range(len(chunks))]
+    texts: dict[str, str] = {}
+    answers: dict[str, list[str]] = {}
+    for number, draft in zip(chosen, drafts, strict=True):
+        text = " ".join(draft.split())
+        if text:
+            texts.setdefault(text.casefold(), text)
+            answers.setdefault(text.casefold(), []).append(ids[number])
+    if not texts:
+        raise AnswerError(f"the language model drafted nothing from {len(chosen)} chunks; try another one.")
+    corpus = [
+        {"_id": key, "title": "", "text": chunk.page_content, "metadata": _plain(chunk.metadata)}
+        for key, chunk in zip(ids, chunks, strict=True)
+    ]
+    queries = [
+        {"_id": f"q{answers[same][0]}", "text": text, "metadata": {"origin": DRAFTED}} for same, text in texts.items()
+    ]
+    judgements = "".join(f"q{keys[0]}\t{key}\t1\n" for keys in answers.values() for key in keys)
+    # Drafting takes a while; something may have come in the meantime.
+    _check_folder(root)
+    _write_all(
+        root,
+        {
+            "corpus.jsonl": _json_lines(corpus),
+            DRAFTED_QRELS: f"query-id\tcorpus-id\tscore\n{judgements}",
+            "queries.jsonl": _json_lines(queries),
+        },
+    )
+    return len(queries)
+
+
+def drafted_queries(folder: str | os.PathLike[str]) -> set[str]:
+    """Give the ids of the queries in a BEIR folder that carry `"origin": "drafted"`.
+
+    Args:
+        folder: A folder that `load_beir` reads.
+    """
+    with (Path(folder) / "queries.jsonl").open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines if line.strip()]
+    return {str(row["_id"]) for row in rows if (row.get("metadata") or {}).get("origin") == DRAFTED}
+
+
+def _check_folder(root: Path) -> None:
+    if root.exists() and not root.is_dir():
+        raise InvalidInputError(f"{str(root)!r} is a file; name a folder to write the drafts to.")
+    names = ("corpus.jsonl", "queries.jsonl", "qrels.tsv", "qrels", DRAFTED_QRELS)
+    there = [name for name in names if (root / name).exists()]
     if there:
         raise InvalidInputError(
             f"{str(root)!r} holds {', '.join(there)} already; drafts are never mixed with what is there: "
             "name another folder."
         )
-    ids = [f"c{number:05d}" for number in range(len(chunks))]
-    step = max(1, len(chunks) // count)
-    chosen = list(range(0, len(chunks), step))[:count]
-    chain = DRAFT_PROMPT | llm | StrOutputParser()
-    drafts = chain.batch([{"passage": chunks[number].page_content} for number in chosen])
-    questions = [" ".join(draft.split()) for draft in drafts]
-    kept = [(number, text) for number, text in zip(chosen, questions, strict=True) if text]
-    corpus = [
-        {"_id": key, "title": "", "text": chunk.page_content, "metadata": _plain(chunk.metadata)}
-        for key, chunk in zip(ids, chunks, strict=True)
-    ]
-    queries = [{"_id": f"q{ids[n]}", "text": text, "metadata": {"origin": "drafted"}} for n, text in kept]
-    write_whole(root / "corpus.jsonl", _json_lines(corpus))
-    write_whole(
-        root / DRAFTED_QRELS, "query-id\tcorpus-id\tscore\n" + "".join(f"q{ids[n]}\t{ids[n]}\t1\n" for n, _ in kept)
-    )
-    write_whole(root / "queries.jsonl", _json_lines(queries))
-    return len(kept)
+
+
+def _write_all(root: Path, contents: dict[str, str]) -> None:
+    """Write several files, or none if one cannot be written."""
+    try:
+        for name, text in contents.items():
+            write_whole(root / name, text)
+    except BaseException:
+        for name in contents:
+            (root / name).unlink(missing_ok=True)
+        raise
 
 
 def _json_lines(rows: Sequence[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    # A lone surrogate, which UTF-8 cannot hold, becomes its escape, which is JSON.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
