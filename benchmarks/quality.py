@@ -164,7 +164,8 @@ def main() -> None:
     collections = []
     for folder in options.folders:
         collections.append(measure(folder, models, options, embeddings))
-        print(f"{folder.name}: done", file=sys.stderr, flush=True)
+        means = {name: round(collections[-1].mean(name, MEASURES[0]), 3) for name in collections[-1].values}
+        print(f"{folder.name}: {MEASURES[0]} {means}", file=sys.stderr, flush=True)
     systems = [name for name in collections[0].values if name not in ("BM25", BI_ENCODER)]
     for part in tables(collections, systems):
         print(part)

@@ -7,19 +7,19 @@ import tempfile
 from pathlib import Path
 
 
-def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file through a temporary one beside it, which then takes its name.
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write a file through a temporary one beside it, which then takes its name.
 
     Args:
         path: The file; its folder is made if it is not there.
-        text: UTF-8 content.
+        content: What to write; text becomes UTF-8.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         # mkstemp makes private files; a result is as readable as any file of this user.
         umask = os.umask(0)
         os.umask(umask)

@@ -14,7 +14,7 @@ import json
 import shutil
 from pathlib import Path
 
-from langchain_crossrerank.cross_encoders.graph import pack_weights
+from langchain_crossrerank.cross_encoders.packing import pack_weights
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, ModelSource
 

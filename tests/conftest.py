@@ -22,9 +22,9 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_onnx_folder(tiny_model_folder: Path) -> Path:
     """The same model, exported."""
-    graph = pytest.importorskip("langchain_crossrerank.cross_encoders.graph", reason="needs the export extra")
+    export = pytest.importorskip("langchain_crossrerank.cross_encoders.export", reason="needs the export extra")
     folder = tiny_model_folder.parent / "tiny-bert-onnx"
-    graph.export_onnx(str(tiny_model_folder), folder)
+    export.export_onnx(str(tiny_model_folder), folder)
     return folder
 
 

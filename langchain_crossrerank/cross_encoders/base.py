@@ -138,7 +138,7 @@ class CrossEncoder(BaseCrossEncoder):
             yield
         self._tell_of_truncation(encoded)
         scores: dict[TextPair, PairScore] = {}
-        for batch in plan_batches(encoded, self.max_batch_tokens, self.max_batch_pairs):
+        for batch in self._plan(encoded):
             for item, value in zip(batch, self._checked_batch(batch, pairs), strict=True):
                 best = scores.get(item.text_pair)
                 # NaN compares false, so it stays to be found below.
@@ -169,6 +169,10 @@ class CrossEncoder(BaseCrossEncoder):
             EncodedPair(pair, tokens=min(self.max_length, 3 + (len(pair[0]) + len(pair[1])) // 4))
             for pair in text_pairs
         ]
+
+    def _plan(self, encoded: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
+        """Divide encoded pairs into batches, each for one `_score_batch`."""
+        return plan_batches(encoded, self.max_batch_tokens, self.max_batch_pairs)
 
     @abstractmethod
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
@@ -273,6 +277,9 @@ class WrapperCrossEncoder(CrossEncoder):
 
     def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
         return self.inner._encode_windows(text_pairs, overlap)
+
+    def _plan(self, encoded: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
+        return self.inner._plan(encoded)
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
         return self.inner._score_batch(batch)

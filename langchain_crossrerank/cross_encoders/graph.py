@@ -1,227 +1,362 @@
-"""Makes ONNX graphs: exports a torch model, and stores weights in fewer bits. Needs the `export` extra."""
+"""Makes an ONNX graph faster without changing what it computes. Needs the `onnx` package.
+
+A classifier reads the last layer's output at one token, [CLS]. `rewrite` moves that choice upwards, through every
+operation that treats tokens one by one, so that the last layer's queries, attention rows, feed-forward and
+normalisation are computed for that token alone; only its keys and values still need all tokens. Shape arithmetic is
+replaced by constants on the way. What an operation does to the shapes of its inputs is not derived but observed: the
+graph is run on two small inputs of different sizes. A graph that is not understood raises, and the result is compared
+with the original before anyone uses it.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
-import torch
-from onnx import TensorProto, helper, numpy_helper
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+import onnxruntime
+from onnx import helper, numpy_helper
 
-from langchain_crossrerank.cross_encoders.base import TextPair
-from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
-from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
-from langchain_crossrerank.cross_encoders.source import ModelSource, find_source
-from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.errors import UnsupportedModelError
 
-PARITY_PAIRS: tuple[TextPair, ...] = (
-    ("What is LoRA?", "LoRA trains two small matrices beside each frozen weight matrix."),
-    ("What is LoRA?", "The ferry to the island leaves at nine."),
-    ("who wrote hamlet", "Hamlet is a tragedy by William Shakespeare. " * 40),
-    ("naïve café 東京", "Emoji 🙂 and right-to-left text: שלום."),
-)
-"""Pairs on which an exported graph must agree with torch."""
+TOLERANCE = 1e-4
+"""Largest difference in logits that a rewritten graph may show."""
 
-PARITY_TOLERANCE = 1e-4
-"""Largest difference, in logits, that an export may show."""
+LARGEST_BYTES = 1_500_000_000
+"""Larger graphs are left as they are: a rewritten one has to fit into one file, which protobuf limits to 2 GiB."""
 
-_BLOCK = 32
+_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+_PROBES = ((2, 11), (3, 13))
+_CHECKS = ((1, 3), (2, 16), (3, 45))
+
+_ELEMENTWISE = {
+    *("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Where", "Equal", "And", "Or", "Not", "Less", "Greater"),
+    *("Sqrt", "Reciprocal", "Exp", "Log", "Neg", "Abs", "Erf", "Tanh", "Sigmoid", "Relu", "LeakyRelu", "Clip", "Cast"),
+    *("Gelu", "FastGelu", "QuickGelu", "BiasGelu", "Identity", "Dropout"),
+}
+_ALONG_LAST_AXIS = {"LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization"}
+
+Dim = int | str
+Dims = tuple[Dim, ...]
 
 
-def export_onnx(model: str, folder: str | os.PathLike[str], *, revision: str | None = None) -> float:
-    """Export a sequence-classification cross-encoder to a folder that needs no torch.
+class NotUnderstoodError(UnsupportedModelError):
+    """This graph cannot be made faster here; it runs as it is."""
 
-    The folder gets `model.onnx`, `config.json` and `tokenizer.json`, and appears only when the graph gives the same
-    logits as torch.
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A faster graph.
+
+    Attributes:
+        model: The graph.
+        difference: Largest difference in logits from the original on the checks.
+        first_token_only: How many operations now work on the first token alone.
+    """
+
+    model: onnx.ModelProto
+    difference: float
+    first_token_only: int
+
+
+def rewrite(path: Path) -> Rewritten:
+    """Make a cross-encoder's graph faster, and check that it computes the same.
 
     Args:
-        model: A hub name or a folder; its weights must be safetensors.
-        folder: Where to write; must not exist, or be empty.
-        revision: Branch, tag or commit on the hub.
+        path: The graph; its external data, if any, must have been checked.
 
     Returns:
-        The largest difference in logits between torch and the graph on `PARITY_PAIRS`.
+        The faster graph, in one piece.
 
     Raises:
-        InvalidInputError: If `folder` has files in it.
-        ModelNotFoundError: If there is no such model.
-        UnsupportedModelError: If it has another head, no fast tokenizer, or the graph disagrees with torch.
+        NotUnderstoodError: If the graph is too large, is of a kind not known here, or came out different.
     """
-    target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidInputError(f"{str(target)!r} exists and is not an empty folder; name a new folder to export into.")
-    network, tokenizer = _load(model, revision)
-    check_num_labels(network.config.num_labels, model)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+    if size > LARGEST_BYTES:
+        raise NotUnderstoodError(
+            f"it has {size / 1e9:.1f} GB, and only graphs up to {LARGEST_BYTES / 1e9} GB are rewritten"
+        )
     try:
-        network.config.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
-        _trace(network, tokenizer, staging / "model.onnx")
-        difference = _parity(network, tokenizer, ModelSource(model, staging))
-        if difference > PARITY_TOLERANCE:
-            raise UnsupportedModelError(
-                f"the graph exported from {model!r} differs from torch by {difference:.2g} in logits "
-                f"(allowed {PARITY_TOLERANCE:g}), so nothing was written; run this model on the torch backend."
-            )
-        staging.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return difference
+        model = _simplified(path)
+        strange = {entry.name for entry in model.graph.input} - _INPUTS
+        if strange or any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
+            raise NotUnderstoodError(f"it has the inputs {sorted(strange)}, or branches or loops")
+        dims = _observed_dims(model)
+        _freeze_reshapes(model.graph, dims)
+        moved = _select_first_token(model.graph, dims)
+        _remove_unused(model.graph)
+        onnx.checker.check_model(model)
+        difference = _largest_difference(path, model)
+    except NotUnderstoodError:
+        raise
+    except Exception as err:  # onnx and onnxruntime raise many kinds, without a common public class
+        raise NotUnderstoodError(f"{type(err).__name__}: {err}") from err
+    if not difference <= TOLERANCE:
+        raise NotUnderstoodError(f"it came out different by {difference:.2g} in logits (allowed {TOLERANCE:g})")
+    return Rewritten(model, difference, moved)
 
 
-def pack_weights(
-    graph_file: str | os.PathLike[str], packed_file: str | os.PathLike[str], *, matrix_bits: Literal[8, 16] = 16
-) -> None:
-    """Store a graph's weights in fewer bits; they are computed in fp32 all the same.
-
-    Embedding tables are stored in eight bits: each run of 32 weights of a row shares one fp16 scale, and only the
-    rows looked up are unpacked. Matrices are stored in sixteen bits, or in eight the same way along their input
-    dimension, and are unpacked once, at load, by constant folding.
+def quantise(path: Path) -> bytes:
+    """Give a graph whose matrix products run in eight bits: weights by column, activations as they come.
 
     Args:
-        graph_file: An ONNX graph with fp32 or fp16 weights.
-        packed_file: Where to write the packed graph.
-        matrix_bits: Bits of a matrix weight; an embedding weight takes eight.
+        path: A graph in fp32.
 
     Raises:
-        InvalidInputError: If `matrix_bits` is neither 8 nor 16.
+        NotUnderstoodError: If onnxruntime's quantiser cannot do it.
     """
-    if matrix_bits not in (8, 16):
-        raise InvalidInputError(f"matrix_bits is {matrix_bits!r}; pass 8 or 16.")
-    model = onnx.load(str(graph_file))
-    graph = model.graph
-    weights = _matrices(graph)
-    tables = {node.input[0] for node in graph.node if node.op_type == "Gather"} & set(weights)
-    packed: dict[str, Any] = {}
-    nodes: list[Any] = []
-    for name in sorted(set(weights) - tables):
-        unpack = _unpack_half if matrix_bits == 16 else _unpack_matrix
-        nodes += unpack(packed, name, weights[name])
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "int8.onnx"
+        try:
+            quantize_dynamic(path, made, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+            return made.read_bytes()
+        except Exception as err:  # the quantiser raises whatever onnx and onnxruntime raise
+            raise NotUnderstoodError(f"it cannot be quantised ({type(err).__name__}: {err})") from err
+
+
+def _simplified(path: Path) -> onnx.ModelProto:
+    """Fold constants, by onnxruntime's own passes that change no values; weights come out in fp32."""
+    with tempfile.TemporaryDirectory() as folder:
+        folded = Path(folder) / "folded.onnx"
+        options = _session_options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+        options.optimized_model_filepath = str(folded)
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnx.load(str(folded))
+
+
+def _observed_dims(model: onnx.ModelProto) -> dict[str, Dims]:
+    """Run the graph on two small inputs; each axis of each tensor is a number, `"batch"`, `"tokens"` or `"?"`."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    names = [name for node in model.graph.node for name in node.output if name]
+    there = {entry.name for entry in probe.graph.output}
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
+    session = _session(probe.SerializeToString(), onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    small, large = (
+        {**feed, **dict(zip(names, session.run(names, feed), strict=True))}
+        for feed in (_feed(model, batch, tokens) for batch, tokens in _PROBES)
+    )
+    symbols = {tuple(pair): name for pair, name in zip(zip(*_PROBES, strict=True), ("batch", "tokens"), strict=True)}
+    dims: dict[str, Dims] = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for name, one in small.items():
+        pairs = zip(np.shape(one), np.shape(large[name]), strict=True)
+        dims[name] = tuple(a if a == b else symbols.get((a, b), "?") for a, b in pairs)
+    return dims
+
+
+def _freeze_reshapes(graph: onnx.GraphProto, dims: dict[str, Dims]) -> None:
+    """Replace computed target shapes by constants: 0 copies an axis of the input, -1 stands for what is left."""
+    for number, node in enumerate(graph.node):
+        if node.op_type != "Reshape" or any(a.name == "allowzero" and a.i for a in node.attribute):
+            continue
+        before, after = dims[node.input[0]], dims[node.output[0]]
+        shape = [
+            dim if isinstance(dim, int) else 0 if before[i : i + 1] == (dim,) else -1 for i, dim in enumerate(after)
+        ]
+        if shape.count(-1) <= 1 and "?" not in (dim for dim, code in zip(after, shape, strict=True) if code == 0):
+            node.input[1] = _constant(graph, f"frozen_shape_{number}", np.array(shape, dtype=np.int64))
+
+
+def _select_first_token(graph: onnx.GraphProto, dims: dict[str, Dims]) -> int:
+    """Compute for the first token alone whatever only the first token is taken of; give how many operations that are.
+
+    A tensor is narrow if all that reads it takes its first entry along one axis, either at the end or by way of an
+    operation that is itself narrow and treats entries along that axis one by one.
+    """
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if np.prod(tensor.dims) < 9}
+    uses: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
     for node in graph.node:
-        if node.op_type == "Gather" and node.input[0] in tables:
-            nodes += _unpack_rows(packed, node, weights[node.input[0]])
-        elif node.output[0] not in weights:
-            nodes.append(node)
-    used = {name for node in nodes for name in node.input}
-    tensors = [tensor for tensor in graph.initializer if tensor.name in used - set(packed) - set(weights)]
-    tensors += [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in packed.items()]
-    del graph.initializer[:], graph.node[:]
-    graph.initializer.extend(tensors)
+        for place, name in enumerate(node.input):
+            uses.setdefault(name, []).append((node, place))
+    results = {entry.name for entry in graph.output}
+    narrow: dict[str, int] = {}
+    for node in reversed(graph.node):
+        output = node.output[0]
+        spare = any(name in uses or name in results for name in node.output[1:])
+        if output in results or output not in uses or spare:
+            continue
+        axes = {_axis_taken(user, place, narrow, dims, constants) for user, place in uses[output]}
+        axis = axes.pop()
+        if (
+            not axes
+            and axis is not None
+            and dims[output][axis] == "tokens"
+            and _input_axes(node, axis, dims, constants)
+        ):
+            narrow[output] = axis
+    _narrow_inputs(graph, narrow, dims, constants)
+    return len(narrow)
+
+
+def _axis_taken(
+    node: onnx.NodeProto, place: int, narrow: dict[str, int], dims: dict[str, Dims], constants: dict[str, Any]
+) -> int | None:
+    """Along which axis this use of a tensor takes the first entry alone; `None` if it needs all of it."""
+    if place == 0 and _takes_first_token(node, dims, constants):
+        return 1
+    if node.output[0] not in narrow:
+        return None
+    axes = _input_axes(node, narrow[node.output[0]], dims, constants)
+    return axes.get(place) if axes else None
+
+
+def _takes_first_token(node: onnx.NodeProto, dims: dict[str, Dims], constants: dict[str, Any]) -> bool:
+    if dims[node.input[0]][1:2] != ("tokens",):
+        return False
+    rest = [constants.get(name) for name in node.input[1:]]
+    if any(value is None for value in rest):
+        return False
+    if node.op_type == "Gather":
+        return _attribute(node, "axis", 0) == 1 and not np.any(rest[0])
+    # Starts, ends, axes and, where given, steps.
+    bounds = [np.ravel(value).tolist() for value in rest if value is not None]
+    return node.op_type == "Slice" and bounds[:3] == [[0], [1], [1]] and bounds[3:] in ([], [[1]])
+
+
+def _input_axes(  # noqa: PLR0911 - one a kind of operation
+    node: onnx.NodeProto, axis: int, dims: dict[str, Dims], constants: dict[str, Any]
+) -> dict[int, int] | None:
+    """Say which axis of each input goes one by one with an axis of the output; `None` if the operation mixes entries.
+
+    Inputs that do not vary along it are left out.
+    """
+    kind, result = node.op_type, dims[node.output[0]]
+    last = len(result) - 1
+    if kind in _ELEMENTWISE:
+        return _broadcast_axes(node.input, axis - len(result), dims)
+    if kind in _ALONG_LAST_AXIS:
+        along = _attribute(node, "axis", -1) % len(result)
+        return _broadcast_axes(node.input, axis - len(result), dims) if axis < along == last else None
+    if kind == "Softmax":
+        return {0: axis} if _attribute(node, "axis", -1) % len(result) != axis else None
+    if kind == "MatMul":
+        first, second = dims[node.input[0]], dims[node.input[1]]
+        if axis == last or len(first) < 2 or len(second) < 2:
+            return None
+        if axis == last - 1:
+            return {0: len(first) - 2}
+        return _broadcast_axes(node.input, axis - len(result), dims)
+    if kind == "Transpose":
+        return {0: _attribute(node, "perm", list(range(last, -1, -1)))[axis]}
+    if kind == "Reshape":
+        return _reshaped_axis(dims[node.input[0]], result, axis)
+    if kind == "Concat":
+        return (
+            dict.fromkeys(range(len(node.input)), axis) if _attribute(node, "axis", 0) % len(result) != axis else None
+        )
+    if kind == "Slice" and len(node.input) > 3:
+        axes = constants.get(node.input[3])
+        return {0: axis} if axes is not None and all(int(a) % len(result) != axis for a in axes) else None
+    return None
+
+
+def _broadcast_axes(inputs: Sequence[str], axis_from_end: int, dims: dict[str, Dims]) -> dict[int, int] | None:
+    axes = {}
+    for place, name in enumerate(inputs):
+        axis = len(dims[name]) + axis_from_end if name else -1
+        if axis >= 0 and dims[name][axis] != 1:
+            axes[place] = axis
+    return axes or None
+
+
+def _reshaped_axis(before: Dims, after: Dims, axis: int) -> dict[int, int] | None:
+    """Find the axis that a reshape carries over: the same size, behind the same number of entries."""
+    for place, dim in enumerate(before):
+        if dim == after[axis] and _product(before[:place]) == _product(after[:axis]):
+            return {0: place}
+    return None
+
+
+def _product(dims: Dims) -> tuple[int, list[str]]:
+    numbers = [dim for dim in dims if isinstance(dim, int)]
+    return int(np.prod(numbers)), sorted(dim for dim in dims if isinstance(dim, str))
+
+
+def _narrow_inputs(
+    graph: onnx.GraphProto, narrow: dict[str, int], dims: dict[str, Dims], constants: dict[str, Any]
+) -> None:
+    """Let narrow operations read the first entry of inputs that are not narrow themselves."""
+    nodes: list[onnx.NodeProto] = []
+    sliced: dict[tuple[str, int], str] = {}
+    for node in graph.node:
+        axes = _input_axes(node, narrow[node.output[0]], dims, constants) if node.output[0] in narrow else None
+        for place, axis in (axes or {}).items():
+            name = node.input[place]
+            if name in narrow:
+                continue
+            if (name, axis) not in sliced:
+                sliced[name, axis] = f"{name}_first_{axis}"
+                bounds = [_constant(graph, f"first_{what}_{v}", np.array([v])) for what, v in enumerate((0, 1, axis))]
+                nodes.append(helper.make_node("Slice", [name, *bounds], [sliced[name, axis]]))
+            node.input[place] = sliced[name, axis]
+        nodes.append(node)
+    del graph.node[:]
     graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    onnx.save(model, str(packed_file))
 
 
-def _load(model: str, revision: str | None) -> tuple[Any, Any]:
-    find_source(model, revision=revision, weights=False).check_classifier()
-    try:
-        network = AutoModelForSequenceClassification.from_pretrained(
-            model, revision=revision, use_safetensors=True, dtype=torch.float32, attn_implementation="eager"
-        )
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-    except OSError as err:
-        raise ModelNotFoundError(f"cannot load {model!r} to export it: {str(err).splitlines()[0]}") from err
-    except ValueError as err:
-        raise UnsupportedModelError(f"cannot export {model!r}: {str(err).splitlines()[0]}") from err
-    if not tokenizer.is_fast:
-        raise UnsupportedModelError(f"{model!r} has no fast tokenizer (tokenizer.json); run it on the torch backend.")
-    return network.eval(), tokenizer
+def _remove_unused(graph: onnx.GraphProto) -> None:
+    needed = {entry.name for entry in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(weights)
 
 
-def _trace(network: Any, tokenizer: Any, path: Path) -> None:
-    names = [name for name in tokenizer.model_input_names if name in ("input_ids", "attention_mask", "token_type_ids")]
-    example = tokenizer([pair[0] for pair in PARITY_PAIRS[:2]], ["a b c", "a"], padding=True, return_tensors="pt")
-
-    class Logits(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.network(**dict(zip(names, tensors, strict=True))).logits
-            return logits
-
-    axes = {name: {0: "batch", 1: "tokens"} for name in names} | {"logits": {0: "batch"}}
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Logits().eval(),
-            tuple(example[name] for name in names),
-            str(path),
-            input_names=names,
-            output_names=["logits"],
-            dynamic_axes=axes,
-            opset_version=17,
-            # The tracing exporter keeps batch and length free for every encoder and needs no onnxscript.
-            dynamo=False,
-        )
-
-
-def _parity(network: Any, tokenizer: Any, source: ModelSource) -> float:
-    exported = OnnxCrossEncoder(source, activation="identity")
+def _largest_difference(path: Path, model: onnx.ModelProto) -> float:
+    original, rewritten = _session(str(path)), _session(model.SerializeToString())
+    output = model.graph.output[0].name
     differences = []
-    for pair in PARITY_PAIRS:
-        features = tokenizer(*pair, truncation="only_second", max_length=exported.max_length, return_tensors="pt")
-        with torch.inference_mode():
-            (expected,) = relevance_logits(network(**features).logits.numpy(), source.name)
-        differences.append(abs(expected - exported.score([pair])[0]))
-    return max(differences)
+    for batch, tokens in _CHECKS:
+        feed = _feed(model, batch, tokens)
+        (expected,), (found,) = (session.run([output], feed) for session in (original, rewritten))
+        differences.append(np.abs(np.asarray(expected, dtype=np.float64) - found).max())
+    return float(np.max(differences))
 
 
-def _matrices(graph: Any) -> dict[str, Any]:
-    """Weight matrices by the name under which nodes use them: stored as fp32, or as fp16 behind a Cast."""
-    stored = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2 and min(tensor.dims) > 2}
-    casts = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "Cast" and node.input[0] in stored}
-    return {
-        casts.get(name, name): numpy_helper.to_array(tensor).astype(np.float32)
-        for name, tensor in stored.items()
-        if name in casts or tensor.data_type == TensorProto.FLOAT
-    }
+def _feed(model: onnx.ModelProto, batch: int, tokens: int) -> dict[str, Any]:
+    """Make inputs with arbitrary tokens, two segments, and padding in the last row."""
+    tables = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    words = [
+        tables[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "Gather" and node.input[1] == "input_ids" and node.input[0] in tables
+    ]
+    ids = np.random.default_rng(tokens).integers(5, max(6, min(words, default=10)), size=(batch, tokens))
+    mask = np.ones((batch, tokens), dtype=np.int64)
+    mask[-1, tokens - tokens // 4 :] = 0
+    types = np.zeros_like(mask)
+    types[:, tokens // 3 :] = 1
+    every = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types * mask}
+    return {entry.name: every[entry.name] for entry in model.graph.input}
 
 
-def _quantise(blocks: Any, axis: int) -> tuple[Any, Any]:
-    scale = (np.abs(blocks).max(axis=axis, keepdims=True) / 127).astype(np.float16)
-    scale[scale == 0] = 1
-    return np.clip(np.rint(blocks / scale.astype(np.float32)), -127, 127).astype(np.int8), scale
+def _constant(graph: onnx.GraphProto, name: str, value: Any) -> str:
+    if name not in {tensor.name for tensor in graph.initializer}:
+        graph.initializer.append(numpy_helper.from_array(value, name))
+    return name
 
 
-def _unpack_half(packed: dict[str, Any], name: str, array: Any) -> Iterator[Any]:
-    packed[f"{name}_f16"] = array.astype(np.float16)
-    yield helper.make_node("Cast", [f"{name}_f16"], [name], to=TensorProto.FLOAT)
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
 
 
-def _unpack_matrix(packed: dict[str, Any], name: str, array: Any) -> Iterator[Any]:
-    rows, columns = array.shape
-    block = _BLOCK if rows % _BLOCK == 0 else rows
-    values, scale = _quantise(array.reshape(rows // block, block, columns), axis=1)
-    packed |= {f"{name}_q8": values, f"{name}_scale": scale, f"{name}_shape": np.array(array.shape)}
-    yield helper.make_node("Cast", [f"{name}_q8"], [f"{name}_f32"], to=TensorProto.FLOAT)
-    yield helper.make_node("Cast", [f"{name}_scale"], [f"{name}_scale_f32"], to=TensorProto.FLOAT)
-    yield helper.make_node("Mul", [f"{name}_f32", f"{name}_scale_f32"], [f"{name}_blocks"])
-    yield helper.make_node("Reshape", [f"{name}_blocks", f"{name}_shape"], [name])
+def _session_options(level: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = level
+    return options
 
 
-def _unpack_rows(packed: dict[str, Any], gather: Any, array: Any) -> Iterator[Any]:
-    rows, columns = array.shape
-    block = _BLOCK if columns % _BLOCK == 0 else columns
-    values, scale = _quantise(array.reshape(rows, columns // block, block), axis=2)
-    name, output = gather.input[0], gather.output[0]
-    packed |= {f"{name}_q8": values, f"{name}_scale": scale, f"{name}_merge": np.array([0, 0, columns])}
-    yield helper.make_node("Gather", [f"{name}_q8", gather.input[1]], [f"{output}_q8"])
-    yield helper.make_node("Gather", [f"{name}_scale", gather.input[1]], [f"{output}_s16"])
-    yield helper.make_node("Cast", [f"{output}_q8"], [f"{output}_f32"], to=TensorProto.FLOAT)
-    yield helper.make_node("Cast", [f"{output}_s16"], [f"{output}_s32"], to=TensorProto.FLOAT)
-    yield helper.make_node("Mul", [f"{output}_f32", f"{output}_s32"], [f"{output}_blocks"])
-    yield helper.make_node("Reshape", [f"{output}_blocks", f"{name}_merge"], [output])
+def _session(model: str | bytes, level: Any = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL) -> Any:
+    return onnxruntime.InferenceSession(model, _session_options(level), providers=["CPUExecutionProvider"])

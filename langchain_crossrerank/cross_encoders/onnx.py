@@ -2,39 +2,60 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
-from functools import cached_property
-from typing import Any
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
 from langchain_crossrerank.cross_encoders.base import (
-    DEFAULT_MAX_BATCH_TOKENS,
     Activation,
     CrossEncoder,
     EncodedPair,
     TextPair,
     check_query_room,
+    plan_batches,
     sigmoid,
 )
+from langchain_crossrerank.cross_encoders.calibration import (
+    DEFAULT_BATCH_TOKENS,
+    WORTH_CALIBRATING,
+    faster_precision,
+    known_batch_tokens,
+    measure_batch_tokens,
+)
+from langchain_crossrerank.cross_encoders.cores import usable_cores
 from langchain_crossrerank.cross_encoders.external_data import check_external_data, external_locations
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
+from langchain_crossrerank.cross_encoders.pairing import PairEncoder
+from langchain_crossrerank.cross_encoders.prepared import PreparedGraph, machine_key, prepare_graph
 from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
 from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 
+_logger = logging.getLogger(__name__)
+
 
 class OnnxCrossEncoder(CrossEncoder):
-    """A cross-encoder computed by onnxruntime on the CPU, in the precision of its graph.
+    """A cross-encoder computed by onnxruntime on the CPU.
+
+    The graph is rewritten to compute the last layer for its first token alone, where only that is read; the scores stay
+    the same (see `graph`). Both texts of a pair are tokenised once, and passages are remembered.
 
     Args:
         source: Where the model's files are.
         activation: The unit of the scores; `None` follows the model's config.
         max_length: Tokens of a pair that are read, at most what the model allows; `None` for that most.
-        max_batch_tokens: The most tokens, padding included, in one forward pass.
-        num_threads: Threads of one forward pass; `None` leaves the choice to onnxruntime (physical cores).
+        max_batch_tokens: The most tokens, padding included, in one forward pass; `None` for what was measured to be
+            fastest on this machine, or 512 before anything was measured.
+        num_threads: Threads of one forward pass; `None` for the physical cores that this process may use.
+        precision: `"fp32"` is exact. `"int8"` multiplies matrices in eight bits, which moves scores a little and is
+            fast where the processor has instructions for it; `"auto"` uses it if a short test here shows it faster.
 
     Raises:
         ModelNotFoundError: If the ONNX graph, the config or the tokenizer is missing.
@@ -49,31 +70,38 @@ class OnnxCrossEncoder(CrossEncoder):
         *,
         activation: Activation | None = None,
         max_length: int | None = None,
-        max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
+        max_batch_tokens: int | None = None,
         num_threads: int | None = None,
+        precision: Literal["fp32", "int8", "auto"] = "fp32",
     ) -> None:
         self.name = source.name
         self.activation = activation or source.activation
         self.max_length = min(max_length or source.max_length, source.max_length)
-        self.max_batch_tokens = max_batch_tokens
-        self._num_threads = num_threads
+        self._asked = {"max_batch_tokens": max_batch_tokens, "num_threads": num_threads, "precision": precision}
+        self._num_threads = num_threads or usable_cores()
         self._source = source
-        self._tokenizer = self._load_tokenizer()
+        self._pairs = PairEncoder(self._load_tokenizer(), self.max_length)
         self._window_tokenizers: dict[int, Tokenizer] = {}
+        check_external_data(self._onnx_file)
+        self._graph = self._prepare_graph(precision)
+        self.precision = self._graph.precision
         self._load_session()
+        self.max_batch_tokens = max_batch_tokens or known_batch_tokens(self._machine_key) or DEFAULT_BATCH_TOKENS
+        self._may_calibrate = max_batch_tokens is None and known_batch_tokens(self._machine_key) is None
 
     @property
     def fingerprint(self) -> str:
         """The weights' content hash with everything else that decides a score."""
-        return f"onnx:{self._weights_hash}:{self.activation}:{self.max_length}"
+        precision = "" if self.precision == "fp32" else f":{self.precision}"
+        return f"onnx:{self._weights_hash}:{self.activation}:{self.max_length}{precision}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickled copy loads the files again where it is unpickled; a session cannot travel.
-        return _rebuild, (self._source, self.activation, self.max_length, self.max_batch_tokens, self._num_threads)
+        return _rebuild, (self._source, {"activation": self.activation, "max_length": self.max_length, **self._asked})
 
     def __repr__(self) -> str:
         place = "" if str(self._source.folder) == self.name else f", folder={str(self._source.folder)!r}"
-        return f"{super().__repr__()[:-1]}{place})"
+        return f"{super().__repr__()[:-1]}, precision={self.precision!r}, num_threads={self._num_threads}{place})"
 
     @cached_property
     def _weights_hash(self) -> str:
@@ -99,28 +127,49 @@ class OnnxCrossEncoder(CrossEncoder):
         except Exception as err:  # tokenizers raises plain Exception
             raise UnsupportedModelError(f"{path} cannot be read as a fast tokenizer: {err}") from err
         tokenizer.no_padding()
-        tokenizer.enable_truncation(self.max_length, strategy="only_second")
         return tokenizer
 
-    def _load_session(self) -> None:
+    def _prepare_graph(self, precision: str) -> PreparedGraph:
+        if precision != "auto":
+            return prepare_graph(self._onnx_file, "int8" if precision == "int8" else "fp32")
+        candidates = [prepare_graph(self._onnx_file, kind) for kind in ("fp32", "int8")]
+        sessions = {graph.precision: partial(self._open, graph.model) for graph in candidates}
+        chosen = faster_precision(sessions, self._machine_key)
+        return next(graph for graph in candidates if graph.precision == chosen)
+
+    @property
+    def _machine_key(self) -> str:
+        size = self._onnx_file.stat().st_size
+        return machine_key(self.name, size, self._num_threads, self._asked["precision"])
+
+    def _open(self, model: Path | bytes) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if self._num_threads is not None:
             options.intra_op_num_threads = self._num_threads
         # A pattern is kept for every shape of batch, and there are many.
         options.enable_mem_pattern = False
-        path = self._onnx_file
-        check_external_data(path)
+        content = str(model) if isinstance(model, Path) else model
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def _load_session(self) -> None:
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = self._open(self._graph.model)
         except Exception as err:  # onnxruntime's errors have no common public class
-            raise UnsupportedModelError(f"onnxruntime cannot load {path}: {err}") from err
+            if not self._graph.rewritten:
+                raise UnsupportedModelError(f"onnxruntime cannot load {self._onnx_file}: {err}") from err
+            _logger.warning("The prepared graph %s cannot be loaded (%s); the model's own is used.", self._graph, err)
+            self._graph = PreparedGraph(self._onnx_file, "fp32", rewritten=False)
+            self._load_session()
+            return
         output = session.get_outputs()[0]
         width = output.shape[-1] if len(output.shape) == 2 else 1
         check_num_labels(width if isinstance(width, int) else self._source.num_labels, self.name)
         self._session = session
         self._inputs = [entry.name for entry in session.get_inputs()]
         self._output = output.name
+        # Callers take turns, each with all threads; together they would only get in each other's way.
+        self._turn = threading.Lock()
         self._pid = os.getpid()
 
     def _own_session(self) -> Any:
@@ -132,25 +181,21 @@ class OnnxCrossEncoder(CrossEncoder):
         return self._session
 
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
+        self._check_rooms(text_pairs, room=1)
         return [
-            EncodedPair(pair, len(first.ids), truncated=bool(first.overflowing), features=_compact(first))
-            for pair, first in self._encodings(self._tokenizer, text_pairs, room=1)
+            EncodedPair(pair, len(made.ids), truncated=made.truncated, features=(made.ids, made.type_ids))
+            for pair, made in zip(text_pairs, self._pairs.encode(text_pairs), strict=True)
         ]
 
     def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
+        self._check_rooms(text_pairs, room=overlap + 1)
         encoded = []
-        for pair, first in self._encodings(self._window_tokenizer(overlap), text_pairs, room=overlap + 1):
+        encodings = self._window_tokenizer(overlap).encode_batch(list(text_pairs))
+        for pair, first in zip(text_pairs, encodings, strict=True):
             for part in [first, *first.overflowing]:
                 window = _passage_span(part) if first.overflowing else None
                 encoded.append(EncodedPair(pair, len(part.ids), window=window, features=_compact(part)))
         return encoded
-
-    def _encodings(
-        self, tokenizer: Tokenizer, text_pairs: Sequence[TextPair], *, room: int
-    ) -> Iterator[tuple[TextPair, Encoding]]:
-        for query in dict.fromkeys(query for query, _ in text_pairs):
-            self._check_room(query, room)
-        return zip(text_pairs, tokenizer.encode_batch(list(text_pairs)), strict=True)
 
     def _window_tokenizer(self, overlap: int) -> Tokenizer:
         # A tokenizer's truncation is state of its own, so every overlap has its own tokenizer.
@@ -160,46 +205,46 @@ class OnnxCrossEncoder(CrossEncoder):
             self._window_tokenizers[overlap] = tokenizer
         return self._window_tokenizers[overlap]
 
-    def _check_room(self, query: str, room: int) -> None:
-        try:
-            tokens = len(self._tokenizer.encode(query, add_special_tokens=False).ids)
-        except Exception:  # noqa: BLE001 - tokenizers raises plain Exception where it may not cut what is too long
-            tokens = self.max_length
-        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
-        check_query_room(query, self.max_length - special - tokens, room, self)
+    def _check_rooms(self, text_pairs: Sequence[TextPair], room: int) -> None:
+        for query in dict.fromkeys(query for query, _ in text_pairs):
+            check_query_room(query, self._pairs.room(query), room, self)
+
+    def _plan(self, encoded: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
+        if self._may_calibrate and sum(item.tokens for item in encoded) >= WORTH_CALIBRATING:
+            self._may_calibrate = False
+            tokens = sorted(item.tokens for item in encoded)[len(encoded) // 2]
+            self.max_batch_tokens = measure_batch_tokens(self._run, tokens, self._machine_key)
+        return plan_batches(encoded, self.max_batch_tokens)
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        shape = (len(batch), max(item.tokens for item in batch))
-        feed = {name: np.zeros(shape, dtype=np.int64) for name in ("input_ids", "token_type_ids", "attention_mask")}
-        pad_id = self._source.config.get("pad_token_id") or 0
-        feed["input_ids"].fill(pad_id)
+        ids = np.full(
+            (len(batch), max(item.tokens for item in batch)),
+            self._source.config.get("pad_token_id") or 0,
+            dtype=np.int64,
+        )
+        types, mask = np.zeros_like(ids), np.zeros_like(ids)
         for row, item in enumerate(batch):
-            ids, type_ids = item.features
-            feed["input_ids"][row, : item.tokens] = ids
-            feed["token_type_ids"][row, : item.tokens] = type_ids
-            feed["attention_mask"][row, : item.tokens] = 1
+            ids[row, : item.tokens], types[row, : item.tokens] = item.features
+            mask[row, : item.tokens] = 1
+        output = self._run({"input_ids": ids, "token_type_ids": types, "attention_mask": mask})
+        logits = relevance_logits(np.asarray(output, dtype=np.float32), self.name)
+        return [sigmoid(logit) for logit in logits] if self.activation == "sigmoid" else logits
+
+    def _run(self, features: Mapping[str, Any]) -> Any:
         try:
-            inputs = {name: feed[name] for name in self._inputs}
+            inputs = {name: features[name] for name in self._inputs}
         except KeyError as err:
             raise UnsupportedModelError(
                 f"{self._onnx_file} asks for the input {err}, which no pair encoder has; "
                 "its inputs must be among input_ids, attention_mask and token_type_ids."
             ) from err
-        (output,) = self._own_session().run([self._output], inputs)
-        logits = relevance_logits(np.asarray(output, dtype=np.float32), self.name)
-        return [sigmoid(logit) for logit in logits] if self.activation == "sigmoid" else logits
+        session = self._own_session()
+        with self._turn:
+            return session.run([self._output], inputs)[0]
 
 
-def _rebuild(
-    source: ModelSource, activation: Activation, max_length: int, max_batch_tokens: int, num_threads: int | None
-) -> OnnxCrossEncoder:
-    return OnnxCrossEncoder(
-        source,
-        activation=activation,
-        max_length=max_length,
-        max_batch_tokens=max_batch_tokens,
-        num_threads=num_threads,
-    )
+def _rebuild(source: ModelSource, settings: dict[str, Any]) -> OnnxCrossEncoder:
+    return OnnxCrossEncoder(source, **settings)
 
 
 def _compact(encoding: Encoding) -> tuple[Any, Any]:

@@ -27,7 +27,7 @@ transformers = pytest.importorskip("transformers", reason="needs the torch extra
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the torch extra")
 onnx = pytest.importorskip("onnx", reason="needs the export extra")
 
-from langchain_crossrerank.cross_encoders import graph  # noqa: E402
+from langchain_crossrerank.cross_encoders import export, packing  # noqa: E402
 from tests.conftest import make_tiny_model  # noqa: E402 - it needs what the lines above ask for
 
 Load = Callable[..., CrossEncoder]
@@ -49,7 +49,7 @@ PAIRS: list[TextPair] = [
 def folders(tiny_model_folder: Path, tiny_onnx_folder: Path) -> dict[tuple[str, int], Path]:
     """Model folders by backend and number of labels."""
     two = make_tiny_model(tiny_model_folder.parent / "two-labels", num_labels=2, seed=1)
-    graph.export_onnx(str(two), two.parent / "two-labels-onnx")
+    export.export_onnx(str(two), two.parent / "two-labels-onnx")
     return {
         ("torch", 1): tiny_model_folder,
         ("onnx", 1): tiny_onnx_folder,
@@ -210,7 +210,7 @@ def test_a_graph_that_is_no_reranker_never_scores(
     [
         pytest.param(lambda model, target: load_cross_encoder(model), id="auto"),
         pytest.param(lambda model, target: load_cross_encoder(model, backend="torch"), id="torch"),
-        pytest.param(lambda model, target: graph.export_onnx(str(model), target), id="export"),
+        pytest.param(lambda model, target: export.export_onnx(str(model), target), id="export"),
     ],
 )
 def test_pickled_weights_are_refused(tiny_model_folder: Path, tmp_path: Path, use: Callable[..., object]) -> None:
@@ -241,7 +241,7 @@ def embedding_folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathF
     [
         pytest.param(lambda model, target: load_cross_encoder(model, backend="torch"), id="torch"),
         pytest.param(
-            lambda model, target: graph.export_onnx(str(model), target),
+            lambda model, target: export.export_onnx(str(model), target),
             id="export",
         ),
     ],
@@ -289,7 +289,7 @@ def test_an_export_reports_how_far_it_is_from_torch(tiny_model_folder: Path, tmp
     """A new or empty folder gets graph, config and tokenizer, and the difference in logits is within the promise."""
     target = tmp_path / "exported"
     target.mkdir()
-    assert 0 <= graph.export_onnx(str(tiny_model_folder), target) <= graph.PARITY_TOLERANCE
+    assert 0 <= export.export_onnx(str(tiny_model_folder), target) <= export.PARITY_TOLERANCE
     assert {"config.json", "model.onnx", "tokenizer.json"} <= {file.name for file in target.iterdir()}
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]
 
@@ -319,7 +319,7 @@ def test_an_export_never_overwrites(tiny_model_folder: Path, tmp_path: Path, tak
     kept.parent.mkdir(exist_ok=True)
     kept.write_text("mine", encoding="utf-8")
     with pytest.raises(InvalidInputError, match="not an empty folder"):
-        graph.export_onnx(str(tiny_model_folder), target)
+        export.export_onnx(str(tiny_model_folder), target)
     assert kept.read_text(encoding="utf-8") == "mine"
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted({target.name, kept.name})
 
@@ -330,7 +330,7 @@ def failing_export(
 ) -> str:
     """A model whose export fails: before loading, after loading, or after the graph was written."""
     if request.param == "no parity":
-        monkeypatch.setattr(graph, "PARITY_TOLERANCE", -1.0)
+        monkeypatch.setattr(export, "PARITY_TOLERANCE", -1.0)
     models = {"no model": tiny_model_folder / "nope", "three labels": three_labels, "no parity": tiny_model_folder}
     return str(models[request.param])
 
@@ -338,7 +338,7 @@ def failing_export(
 def test_a_failed_export_leaves_nothing_behind(failing_export: str, tmp_path: Path) -> None:
     """Whenever it fails, an export into a new folder leaves neither that folder nor its own workings."""
     with pytest.raises(ModelError):
-        graph.export_onnx(failing_export, tmp_path / "exported")
+        export.export_onnx(failing_export, tmp_path / "exported")
     assert list(tmp_path.rglob("*")) == []
 
 
@@ -346,14 +346,14 @@ def test_a_failed_export_leaves_an_empty_folder_empty(three_labels: Path, tmp_pa
     """A folder that was there stays, with nothing in it."""
     (tmp_path / "exported").mkdir()
     with pytest.raises(UnsupportedModelError):
-        graph.export_onnx(str(three_labels), tmp_path / "exported")
+        export.export_onnx(str(three_labels), tmp_path / "exported")
     assert list(tmp_path.rglob("*")) == [tmp_path / "exported"]
 
 
 def test_a_failed_export_leaves_no_parents_behind(three_labels: Path, tmp_path: Path) -> None:
     """Parents that the export would have made are not made, or taken away again."""
     with pytest.raises(UnsupportedModelError):
-        graph.export_onnx(str(three_labels), tmp_path / "new" / "parents" / "exported")
+        export.export_onnx(str(three_labels), tmp_path / "new" / "parents" / "exported")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -362,7 +362,7 @@ def packed(request: pytest.FixtureRequest, tiny_onnx_folder: Path, tmp_path: Pat
     """The exported folder with its graph in fewer bits."""
     folder = tmp_path / "packed"
     shutil.copytree(tiny_onnx_folder, folder)
-    graph.pack_weights(tiny_onnx_folder / "model.onnx", folder / "model.onnx", matrix_bits=request.param)
+    packing.pack_weights(tiny_onnx_folder / "model.onnx", folder / "model.onnx", matrix_bits=request.param)
     return folder
 
 
@@ -388,7 +388,7 @@ def test_fewer_bits_take_less_room(tiny_onnx_folder: Path, tmp_path: Path) -> No
     """Matrices in eight bits take less room than in sixteen."""
     sizes = []
     for bits in (16, 8):
-        graph.pack_weights(tiny_onnx_folder / "model.onnx", tmp_path / f"{bits}.onnx", matrix_bits=bits)
+        packing.pack_weights(tiny_onnx_folder / "model.onnx", tmp_path / f"{bits}.onnx", matrix_bits=bits)
         sizes.append((tmp_path / f"{bits}.onnx").stat().st_size)
     assert sizes[1] < sizes[0]
 
@@ -397,4 +397,4 @@ def test_fewer_bits_take_less_room(tiny_onnx_folder: Path, tmp_path: Path) -> No
 def test_other_numbers_of_bits_are_refused(tiny_onnx_folder: Path, tmp_path: Path, bits: Any) -> None:
     """Only the two packings that exist can be asked for."""
     with pytest.raises(InvalidInputError, match="matrix_bits"):
-        graph.pack_weights(tiny_onnx_folder / "model.onnx", tmp_path / "packed.onnx", matrix_bits=bits)
+        packing.pack_weights(tiny_onnx_folder / "model.onnx", tmp_path / "packed.onnx", matrix_bits=bits)

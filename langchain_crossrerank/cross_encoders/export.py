@@ -1,0 +1,133 @@
+"""Exports a torch model to a folder that needs no torch. Needs the `export` extra."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from langchain_crossrerank.cross_encoders.base import TextPair
+from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
+from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.prepared import make_ready
+from langchain_crossrerank.cross_encoders.source import ModelSource, find_source
+from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
+
+PARITY_PAIRS: tuple[TextPair, ...] = (
+    ("What is LoRA?", "LoRA trains two small matrices beside each frozen weight matrix."),
+    ("What is LoRA?", "The ferry to the island leaves at nine."),
+    ("who wrote hamlet", "Hamlet is a tragedy by William Shakespeare. " * 40),
+    ("naïve café 東京", "Emoji 🙂 and right-to-left text: שלום."),
+)
+"""Pairs on which an exported graph must agree with torch."""
+
+PARITY_TOLERANCE = 1e-4
+"""Largest difference, in logits, that an export may show."""
+
+
+def export_onnx(model: str, folder: str | os.PathLike[str], *, revision: str | None = None) -> float:
+    """Export a sequence-classification cross-encoder to a folder that needs no torch.
+
+    The folder gets `model.onnx`, `config.json` and `tokenizer.json`, and appears only when the graph gives the same
+    logits as torch.
+
+    Args:
+        model: A hub name or a folder; its weights must be safetensors.
+        folder: Where to write; must not exist, or be empty.
+        revision: Branch, tag or commit on the hub.
+
+    Returns:
+        The largest difference in logits between torch and the graph on `PARITY_PAIRS`.
+
+    Raises:
+        InvalidInputError: If `folder` has files in it.
+        ModelNotFoundError: If there is no such model.
+        UnsupportedModelError: If it has another head, no fast tokenizer, or the graph disagrees with torch.
+    """
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InvalidInputError(f"{str(target)!r} exists and is not an empty folder; name a new folder to export into.")
+    network, tokenizer = _load(model, revision)
+    check_num_labels(network.config.num_labels, model)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        network.config.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        _trace(network, tokenizer, staging / "model.onnx")
+        make_ready(staging / "model.onnx")
+        difference = _parity(network, tokenizer, ModelSource(model, staging))
+        if difference > PARITY_TOLERANCE:
+            raise UnsupportedModelError(
+                f"the graph exported from {model!r} differs from torch by {difference:.2g} in logits "
+                f"(allowed {PARITY_TOLERANCE:g}), so nothing was written; run this model on the torch backend."
+            )
+        staging.chmod(0o755)
+        if target.exists():
+            target.rmdir()
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return difference
+
+
+def _load(model: str, revision: str | None) -> tuple[Any, Any]:
+    find_source(model, revision=revision, weights=False).check_classifier()
+    try:
+        network = AutoModelForSequenceClassification.from_pretrained(
+            model, revision=revision, use_safetensors=True, dtype=torch.float32, attn_implementation="eager"
+        )
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+    except OSError as err:
+        raise ModelNotFoundError(f"cannot load {model!r} to export it: {str(err).splitlines()[0]}") from err
+    except ValueError as err:
+        raise UnsupportedModelError(f"cannot export {model!r}: {str(err).splitlines()[0]}") from err
+    if not tokenizer.is_fast:
+        raise UnsupportedModelError(f"{model!r} has no fast tokenizer (tokenizer.json); run it on the torch backend.")
+    return network.eval(), tokenizer
+
+
+def _trace(network: Any, tokenizer: Any, path: Path) -> None:
+    names = [name for name in tokenizer.model_input_names if name in ("input_ids", "attention_mask", "token_type_ids")]
+    example = tokenizer([pair[0] for pair in PARITY_PAIRS[:2]], ["a b c", "a"], padding=True, return_tensors="pt")
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.network(**dict(zip(names, tensors, strict=True))).logits
+            return logits
+
+    axes = {name: {0: "batch", 1: "tokens"} for name in names} | {"logits": {0: "batch"}}
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Logits().eval(),
+            tuple(example[name] for name in names),
+            str(path),
+            input_names=names,
+            output_names=["logits"],
+            dynamic_axes=axes,
+            opset_version=17,
+            # The tracing exporter keeps batch and length free for every encoder and needs no onnxscript.
+            dynamo=False,
+        )
+
+
+def _parity(network: Any, tokenizer: Any, source: ModelSource) -> float:
+    exported = OnnxCrossEncoder(source, activation="identity")
+    differences = []
+    for pair in PARITY_PAIRS:
+        features = tokenizer(*pair, truncation="only_second", max_length=exported.max_length, return_tensors="pt")
+        with torch.inference_mode():
+            (expected,) = relevance_logits(network(**features).logits.numpy(), source.name)
+        differences.append(abs(expected - exported.score([pair])[0]))
+    return max(differences)

@@ -1,0 +1,191 @@
+"""Makes token ids of (query, passage) pairs from parts that are tokenised once: the query, and each passage."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from langchain_crossrerank.cross_encoders.base import TextPair
+
+PASSAGE_CACHE_BYTES = 16 * 1024 * 1024
+"""What the token ids of passages seen before may take."""
+
+_ENTRY_OVERHEAD = 250
+_PROBES = (
+    ("a query", "and a passage"),
+    ("", "x"),
+    ("[SEP] in the </s> query", " [CLS] in <s> the passage\n"),
+    ("naïve café", "東京 🙂 ﬁ  שלום"),
+    ("how long?", "word " * 600),
+)
+
+
+@dataclass(frozen=True)
+class PairIds:
+    """One pair's tokens.
+
+    Attributes:
+        ids: Token ids with the special tokens, int32.
+        type_ids: Segment of each token, int8.
+        truncated: Whether the passage was cut.
+    """
+
+    ids: Any
+    type_ids: Any
+    truncated: bool
+
+
+class PairEncoder:
+    """Encodes pairs exactly as the tokenizer does, tokenising each text once.
+
+    What the tokenizer puts before, between and behind the two texts is read off an encoding of its own. If pairs put
+    together that way ever differed from the tokenizer's, on a handful of probes, its own pair encoding is used instead.
+    Passages are remembered (their ids, by a hash of the text), because the same passages come up for many queries.
+
+    Args:
+        tokenizer: The model's tokenizer; truncation is set to `max_length`, only of the second text.
+        max_length: The most tokens of a pair.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+        tokenizer.no_padding()
+        self._plain = Tokenizer.from_str(tokenizer.to_str())
+        self._plain.no_truncation()
+        tokenizer.enable_truncation(max_length, strategy="only_second")
+        self._whole = tokenizer
+        self._max_length = max_length
+        self._special = tokenizer.num_special_tokens_to_add(is_pair=True)
+        self._passages: OrderedDict[bytes, tuple[bytes, bool]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._frame = _Frame.of(tokenizer.encode("a", "b"))
+        if self._frame is not None and not self._agrees():
+            self._frame = None
+
+    @property
+    def assembles(self) -> bool:
+        """Whether pairs are put together from parts, and not encoded by the tokenizer as a whole."""
+        return self._frame is not None
+
+    def room(self, query: str) -> int:
+        """Give the tokens that a query leaves for the passage; may be negative."""
+        return self._max_length - self._special - len(self._plain.encode(query, add_special_tokens=False).ids)
+
+    def encode(self, text_pairs: Sequence[TextPair]) -> list[PairIds]:
+        """Give the tokens of each pair; every query must leave room for at least one token of its passage."""
+        if self._frame is None:
+            return [
+                PairIds(
+                    np.array(first.ids, dtype=np.int32),
+                    np.array(first.type_ids, dtype=np.int8),
+                    truncated=bool(first.overflowing),
+                )
+                for first in self._whole.encode_batch(list(text_pairs))
+            ]
+        queries = {query: self._query_ids(query) for query in dict.fromkeys(query for query, _ in text_pairs)}
+        passages = self._passage_ids([passage for _, passage in text_pairs])
+        return [
+            self._frame.join(queries[query], *passage, self._max_length)
+            for (query, _), passage in zip(text_pairs, passages, strict=True)
+        ]
+
+    def _query_ids(self, query: str) -> Any:
+        return np.array(self._plain.encode(query, add_special_tokens=False).ids, dtype=np.int32)
+
+    def _passage_ids(self, passages: Sequence[str]) -> list[tuple[Any, bool]]:
+        keys = [hashlib.blake2b(passage.encode(), digest_size=16).digest() for passage in passages]
+        with self._lock:
+            known = {key: self._passages[key] for key in keys if key in self._passages}
+            for key in known:
+                self._passages.move_to_end(key)
+        missing = {key: passage for key, passage in zip(keys, passages, strict=True) if key not in known}
+        if missing:
+            encodings = self._plain.encode_batch(list(missing.values()), add_special_tokens=False)
+            for key, encoding in zip(missing, encodings, strict=True):
+                ids = encoding.ids
+                # No pair has room for more, so the rest of a long text is not kept.
+                known[key] = (np.array(ids[: self._max_length], dtype=np.int32).tobytes(), len(ids) > self._max_length)
+            self._remember({key: known[key] for key in missing})
+        return [(np.frombuffer(known[key][0], dtype=np.int32), known[key][1]) for key in keys]
+
+    def _remember(self, fresh: dict[bytes, tuple[bytes, bool]]) -> None:
+        with self._lock:
+            for key, value in fresh.items():
+                if key not in self._passages:
+                    self._passages[key] = value
+                    self._bytes += len(value[0]) + _ENTRY_OVERHEAD
+            while self._bytes > PASSAGE_CACHE_BYTES:
+                _, (ids, _) = self._passages.popitem(last=False)
+                self._bytes -= len(ids) + _ENTRY_OVERHEAD
+
+    def _agrees(self) -> bool:
+        pairs = [pair for pair in _PROBES if self.room(pair[0]) > 0]
+        for made, expected in zip(self.encode(pairs), self._whole.encode_batch(pairs), strict=True):
+            same = made.ids.tolist() == expected.ids and made.type_ids.tolist() == expected.type_ids
+            if not same or made.truncated != bool(expected.overflowing):
+                return False
+        return True
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What a tokenizer puts around two texts: ids and segments before, between and behind them."""
+
+    before: tuple[Any, Any]
+    between: tuple[Any, Any]
+    behind: tuple[Any, Any]
+    query_type: int
+    passage_type: int
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> _Frame | None:
+        """Read the frame off the encoding of a pair; `None` if it does not have this shape."""
+        parts = encoding.sequence_ids
+        if 0 not in parts or 1 not in parts:
+            return None
+        first, second = _run(parts, 0), _run(parts, 1)
+        if (
+            any(part is not None for i, part in enumerate(parts) if i not in (*first, *second))
+            or first.stop > second.start
+        ):
+            return None
+        places = (range(first.start), range(first.stop, second.start), range(second.stop, len(parts)))
+        before, between, behind = (
+            (
+                np.array([encoding.ids[i] for i in place], dtype=np.int32),
+                np.array([encoding.type_ids[i] for i in place], dtype=np.int8),
+            )
+            for place in places
+        )
+        return cls(before, between, behind, encoding.type_ids[first.start], encoding.type_ids[second.start])
+
+    def join(self, query: Any, passage: Any, longer: bool, max_length: int) -> PairIds:
+        """Put one pair together, cutting the passage where it has no room."""
+        fixed = len(self.before[0]) + len(query) + len(self.between[0]) + len(self.behind[0])
+        kept = passage[: max(0, max_length - fixed)]
+        ids = np.concatenate((self.before[0], query, self.between[0], kept, self.behind[0]))
+        types = np.concatenate(
+            (
+                self.before[1],
+                np.full(len(query), self.query_type, dtype=np.int8),
+                self.between[1],
+                np.full(len(kept), self.passage_type, dtype=np.int8),
+                self.behind[1],
+            )
+        )
+        return PairIds(ids, types, truncated=longer or len(kept) < len(passage))
+
+
+def _run(parts: Sequence[int | None], part: int) -> range:
+    start = parts.index(part)
+    stop = start
+    while stop < len(parts) and parts[stop] == part:
+        stop += 1
+    return range(start, stop)
