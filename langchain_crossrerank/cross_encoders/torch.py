@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from sentence_transformers import CrossEncoder as SentenceTransformersCrossEncoder
@@ -22,6 +22,7 @@ from langchain_crossrerank.cross_encoders.base import (
     sigmoid,
 )
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
+from langchain_crossrerank.cross_encoders.precision import torch_dtype
 from langchain_crossrerank.cross_encoders.source import hash_files
 from langchain_crossrerank.errors import (
     ModelNotFoundError,
@@ -33,13 +34,15 @@ from langchain_crossrerank.errors import (
 class TorchCrossEncoder(CrossEncoder):
     """A cross-encoder computed by torch through sentence-transformers.
 
-    Weights are read as safetensors only. On a CPU they are computed in fp32, whatever the file stores.
+    Weights are read as safetensors only, and computed in `precision` whatever the file stores.
 
     Args:
         model: A hub name or a folder.
         activation: The unit of the scores; `None` follows the model's config.
         max_length: Tokens of a pair that are read, at most what the model allows; `None` for that most.
         max_batch_tokens: The most tokens, padding included, in one forward pass.
+        precision: `"fp32"` is exact; `"bf16"` and `"fp16"` move scores a little and are for GPUs and CPUs with
+            instructions for them; `"auto"` is bf16 on a GPU that has it, fp16 on another, fp32 on a CPU.
         device: A torch device, for example `"cpu"` or `"cuda"`; `None` lets sentence-transformers choose.
         revision: Branch, tag or commit on the hub.
         local_files_only: Use the hub's local cache and no network.
@@ -59,6 +62,7 @@ class TorchCrossEncoder(CrossEncoder):
         activation: Activation | None = None,
         max_length: int | None = None,
         max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
+        precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32",
         device: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
@@ -69,10 +73,10 @@ class TorchCrossEncoder(CrossEncoder):
         # A fast tokenizer keeps its truncation as state, which threads would change under each other.
         self._tokenizing = threading.Lock()
         self.max_batch_tokens = max_batch_tokens
-        on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
-        model_kwargs: dict[str, Any] = {"use_safetensors": True}
-        if on_cpu:
-            model_kwargs["dtype"] = torch.float32
+        on_gpu = torch.cuda.is_available() and device != "cpu"
+        dtype = torch_dtype(precision, on_gpu=on_gpu)
+        self.precision = str(dtype).removeprefix("torch.")
+        model_kwargs: dict[str, Any] = {"use_safetensors": True, "dtype": dtype}
         try:
             self._model = SentenceTransformersCrossEncoder(
                 model,
@@ -98,7 +102,8 @@ class TorchCrossEncoder(CrossEncoder):
     @property
     def fingerprint(self) -> str:
         """The weights' commit on the hub, or their content hash, with everything else that decides a score."""
-        return f"torch:{self._weights_identity}:{self.activation}:{self.max_length}"
+        precision = "" if self.precision == "float32" else f":{self.precision}"
+        return f"torch:{self._weights_identity}:{self.activation}:{self.max_length}{precision}"
 
     @cached_property
     def _weights_identity(self) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
+import onnxruntime
 import pytest
 
 from langchain_crossrerank import cross_encoders, errors, extras
@@ -110,7 +111,8 @@ BAD_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "backend": ("", "tensorflow", "ONNX", None, []),
     "activation": ("", "softmax", "Sigmoid", 1, []),
     "max_length": (0, -1, 7, 256.0, "256", True),
-    "max_batch_tokens": (0, -1, 1024.0, "1024", True, None),
+    "max_batch_tokens": (0, -1, 1024.0, "1024", True),
+    "precision": ("", "fp64", "FP32", 16),
     "num_threads": (0, -1, 1.0, "1", True),
     "device": (["cuda"],),
 }
@@ -130,23 +132,43 @@ def test_a_bad_argument_is_refused_before_anything_is_looked_for(
     assert repr(value) in str(raised.value)
 
 
-@pytest.mark.parametrize("setting", [{"device": "cuda"}, {"trust_remote_code": True}], ids=str)
-def test_a_setting_that_the_named_backend_does_not_have_is_refused(
-    onnx_stub: type[Stub], setting: dict[str, Any]
+@pytest.mark.parametrize(
+    ("backend", "setting"),
+    [
+        ("onnx", {"trust_remote_code": True}),
+        ("onnx", {"precision": "bf16"}),
+        ("auto", {"precision": "fp16"}),
+        ("openvino", {"device": "cuda"}),
+        ("openvino", {"precision": "int8"}),
+        ("torch", {"precision": "int8"}),
+        ("remote", {"precision": "bf16"}),
+    ],
+    ids=str,
+)
+def test_a_setting_that_the_backend_does_not_have_is_refused(
+    onnx_stub: type[Stub], backend: Any, setting: dict[str, Any]
 ) -> None:
-    """Who asks for the onnx backend and for a GPU at once is not given the CPU in silence."""
-    with pytest.raises(InvalidInputError, match=next(iter(setting))):
-        load_cross_encoder("bundled", backend="onnx", **setting)
+    """Who asks for one backend and for what another one has is not given something else in silence."""
+    with pytest.raises(InvalidInputError, match=f"^{next(iter(setting))} is .*backend="):
+        load_cross_encoder("bundled", backend=backend, **setting)
+
+
+def test_a_gpu_that_onnxruntime_cannot_use_is_refused() -> None:
+    """Who asks the onnx backend for a GPU is not given the CPU in silence."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime can use a GPU")
+    with pytest.raises(InvalidInputError, match="^device is 'cuda'.*onnxruntime-gpu"):
+        load_cross_encoder("bundled", backend="onnx", device="cuda")
 
 
 def test_settings_reach_the_backend(onnx_stub: type[Stub], torch_stub: type[Stub], install_torch: Install) -> None:
     """What the caller asked for is what the backend is made with."""
     install_torch(True)
-    shared = {"activation": "identity", "max_length": 64, "max_batch_tokens": 99}
-    model = load_cross_encoder("bundled", **shared, num_threads=3)  # type: ignore[arg-type]  # literals in a dict
+    shared = {"activation": "identity", "max_length": 64, "max_batch_tokens": 99, "num_threads": 3, "precision": "int8"}
+    model = load_cross_encoder("bundled", **shared)  # type: ignore[arg-type]  # literals in a dict
     assert isinstance(model, onnx_stub)
     assert model.source == ModelSource("bundled", BUNDLED_FOLDER)
-    assert model.settings == {**shared, "num_threads": 3}
+    assert model.settings == {**shared, "device": "cpu"}
 
 
 def test_settings_reach_the_torch_backend(
@@ -159,7 +181,9 @@ def test_settings_reach_the_torch_backend(
     model = load_cross_encoder(folder, backend="torch", local_files_only=True, **settings)  # type: ignore[arg-type]
     assert isinstance(model, torch_stub)
     assert model.source == str(folder)
-    assert model.settings == {**settings, "local_files_only": True, "trust_remote_code": False}
+    assert model.settings == {
+        **settings, "local_files_only": True, "trust_remote_code": False, "precision": "fp32"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -233,7 +257,7 @@ def test_presence_is_tested_without_importing(monkeypatch: pytest.MonkeyPatch) -
     """Asking for an extra looks for every one of its modules and imports none."""
     asked: list[str] = []
     monkeypatch.setattr(extras, "find_spec", asked.append)
-    assert extras.missing_modules("export") == asked == ["torch", "sentence_transformers", "onnx"]
+    assert extras.missing_modules("export") == asked == ["torch", "sentence_transformers"]
 
 
 @pytest.mark.parametrize("extra", extras._MODULES)
