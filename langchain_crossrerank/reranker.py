@@ -46,6 +46,9 @@ TRUNCATED = "truncated"
 BEST_WINDOW = "best_window"
 """Metadata key of the best window's `[first, last + 1]` characters in the passage, where it was read in windows."""
 
+PRUNED = "pruned"
+"""Metadata key that is `True` where a cascade's cheaper model ruled the passage out before the full one read it."""
+
 RERANKED = "reranked"
 """Metadata key that is `False` where the model failed and the first stage's order was kept."""
 
@@ -343,6 +346,8 @@ def _scored(document: Document, scored: PairScore, initial_rank: int) -> Documen
     added: dict[str, Any] = {RELEVANCE_SCORE: scored.score, INITIAL_RANK: initial_rank}
     if scored.truncated:
         added[TRUNCATED] = True
+    if scored.pruned:
+        added[PRUNED] = True
     if scored.window is not None:
         added[BEST_WINDOW] = list(scored.window)
     return _with_metadata(document, added)
@@ -350,7 +355,9 @@ def _scored(document: Document, scored: PairScore, initial_rank: int) -> Documen
 
 def _with_metadata(document: Document, added: dict[str, Any]) -> Document:
     """Copy a document with new metadata; what an earlier rerank left there is taken out."""
-    kept = {key: value for key, value in document.metadata.items() if key not in _STALE_KEYS}
+    # Short words that a caller's own metadata may have too; an earlier rerank's stand beside its score.
+    stale = {*_STALE_KEYS, TRUNCATED, PRUNED} if RELEVANCE_SCORE in document.metadata else _STALE_KEYS
+    kept = {key: value for key, value in document.metadata.items() if key not in stale}
     return document.model_copy(update={"metadata": {**kept, **added}})
 
 

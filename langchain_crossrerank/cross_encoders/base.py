@@ -41,11 +41,13 @@ class PairScore:
         score: The model's score; a logit or a probability, as the model's `activation` says.
         truncated: Whether the passage was longer than the model reads, so that its end was not seen.
         window: First and last-plus-one character of the passage's best window, when it was scored in windows.
+        pruned: Whether a cheaper model ruled the passage out, so that the score only says "below the others".
     """
 
     score: float
     truncated: bool = False
     window: tuple[int, int] | None = None
+    pruned: bool = False
 
 
 @dataclass
@@ -84,6 +86,7 @@ class CrossEncoder(BaseCrossEncoder):
         max_length: The most tokens of a pair that the model reads; longer passages are cut, queries never.
         max_batch_tokens: The most tokens, padding included, in one forward pass. A single longer pair still runs.
         max_batch_pairs: The most pairs in one forward pass; `None` for no limit but that of tokens.
+        scores_pairs_alone: Whether a pair's score is the same whatever other pairs it is scored with.
     """
 
     name: str
@@ -92,6 +95,7 @@ class CrossEncoder(BaseCrossEncoder):
     max_length: int
     max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS
     max_batch_pairs: int | None = None
+    scores_pairs_alone: bool = True
 
     _told_of_truncation = False
 
@@ -261,6 +265,7 @@ class WrapperCrossEncoder(CrossEncoder):
         self.max_length = self.inner.max_length
         self.max_batch_tokens = self.inner.max_batch_tokens
         self.max_batch_pairs = self.inner.max_batch_pairs
+        self.scores_pairs_alone = self.inner.scores_pairs_alone
 
     @property
     def fingerprint(self) -> str:

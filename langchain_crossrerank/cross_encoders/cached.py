@@ -263,6 +263,11 @@ class CachedCrossEncoder(WrapperCrossEncoder):
         cache: ScoreCache | BaseStore[str, bytes] | str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(inner)
+        if not self.inner.scores_pairs_alone:
+            raise InvalidInputError(
+                f"{self.inner!r} scores a pair by the others it comes with, so its scores cannot be kept; put the "
+                "cache inside: CascadeCrossEncoder(cheap, CachedCrossEncoder(full))."
+            )
         self.cache = _as_cache(cache)
         self._hits = 0
         self._misses = 0

@@ -6,9 +6,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
-
-import numpy as np
 
 from langchain_crossrerank.cross_encoders.prepared import GraphPrecision, recall, remember
 
@@ -23,9 +20,6 @@ BATCH_TOKENS = (256, 512, 1024, 2048)
 _ROUNDS = 3
 _NEARLY_BEST = 1.03
 _CLEARLY_FASTER = 1.1
-_TEST_SHAPE = (4, 128)
-
-Run = Callable[[Mapping[str, Any]], Any]
 
 
 def known_batch_tokens(key: str) -> int | None:
@@ -34,12 +28,12 @@ def known_batch_tokens(key: str) -> int | None:
     return found if found in BATCH_TOKENS else None
 
 
-def measure_batch_tokens(run: Run, tokens: int, key: str) -> int:
+def measure_batch_tokens(run: Callable[[int], object], tokens: int, key: str) -> int:
     """Find the batch size at which forward passes take least time a token, and keep it.
 
     Args:
-        run: One forward pass.
-        tokens: Tokens of a typical pair.
+        run: Does one forward pass on so many copies of a typical pair.
+        tokens: Tokens of that pair.
         key: Name of this machine, model and settings.
 
     Returns:
@@ -50,52 +44,41 @@ def measure_batch_tokens(run: Run, tokens: int, key: str) -> int:
     for _ in range(_ROUNDS):
         for size, spent in seconds.items():
             pairs = max(1, size // tokens)
-            spent.append(_seconds(run, pairs, tokens) / (pairs * tokens))
+            spent.append(_seconds(partial(run, pairs)) / (pairs * tokens))
     best = {size: min(spent) for size, spent in seconds.items()}
     chosen = next(size for size, spent in best.items() if spent <= _NEARLY_BEST * min(best.values()))
     remember(f"batch-tokens-{key}", {"max_batch_tokens": chosen, "microseconds_a_token": _microseconds(best)})
     return chosen
 
 
-def faster_precision(sessions: Mapping[GraphPrecision, Callable[[], Any]], key: str) -> GraphPrecision:
+def faster_precision(runs: Mapping[GraphPrecision, Callable[[], object]], key: str) -> GraphPrecision:
     """Find whether eight bits are clearly faster than fp32 here, and keep the finding.
 
     Args:
-        sessions: For `"fp32"` and, where it can be had, `"int8"`, what opens an onnxruntime session.
+        runs: For `"fp32"` and, where it can be had, `"int8"`, what does the same forward pass.
         key: Name of this machine and model.
 
     Returns:
         `"int8"` if it takes at most 1/1.1 of the time, otherwise `"fp32"`.
     """
-    if "int8" not in sessions:
+    if "int8" not in runs:
         return "fp32"
     found = (recall(f"precision-{key}") or {}).get("precision")
-    if found in sessions:
+    if found in runs:
         return "int8" if found == "int8" else "fp32"
-    opened = {name: make() for name, make in sessions.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in opened}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(_ROUNDS + 1):
-        for name, session in opened.items():
-            seconds[name].append(_seconds(partial(_run_session, session), *_TEST_SHAPE))
+        for name, run in runs.items():
+            seconds[name].append(_seconds(run))
     median = {name: statistics.median(spent[1:]) for name, spent in seconds.items()}
     chosen: GraphPrecision = "int8" if median["int8"] * _CLEARLY_FASTER <= median["fp32"] else "fp32"
     remember(f"precision-{key}", {"precision": chosen, "seconds": median})
     return chosen
 
 
-def _run_session(session: Any, feed: Mapping[str, Any]) -> Any:
-    return session.run(None, {entry.name: feed[entry.name] for entry in session.get_inputs()})
-
-
-def _seconds(run: Run, pairs: int, tokens: int) -> float:
-    shape = (pairs, tokens)
-    feed = {
-        "input_ids": np.full(shape, 5),
-        "attention_mask": np.ones(shape, int),
-        "token_type_ids": np.zeros(shape, int),
-    }
+def _seconds(run: Callable[[], object]) -> float:
     started = time.perf_counter()
-    run({name: value.astype(np.int64) for name, value in feed.items()})
+    run()
     return time.perf_counter() - started
 
 

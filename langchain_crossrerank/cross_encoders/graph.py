@@ -114,7 +114,12 @@ def quantise(path: Path) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "int8.onnx"
         try:
-            quantize_dynamic(path, made, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+            model = _simplified(path)
+            # Without this mark the quantiser asks for preparation of another kind, by way of the root logger.
+            model.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
+            quantize_dynamic(
+                model, made, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8
+            )
             return made.read_bytes()
         except Exception as err:  # the quantiser raises whatever onnx and onnxruntime raise
             raise NotUnderstoodError(f"it cannot be quantised ({type(err).__name__}: {err})") from err

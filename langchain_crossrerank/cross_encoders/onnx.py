@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +38,48 @@ from langchain_crossrerank.cross_encoders.prepared import PreparedGraph, machine
 from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 
+_TEST_PAIR = ("which precision is faster here?", "a passage of the usual length " * 20)
+
 _logger = logging.getLogger(__name__)
+
+
+class ProcessSession:
+    """A session that belongs to this process: a forked child opens its own, because threads are not inherited.
+
+    Callers take turns, each with all threads; together they would only get in each other's way.
+
+    Args:
+        open_session: Opens an onnxruntime session, or what behaves like one.
+    """
+
+    def __init__(self, open_session: Callable[[], Any]) -> None:
+        self._open_session = open_session
+        self._open()
+
+    def _open(self) -> None:
+        self._session = self._open_session()
+        self._names = [entry.name for entry in self._session.get_inputs()]
+        self._turn = threading.Lock()
+        self._pid = os.getpid()
+
+    def run(self, features: Mapping[str, Any]) -> Any:
+        """Give the graph's first output for the inputs that it has.
+
+        Raises:
+            UnsupportedModelError: If it has an input that `features` has not.
+        """
+        unknown = [name for name in self._names if name not in features]
+        if unknown:
+            raise UnsupportedModelError(
+                f"the graph asks for the input {unknown[0]!r}, which no pair encoder has; "
+                "its inputs must be among input_ids, attention_mask and token_type_ids."
+            )
+        if os.getpid() != self._pid:
+            # The inherited one is kept: taking it down would wait for threads that are not there.
+            self._inherited = self._session
+            self._open()
+        with self._turn:
+            return self._session.run([self._session.get_outputs()[0].name], {n: features[n] for n in self._names})[0]
 
 
 class OnnxCrossEncoder(CrossEncoder):
@@ -91,10 +132,10 @@ class OnnxCrossEncoder(CrossEncoder):
         self._source = source
         self._pairs = PairEncoder(self._load_tokenizer(), self.max_length)
         self._window_tokenizers: dict[int, Tokenizer] = {}
-        check_external_data(self._onnx_file)
+        check_external_data(self.onnx_file)
         self._graph = self._prepare_graph(precision)
         self.precision = self._graph.precision
-        self._load_session()
+        self._session = ProcessSession(self._checked_session)
         self.max_batch_tokens = max_batch_tokens or known_batch_tokens(self._machine_key) or DEFAULT_BATCH_TOKENS
         self._may_calibrate = max_batch_tokens is None and known_batch_tokens(self._machine_key) is None
 
@@ -114,11 +155,12 @@ class OnnxCrossEncoder(CrossEncoder):
 
     @cached_property
     def _weights_hash(self) -> str:
-        beside = [self._onnx_file.parent / location for location in sorted(external_locations(self._onnx_file))]
-        return hash_files([self._onnx_file, *beside, self._source.tokenizer_file])
+        beside = [self.onnx_file.parent / location for location in sorted(external_locations(self.onnx_file))]
+        return hash_files([self.onnx_file, *beside, self._source.tokenizer_file])
 
     @cached_property
-    def _onnx_file(self) -> Any:
+    def onnx_file(self) -> Path:
+        """The model's own graph."""
         path = self._source.onnx_file
         if path is None:
             raise ModelNotFoundError(
@@ -140,18 +182,21 @@ class OnnxCrossEncoder(CrossEncoder):
 
     def _prepare_graph(self, precision: str) -> PreparedGraph:
         if precision != "auto":
-            return prepare_graph(self._onnx_file, "int8" if precision == "int8" else "fp32")
-        candidates = [prepare_graph(self._onnx_file, kind) for kind in ("fp32", "int8")]
-        sessions = {graph.precision: partial(self._open, graph.model) for graph in candidates}
-        chosen = faster_precision(sessions, self._machine_key)
+            return prepare_graph(self.onnx_file, "int8" if precision == "int8" else "fp32")
+        candidates = [prepare_graph(self.onnx_file, kind) for kind in ("fp32", "int8")]
+        features = self.features(self._encode([_TEST_PAIR]) * 4)
+        sessions = {graph.precision: ProcessSession(partial(self.open_graph, graph.model)) for graph in candidates}
+        runs = {precision: partial(session.run, features) for precision, session in sessions.items()}
+        chosen = faster_precision(runs, self._machine_key)
         return next(graph for graph in candidates if graph.precision == chosen)
 
     @property
     def _machine_key(self) -> str:
-        size = self._onnx_file.stat().st_size
+        size = self.onnx_file.stat().st_size
         return machine_key(self.name, size, self._num_threads, self._asked["precision"])
 
-    def _open(self, model: Path | bytes) -> Any:
+    def open_graph(self, model: Path | bytes) -> Any:
+        """Open a graph with this model's threads and device."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if self._num_threads is not None:
@@ -161,33 +206,19 @@ class OnnxCrossEncoder(CrossEncoder):
         content = str(model) if isinstance(model, Path) else model
         return onnxruntime.InferenceSession(content, options, providers=self._providers)
 
-    def _load_session(self) -> None:
+    def _checked_session(self) -> Any:
         try:
-            session = self._open(self._graph.model)
+            session = self.open_graph(self._graph.model)
         except Exception as err:  # onnxruntime's errors have no common public class
             if not self._graph.rewritten:
-                raise UnsupportedModelError(f"onnxruntime cannot load {self._onnx_file}: {err}") from err
+                raise UnsupportedModelError(f"onnxruntime cannot load {self.onnx_file}: {err}") from err
             _logger.warning("The prepared graph %s cannot be loaded (%s); the model's own is used.", self._graph, err)
-            self._graph = PreparedGraph(self._onnx_file, "fp32", rewritten=False)
-            self._load_session()
-            return
+            self._graph = PreparedGraph(self.onnx_file, "fp32", rewritten=False)
+            return self._checked_session()
         output = session.get_outputs()[0]
         width = output.shape[-1] if len(output.shape) == 2 else 1
         check_num_labels(width if isinstance(width, int) else self._source.num_labels, self.name)
-        self._session = session
-        self._inputs = [entry.name for entry in session.get_inputs()]
-        self._output = output.name
-        # Callers take turns, each with all threads; together they would only get in each other's way.
-        self._turn = threading.Lock()
-        self._pid = os.getpid()
-
-    def _own_session(self) -> Any:
-        # A forked child has the session's memory but not its threads: it loads its own.
-        if os.getpid() != self._pid:
-            # The inherited one is kept: taking it down would wait for threads that are not there.
-            self._inherited = self._session
-            self._load_session()
-        return self._session
+        return session
 
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
         self._check_rooms(text_pairs, room=1)
@@ -221,35 +252,26 @@ class OnnxCrossEncoder(CrossEncoder):
     def _plan(self, encoded: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
         if self._may_calibrate and sum(item.tokens for item in encoded) >= WORTH_CALIBRATING:
             self._may_calibrate = False
-            tokens = sorted(item.tokens for item in encoded)[len(encoded) // 2]
-            self.max_batch_tokens = measure_batch_tokens(self._run, tokens, self._machine_key)
+            typical = sorted(encoded, key=lambda item: item.tokens)[len(encoded) // 2]
+            self.max_batch_tokens = measure_batch_tokens(
+                lambda pairs: self._score_batch([typical] * pairs), typical.tokens, self._machine_key
+            )
         return plan_batches(encoded, self.max_batch_tokens)
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        ids = np.full(
-            (len(batch), max(item.tokens for item in batch)),
-            self._source.config.get("pad_token_id") or 0,
-            dtype=np.int64,
-        )
+        output = self._session.run(self.features(batch))
+        logits = relevance_logits(np.asarray(output, dtype=np.float32), self.name)
+        return [sigmoid(logit) for logit in logits] if self.activation == "sigmoid" else logits
+
+    def features(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
+        """Give a batch as a model reads it: ids, segments and mask of shape (pairs, tokens), int64."""
+        shape = len(batch), max(item.tokens for item in batch)
+        ids = np.full(shape, self._source.config.get("pad_token_id") or 0, dtype=np.int64)
         types, mask = np.zeros_like(ids), np.zeros_like(ids)
         for row, item in enumerate(batch):
             ids[row, : item.tokens], types[row, : item.tokens] = item.features
             mask[row, : item.tokens] = 1
-        output = self._run({"input_ids": ids, "token_type_ids": types, "attention_mask": mask})
-        logits = relevance_logits(np.asarray(output, dtype=np.float32), self.name)
-        return [sigmoid(logit) for logit in logits] if self.activation == "sigmoid" else logits
-
-    def _run(self, features: Mapping[str, Any]) -> Any:
-        try:
-            inputs = {name: features[name] for name in self._inputs}
-        except KeyError as err:
-            raise UnsupportedModelError(
-                f"{self._onnx_file} asks for the input {err}, which no pair encoder has; "
-                "its inputs must be among input_ids, attention_mask and token_type_ids."
-            ) from err
-        session = self._own_session()
-        with self._turn:
-            return session.run([self._output], inputs)[0]
+        return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
 
 
 def _providers(device: str) -> list[str]:

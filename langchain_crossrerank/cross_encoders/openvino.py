@@ -71,7 +71,8 @@ class OpenVinoCrossEncoder(OnnxCrossEncoder):
         """The weights' content hash with everything else that decides a score."""
         return f"openvino-{super().fingerprint}"
 
-    def _open(self, model: Path | bytes) -> Any:
+    def open_graph(self, model: Path | bytes) -> Any:
+        """Compile a graph with this model's threads and precision."""
         settings = {"INFERENCE_PRECISION_HINT": self._hint, "PERFORMANCE_HINT": "LATENCY"}
         if self._num_threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(self._num_threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ class PairEncoder:
         self._special = tokenizer.num_special_tokens_to_add(is_pair=True)
         self._passages: OrderedDict[bytes, tuple[bytes, bool]] = OrderedDict()
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._lock, self._pid = threading.Lock(), os.getpid()
         self._frame = _Frame.of(tokenizer.encode("a", "b"))
         if self._frame is not None and not self._agrees():
             self._frame = None
@@ -101,7 +102,7 @@ class PairEncoder:
 
     def _passage_ids(self, passages: Sequence[str]) -> list[tuple[Any, bool]]:
         keys = [hashlib.blake2b(passage.encode(), digest_size=16).digest() for passage in passages]
-        with self._lock:
+        with self._own_lock():
             known = {key: self._passages[key] for key in keys if key in self._passages}
             for key in known:
                 self._passages.move_to_end(key)
@@ -116,7 +117,7 @@ class PairEncoder:
         return [(np.frombuffer(known[key][0], dtype=np.int32), known[key][1]) for key in keys]
 
     def _remember(self, fresh: dict[bytes, tuple[bytes, bool]]) -> None:
-        with self._lock:
+        with self._own_lock():
             for key, value in fresh.items():
                 if key not in self._passages:
                     self._passages[key] = value
@@ -124,6 +125,12 @@ class PairEncoder:
             while self._bytes > PASSAGE_CACHE_BYTES:
                 _, (ids, _) = self._passages.popitem(last=False)
                 self._bytes -= len(ids) + _ENTRY_OVERHEAD
+
+    def _own_lock(self) -> threading.Lock:
+        # In a forked child the parent's lock may be held by a thread that is not there.
+        if os.getpid() != self._pid:
+            self._lock, self._pid = threading.Lock(), os.getpid()
+        return self._lock
 
     def _agrees(self) -> bool:
         pairs = [pair for pair in _PROBES if self.room(pair[0]) > 0]

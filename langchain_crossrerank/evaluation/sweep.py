@@ -170,7 +170,10 @@ def sweep(
     (measure,) = with_depth([measure], widest)
     reranker = reranker_of(retriever).model_copy(update={"top_n": None})
     model = reranker.cross_encoder
-    remembering = reranker.model_copy(update={"model": CachedCrossEncoder(model)})
+    # What scores pairs by the others they come with has to score them anew for each k.
+    remembering = reranker
+    if model.scores_pairs_alone:
+        remembering = reranker.model_copy(update={"model": CachedCrossEncoder(model)})
     timed = reranker.model_copy(update={"model": model.inner if isinstance(model, CachedCrossEncoder) else model})
     before: dict[str, list[str]] = {}
     after: dict[int, dict[str, list[str]]] = {k: {} for k in sorted(set(ks))}

@@ -246,13 +246,13 @@ def test_a_model_is_loaded_once_for_many_threads(monkeypatch: pytest.MonkeyPatch
     """64 threads that ask first at the same time get one and the same model, which was loaded once."""
     tally(f"{CALLERS} threads that load at once", CALLERS)
     loads: list[int] = []
-    load = OnnxCrossEncoder._load_session
+    load = OnnxCrossEncoder._checked_session
 
     def counted(self: OnnxCrossEncoder) -> None:
         loads.append(threading.get_ident())
         load(self)
 
-    monkeypatch.setattr(OnnxCrossEncoder, "_load_session", counted)
+    monkeypatch.setattr(OnnxCrossEncoder, "_checked_session", counted)
     models = by_threads(lambda caller: load_cross_encoder("bundled", max_length=61))
     assert len({id(model) for model in models}) == 1
     assert len(loads) == 1
