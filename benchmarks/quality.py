@@ -114,7 +114,9 @@ def measure(folder: Path, models: dict[str, CrossEncoder], options: argparse.Nam
     measured = Measured(folder.name, k)
     measured.values["BM25"] = values_of(run, qrels)
     measured.values[BI_ENCODER] = values_of(bi_encoder_run(collection, run, embeddings), qrels)
-    fixed = run_retriever(collection, run, k=k)
+    fixed = run_retriever(
+        Collection(collection.documents, {key: collection.queries[key] for key in keys}, qrels), run, k=k
+    )
     for name, model in models.items():
         cached = CachedCrossEncoder(model)
         for blend in (None, "weighted", "rrf") if options.blends else (None,):

@@ -248,9 +248,9 @@ def test_a_model_is_loaded_once_for_many_threads(monkeypatch: pytest.MonkeyPatch
     loads: list[int] = []
     load = OnnxCrossEncoder._checked_session
 
-    def counted(self: OnnxCrossEncoder) -> None:
+    def counted(self: OnnxCrossEncoder) -> Any:
         loads.append(threading.get_ident())
-        load(self)
+        return load(self)
 
     monkeypatch.setattr(OnnxCrossEncoder, "_checked_session", counted)
     models = by_threads(lambda caller: load_cross_encoder("bundled", max_length=61))
