@@ -173,37 +173,10 @@ def _load_run(file: str, queries: Mapping[str, str]) -> dict[str, list[tuple[str
     """Read a fixed first stage, as `load_run` takes it or in the six columns of a TREC run."""
     from langchain_crossrerank.evaluation import load_run
 
-    run = _load_trec_run(Path(file)) or load_run(file)
+    run = load_run(file)
     if not any(run.get(query_id) for query_id in queries):
         raise InvalidInputError(f"--run {file!r} holds nothing for any judged query; there is nothing to rerank.")
     return run
-
-
-def _load_trec_run(file: Path) -> dict[str, list[tuple[str, float]]]:
-    """Read `query-id Q0 corpus-id rank score tag` by line, best first by score; nothing if it is no such file."""
-    try:
-        rows = [line.split() for line in file.read_text(encoding="utf-8").split("\n")]
-    except (OSError, UnicodeDecodeError):
-        # load_run says what is wrong with it.
-        return {}
-    first = next(filter(None, rows), [])
-    if len(first) != 6 or first[1] not in ("Q0", "q0", "0"):
-        return {}
-    run: dict[str, list[tuple[str, float]]] = {}
-    for number, row in enumerate(rows, start=1):
-        if not row:
-            continue
-        try:
-            query_id, _, document_id, _, written, _ = row
-            score = float(written)
-            if math.isnan(score):
-                raise ValueError("NaN has no place in an order")
-        except ValueError as err:
-            raise InvalidInputError(
-                f"{file}, line {number}: {' '.join(row)!r} is not query-id, Q0, corpus-id, rank, score and tag."
-            ) from err
-        run.setdefault(query_id, []).append((document_id, score))
-    return {query_id: sorted(found, key=lambda entry: -entry[1]) for query_id, found in run.items()}
 
 
 def _draft(options: argparse.Namespace) -> int:
@@ -234,9 +207,7 @@ def _draft(options: argparse.Namespace) -> int:
 
 def _origin_notes(options: argparse.Namespace, collection: Collection) -> list[str]:
     """Say how many of the judged queries no person wrote."""
-    from langchain_crossrerank.evaluation.drafting import drafted_queries
-
-    count = len(drafted_queries(options.folder) & collection.qrels.keys())
+    count = len(collection.drafted)
     if not count:
         return []
     return [

@@ -27,13 +27,14 @@ ScoreSteps = Generator[None, None, "list[PairScore]"]
 
 DEFAULT_MAX_BATCH_TOKENS = 1024
 
+_PLANNED_PAIRS = 1024
 _ENCODE_PAIRS = 64
 _ENCODE_CHARACTERS = 200_000
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PairScore:
     """What scoring one pair gave.
 
@@ -50,7 +51,7 @@ class PairScore:
     pruned: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
 class EncodedPair:
     """One pair made ready for a backend.
 
@@ -136,19 +137,22 @@ class CrossEncoder(BaseCrossEncoder):
             A generator that yields after each bounded piece of work and returns one `PairScore` a pair.
         """
         pairs = check_text_pairs(text_pairs)
-        encoded: list[EncodedPair] = []
-        for chunk in _chunks(dict.fromkeys(pairs)):
-            encoded += self._guarded(self._encode, chunk, pairs, chunk)
-            yield
-        self._tell_of_truncation(encoded)
+        unique = list(dict.fromkeys(pairs))
         scores: dict[TextPair, PairScore] = {}
-        for batch in self._plan(encoded):
-            for item, value in zip(batch, self._checked_batch(batch, pairs), strict=True):
-                best = scores.get(item.text_pair)
-                # NaN compares false, so it stays to be found below.
-                if best is None or value > best.score or value != value:  # noqa: PLR0124
-                    scores[item.text_pair] = PairScore(value, truncated=item.truncated, window=item.window)
-            yield
+        # Part by part, so that the tokens of thousands of pairs are not all in memory at once.
+        for start in range(0, len(unique), _PLANNED_PAIRS):
+            encoded: list[EncodedPair] = []
+            for chunk in _chunks(unique[start : start + _PLANNED_PAIRS]):
+                encoded += self._guarded(self._encode, chunk, pairs, chunk)
+                yield
+            self._tell_of_truncation(encoded)
+            for batch in self._plan(encoded):
+                for item, value in zip(batch, self._checked_batch(batch, pairs), strict=True):
+                    best = scores.get(item.text_pair)
+                    # NaN compares false, so it stays to be found below.
+                    if best is None or value > best.score or value != value:  # noqa: PLR0124
+                        scores[item.text_pair] = PairScore(value, truncated=item.truncated, window=item.window)
+                yield
         results = [scores[pair] for pair in pairs]
         check_finite([result.score for result in results], self.name)
         return results
@@ -464,6 +468,8 @@ def sigmoid(logit: float) -> float:
 
 def encodable(text: str) -> str:
     """Replace lone surrogates, which no tokenizer takes; surrogate pairs become the character they stand for."""
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

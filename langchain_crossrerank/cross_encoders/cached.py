@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.stores import BaseStore
@@ -302,10 +302,11 @@ class CachedCrossEncoder(WrapperCrossEncoder):
 
     def _look_up(self, pairs: Sequence[TextPair]) -> tuple[dict[TextPair, bytes], dict[TextPair, PairScore]]:
         identity = self.inner.fingerprint.encode()
-        keys = {pair: _key(identity, pair) for pair in dict.fromkeys(pairs)}
+        keys = _keys(identity, pairs)
         values = self.cache.get_many(list(keys.values()))
-        self._tell_of_damage({key: value for key, value in values.items() if _unpack(key, value) is None})
-        known = {pair: scored for pair, key in keys.items() if (scored := _unpack(key, values.get(key))) is not None}
+        found = {key: _unpack(key, value) for key, value in values.items()}
+        self._tell_of_damage({key: values[key] for key, scored in found.items() if scored is None})
+        known = {pair: scored for pair, key in keys.items() if (scored := found.get(key)) is not None}
         with self._count_lock:
             self._hits += len(known)
             self._misses += len(keys) - len(known)
@@ -342,13 +343,24 @@ def _as_cache(cache: ScoreCache | BaseStore[str, bytes] | str | os.PathLike[str]
     raise InvalidInputError(f"cache is {cache!r}; pass a ScoreCache, a LangChain byte store, a path, or None.")
 
 
-def _key(identity: bytes, pair: TextPair) -> bytes:
-    digest = hashlib.blake2b(digest_size=20)
-    for part in (identity, pair[0].encode(), pair[1].encode()):
-        # Lengths keep ("ab", "c") and ("a", "bc") apart.
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.digest()
+def _keys(identity: bytes, pairs: Iterable[TextPair]) -> dict[TextPair, bytes]:
+    """Hash each different pair together with the model's identity."""
+    start = _hashed(hashlib.blake2b(digest_size=20), identity)
+    queries: dict[str, Any] = {}
+    keys: dict[TextPair, bytes] = {}
+    for query, passage in pairs:
+        if (query, passage) not in keys:
+            if query not in queries:
+                queries[query] = _hashed(start.copy(), query.encode())
+            keys[query, passage] = _hashed(queries[query].copy(), passage.encode()).digest()
+    return keys
+
+
+def _hashed(digest: Any, part: bytes) -> Any:
+    # Lengths keep ("ab", "c") and ("a", "bc") apart.
+    digest.update(len(part).to_bytes(8, "little"))
+    digest.update(part)
+    return digest
 
 
 def _pack(key: bytes, scored: PairScore) -> bytes:

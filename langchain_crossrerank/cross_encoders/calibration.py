@@ -64,7 +64,7 @@ def faster_precision(runs: Mapping[GraphPrecision, Callable[[], object]], key: s
     if "int8" not in runs:
         return "fp32"
     found = (recall(f"precision-{key}") or {}).get("precision")
-    if found in runs:
+    if found in list(runs):
         return "int8" if found == "int8" else "fp32"
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(_ROUNDS + 1):

@@ -36,7 +36,8 @@ def _siblings(cpu: int) -> str:
 def _quotas() -> Iterator[float]:
     """Give the quotas, in cores, of this process's control groups and of all above them."""
     for line in _read(_OWN_CGROUP).splitlines():
-        _, controllers, path = line.split(":", 2)
+        _, _, named = line.partition(":")
+        controllers, _, path = named.partition(":")
         if controllers and "cpu" not in controllers.split(","):
             continue
         root = _CGROUPS / "cpu" if controllers else _CGROUPS

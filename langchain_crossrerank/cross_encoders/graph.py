@@ -21,6 +21,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+from langchain_crossrerank.cross_encoders.external_data import external_locations
 from langchain_crossrerank.errors import UnsupportedModelError
 
 TOLERANCE = 1e-4
@@ -75,7 +76,8 @@ def rewrite(path: Path) -> Rewritten:
     Raises:
         NotUnderstoodError: If the graph is too large, is of a kind not known here, or came out different.
     """
-    size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+    beside = [path.parent / location for location in external_locations(path)]
+    size = sum(file.stat().st_size for file in (path, *beside) if file.is_file())
     if size > LARGEST_BYTES:
         raise NotUnderstoodError(
             f"it has {size / 1e9:.1f} GB, and only graphs up to {LARGEST_BYTES / 1e9} GB are rewritten"
@@ -115,8 +117,9 @@ def quantise(path: Path) -> bytes:
         made = Path(folder) / "int8.onnx"
         try:
             model = _simplified(path)
-            # Without this mark the quantiser asks for preparation of another kind, by way of the root logger.
-            model.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
+            # Without these marks the quantiser asks for preparation of another kind, by way of the root logger.
+            for mark in ("onnx.infer", "onnx.quant.pre_process"):
+                model.metadata_props.add(key=mark, value="onnxruntime.quant")
             quantize_dynamic(
                 model, made, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8
             )
@@ -131,6 +134,9 @@ def _simplified(path: Path) -> onnx.ModelProto:
         folded = Path(folder) / "folded.onnx"
         options = _session_options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
         options.optimized_model_filepath = str(folded)
+        if external_locations(path):
+            # Otherwise the folded graph would look for the original's weights beside itself.
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         return onnx.load(str(folded))
 
@@ -238,6 +244,9 @@ def _input_axes(  # noqa: PLR0911 - one a kind of operation
     if kind in _ALONG_LAST_AXIS:
         along = _attribute(node, "axis", -1) % len(result)
         return _broadcast_axes(node.input, axis - len(result), dims) if axis < along == last else None
+    if kind == "ReduceMean":
+        # Before opset 17 a layer normalisation is written with two of these.
+        return {0: axis} if axis < last and _mean_axes(node, constants) in ([-1], [last]) else None
     if kind == "Softmax":
         return {0: axis} if _attribute(node, "axis", -1) % len(result) != axis else None
     if kind == "MatMul":
@@ -259,6 +268,14 @@ def _input_axes(  # noqa: PLR0911 - one a kind of operation
         axes = constants.get(node.input[3])
         return {0: axis} if axes is not None and all(int(a) % len(result) != axis for a in axes) else None
     return None
+
+
+def _mean_axes(node: onnx.NodeProto, constants: dict[str, Any]) -> list[int] | None:
+    """Give the axes of which a mean is taken; `None` if they are not known, or do not stay as axes of length 1."""
+    if not _attribute(node, "keepdims", 1):
+        return None
+    given = constants.get(node.input[1]) if len(node.input) > 1 else _attribute(node, "axes", None)
+    return None if given is None else [int(axis) for axis in np.ravel(given)]
 
 
 def _broadcast_axes(inputs: Sequence[str], axis_from_end: int, dims: dict[str, Dims]) -> dict[int, int] | None:

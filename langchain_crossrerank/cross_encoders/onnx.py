@@ -34,7 +34,8 @@ from langchain_crossrerank.cross_encoders.cores import usable_cores
 from langchain_crossrerank.cross_encoders.external_data import check_external_data, external_locations
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
 from langchain_crossrerank.cross_encoders.pairing import PairEncoder
-from langchain_crossrerank.cross_encoders.prepared import PreparedGraph, machine_key, prepare_graph
+from langchain_crossrerank.cross_encoders.prepared import GraphPrecision, PreparedGraph, machine_key, prepare_graph
+from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 
@@ -134,10 +135,16 @@ class OnnxCrossEncoder(CrossEncoder):
         self._window_tokenizers: dict[int, Tokenizer] = {}
         check_external_data(self.onnx_file)
         self._graph = self._prepare_graph(precision)
-        self.precision = self._graph.precision
         self._session = ProcessSession(self._checked_session)
+        # Quantised activations share one scale in a batch, so the company that a pair is scored in moves its score.
+        self.scores_pairs_alone = self.precision != "int8"
         self.max_batch_tokens = max_batch_tokens or known_batch_tokens(self._machine_key) or DEFAULT_BATCH_TOKENS
         self._may_calibrate = max_batch_tokens is None and known_batch_tokens(self._machine_key) is None
+
+    @property
+    def precision(self) -> GraphPrecision:
+        """What the graph computes in; another than was asked for where that could not be had."""
+        return self._graph.precision
 
     @property
     def fingerprint(self) -> str:
@@ -147,11 +154,20 @@ class OnnxCrossEncoder(CrossEncoder):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickled copy loads the files again where it is unpickled; a session cannot travel.
-        return _rebuild, (self._source, {"activation": self.activation, "max_length": self.max_length, **self._asked})
+        return _rebuild, (
+            type(self),
+            self._source,
+            {"activation": self.activation, "max_length": self.max_length, **self._asked},
+        )
 
     def __repr__(self) -> str:
         place = "" if str(self._source.folder) == self.name else f", folder={str(self._source.folder)!r}"
         return f"{super().__repr__()[:-1]}, precision={self.precision!r}, num_threads={self._num_threads}{place})"
+
+    @cached_property
+    def scheduler(self) -> StepScheduler:
+        """Two workers, so that one call is tokenised while another one's forward pass has its turn."""
+        return StepScheduler(name=f"crossrerank-{self.name}", workers=2)
 
     @cached_property
     def _weights_hash(self) -> str:
@@ -185,15 +201,22 @@ class OnnxCrossEncoder(CrossEncoder):
             return prepare_graph(self.onnx_file, "int8" if precision == "int8" else "fp32")
         candidates = [prepare_graph(self.onnx_file, kind) for kind in ("fp32", "int8")]
         features = self.features(self._encode([_TEST_PAIR]) * 4)
-        sessions = {graph.precision: ProcessSession(partial(self.open_graph, graph.model)) for graph in candidates}
-        runs = {precision: partial(session.run, features) for precision, session in sessions.items()}
+        runs: dict[GraphPrecision, Callable[[], object]] = {}
+        for graph in candidates:
+            try:
+                runs[graph.precision] = partial(ProcessSession(partial(self.open_graph, graph.model)).run, features)
+            except Exception as err:  # noqa: BLE001 - onnxruntime's errors have no common public class
+                _logger.warning("The prepared graph %s cannot be loaded (%s), so it is not tried.", graph, err)
+        if "fp32" not in runs:
+            return candidates[0]
         chosen = faster_precision(runs, self._machine_key)
         return next(graph for graph in candidates if graph.precision == chosen)
 
     @property
     def _machine_key(self) -> str:
         size = self.onnx_file.stat().st_size
-        return machine_key(self.name, size, self._num_threads, self._asked["precision"])
+        settings = (self._asked.get(name) for name in ("device", "precision"))
+        return machine_key(self.backend, self.name, size, self._num_threads, *settings)
 
     def open_graph(self, model: Path | bytes) -> Any:
         """Open a graph with this model's threads and device."""
@@ -212,8 +235,14 @@ class OnnxCrossEncoder(CrossEncoder):
         except Exception as err:  # onnxruntime's errors have no common public class
             if not self._graph.rewritten:
                 raise UnsupportedModelError(f"onnxruntime cannot load {self.onnx_file}: {err}") from err
-            _logger.warning("The prepared graph %s cannot be loaded (%s); the model's own is used.", self._graph, err)
-            self._graph = PreparedGraph(self.onnx_file, "fp32", rewritten=False)
+            _logger.warning(
+                "The prepared graph %s cannot be loaded (%s); the model's own is used. Delete the file to have it made "
+                "anew.",
+                self._graph,
+                err,
+            )
+            precision: GraphPrecision = "bf16" if self._graph.precision == "bf16" else "fp32"
+            self._graph = PreparedGraph(self.onnx_file, precision, rewritten=False)
             return self._checked_session()
         output = session.get_outputs()[0]
         width = output.shape[-1] if len(output.shape) == 2 else 1
@@ -253,9 +282,12 @@ class OnnxCrossEncoder(CrossEncoder):
         if self._may_calibrate and sum(item.tokens for item in encoded) >= WORTH_CALIBRATING:
             self._may_calibrate = False
             typical = sorted(encoded, key=lambda item: item.tokens)[len(encoded) // 2]
-            self.max_batch_tokens = measure_batch_tokens(
-                lambda pairs: self._score_batch([typical] * pairs), typical.tokens, self._machine_key
-            )
+            try:
+                self.max_batch_tokens = measure_batch_tokens(
+                    lambda pairs: self._score_batch([typical] * pairs), typical.tokens, self._machine_key
+                )
+            except Exception as err:  # noqa: BLE001 - if the model fails, scoring itself says so and on which pairs
+                _logger.info("The fastest batch size could not be measured (%s: %s).", type(err).__name__, err)
         return plan_batches(encoded, self.max_batch_tokens)
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
@@ -286,8 +318,8 @@ def _providers(device: str) -> list[str]:
     return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
-def _rebuild(source: ModelSource, settings: dict[str, Any]) -> OnnxCrossEncoder:
-    return OnnxCrossEncoder(source, **settings)
+def _rebuild(kind: type[OnnxCrossEncoder], source: ModelSource, settings: dict[str, Any]) -> OnnxCrossEncoder:
+    return kind(source, **settings)
 
 
 def _compact(encoding: Encoding) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -46,6 +47,9 @@ class PreparedGraph:
     precision: GraphPrecision
     rewritten: bool
 
+    def __str__(self) -> str:
+        return str(self.model) if isinstance(self.model, Path) else f"of {len(self.model)} bytes in memory"
+
 
 def cache_folder() -> Path:
     """The folder for what is made once a machine: `CROSSRERANK_CACHE`, or one in the user's cache folder."""
@@ -54,6 +58,18 @@ def cache_folder() -> Path:
         return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
     return Path(base) / "langchain-crossrerank"
+
+
+def _cached(file_name: str) -> Path:
+    """Name a file in the cache folder.
+
+    Raises:
+        OSError: If there is no such folder, because the user has no home.
+    """
+    try:
+        return cache_folder() / file_name
+    except RuntimeError as err:
+        raise OSError(f"{err}; name a folder in {CACHE_VARIABLE}") from err
 
 
 def prepare_graph(onnx_file: Path, precision: GraphPrecision = "fp32") -> PreparedGraph:
@@ -72,7 +88,9 @@ def prepare_graph(onnx_file: Path, precision: GraphPrecision = "fp32") -> Prepar
     key = f"{hash_files([onnx_file, *beside])}-{_FORMAT}-{onnxruntime.__version__}"
     make = _rewritten if precision == "fp32" else _quantised
     made = _find_or_make(f"{key}-{precision}", lambda: make(onnx_file))
-    return PreparedGraph(made or onnx_file, precision if made else "fp32", rewritten=made is not None)
+    if made is None and precision != "fp32":
+        return prepare_graph(onnx_file)
+    return PreparedGraph(made or onnx_file, precision, rewritten=made is not None)
 
 
 def make_ready(onnx_file: Path) -> None:
@@ -96,7 +114,7 @@ def make_ready(onnx_file: Path) -> None:
 def recall(name: str) -> dict[str, Any] | None:
     """Give what `remember` kept under this name on this machine; `None` if nothing usable is there."""
     try:
-        content = json.loads((cache_folder() / f"{name}.json").read_text(encoding="utf-8"))
+        content = json.loads(_cached(f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -105,17 +123,18 @@ def recall(name: str) -> dict[str, Any] | None:
 def remember(name: str, content: dict[str, Any]) -> None:
     """Keep a small finding for later processes; where the folder cannot be written it is found anew each time."""
     try:
-        write_whole(cache_folder() / f"{name}.json", json.dumps(content) + "\n")
+        write_whole(_cached(f"{name}.json"), json.dumps(content) + "\n")
     except OSError as err:
-        _logger.info("%s cannot be written (%s), so it is not kept", cache_folder(), err)
+        _logger.info("%s.json cannot be written (%s), so it is not kept", name, err)
 
 
 def _find_or_make(name: str, make: Callable[[], bytes]) -> Path | bytes | None:
     from langchain_crossrerank.cross_encoders.graph import NotUnderstoodError
 
-    file = cache_folder() / f"{name}.onnx"
-    if file.is_file():
-        return file
+    with contextlib.suppress(OSError):
+        # Unlike `Path.is_file`, this one does not raise where a folder may not be read.
+        if os.path.isfile(file := _cached(f"{name}.onnx")):
+            return file
     if (recall(name) or {}).get("reason"):
         return None
     try:
@@ -125,9 +144,9 @@ def _find_or_make(name: str, make: Callable[[], bytes]) -> Path | bytes | None:
         remember(name, {"reason": str(err)})
         return None
     try:
-        write_whole(file, made)
+        write_whole(file := _cached(f"{name}.onnx"), made)
     except OSError as err:
-        _logger.info("%s cannot be written (%s); the graph is made anew by each process", file, err)
+        _logger.info("%s.onnx cannot be written (%s); the graph is made anew by each process", name, err)
         return made
     return file
 

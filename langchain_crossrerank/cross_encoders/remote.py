@@ -56,8 +56,9 @@ class RemoteCrossEncoder(CrossEncoder):
         model: The model's name for servers that have several; also the name shown in traces.
         request_shape: `"documents"` (Cohere v2, Jina, vLLM, Infinity, llama.cpp) or `"texts"` (TEI).
         api_key: Sent as a bearer token; by default the environment's `CROSSRERANK_API_KEY`, if it holds something.
-        activation: The unit of the server's scores: TEI and most others give `"sigmoid"`. For TEI `"identity"` asks
-            for raw scores.
+        activation: The unit of the server's scores: TEI and most others give `"sigmoid"`. With `"texts"`,
+            `"identity"` asks the server for raw scores; with `"documents"`, which has no word for that, it only says
+            what the server is set to give.
         max_documents: Passages in one request; TEI takes 32 by default.
         max_length: The most tokens the server's model reads; batches are planned with it, the server truncates.
         timeout: Seconds for one attempt, from connecting to the end of the answer's next piece.
@@ -130,11 +131,7 @@ class RemoteCrossEncoder(CrossEncoder):
         """Score pairs with the asynchronous client, several requests at a time."""
         pairs = check_text_pairs(text_pairs)
         encoded = self._encode(list(dict.fromkeys(pairs)))
-        requests = [
-            group
-            for batch in plan_batches(encoded, self.max_batch_tokens, self.max_batch_pairs)
-            for group in _by_query(batch)
-        ]
+        requests = self._plan(encoded)
         at_once = asyncio.Semaphore(_CONNECTIONS)
 
         async def one(group: Sequence[EncodedPair]) -> list[float]:
@@ -174,11 +171,16 @@ class RemoteCrossEncoder(CrossEncoder):
         if client is not None:
             await client.aclose()
 
+    def _plan(self, encoded: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
+        # A request has one query.
+        by_query: dict[str, list[EncodedPair]] = {}
+        for item in encoded:
+            by_query.setdefault(item.text_pair[0], []).append(item)
+        groups = by_query.values()
+        return [batch for group in groups for batch in plan_batches(group, self.max_batch_tokens, self.max_batch_pairs)]
+
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        scores: dict[int, float] = {}
-        for group in _by_query(batch):
-            scores.update(zip(map(id, group), self._post(group), strict=True))
-        return [scores[id(item)] for item in batch]
+        return self._post(batch)
 
     def _post(self, group: Sequence[EncodedPair]) -> list[float]:
         exchange = self._exchange(group)
@@ -445,13 +447,6 @@ def _spellings(character: str) -> str:
 
 def _raise(err: Exception) -> None:
     raise err
-
-
-def _by_query(batch: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
-    groups: dict[str, list[EncodedPair]] = {}
-    for item in batch:
-        groups.setdefault(item.text_pair[0], []).append(item)
-    return list(groups.values())
 
 
 def _index_and_score(result: Any) -> tuple[int | None, float | None]:

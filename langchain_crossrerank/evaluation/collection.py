@@ -15,6 +15,9 @@ from langchain_core.runnables import RunnableLambda
 
 from langchain_crossrerank.errors import InvalidInputError
 
+DRAFTED = "drafted"
+"""What the metadata of a query that a language model drafted says under `origin`."""
+
 Qrels = dict[str, dict[str, int]]
 """Judgements: query id to document id to grade."""
 
@@ -27,11 +30,14 @@ class Collection:
         documents: Documents with their ids, in the corpus's order; the title, if any, stands before the text.
         queries: Query text by query id.
         qrels: Grades by query id and document id.
+        drafted: Ids of the queries that a language model drafted, so that figures from them are not taken for a
+            person's judgement.
     """
 
     documents: list[Document]
     queries: dict[str, str]
     qrels: Qrels
+    drafted: frozenset[str] = frozenset()
 
 
 def load_beir(folder: str | os.PathLike[str], *, qrels: str = "qrels.tsv") -> Collection:
@@ -55,13 +61,16 @@ def load_beir(folder: str | os.PathLike[str], *, qrels: str = "qrels.tsv") -> Co
         text = "\n".join(part for part in (row.get("title"), row.get("text")) if part)
         documents[key] = Document(text, id=key, metadata=dict(row.get("metadata") or {}))
     texts: dict[str, str] = {}
+    drafted: set[str] = set()
     for where, row in _rows(root / "queries.jsonl"):
         key = _new_id(row, texts, where)
         texts[key] = row.get("text") or ""
+        if (row.get("metadata") or {}).get("origin") == DRAFTED:
+            drafted.add(key)
     grades = load_qrels(root / qrels)
     check_qrels(grades, texts, documents, where=str(root / qrels))
     judged = {key: text for key, text in texts.items() if key in grades}
-    return Collection(list(documents.values()), judged, grades)
+    return Collection(list(documents.values()), judged, grades, frozenset(drafted & judged.keys()))
 
 
 def load_qrels(file: str | os.PathLike[str]) -> Qrels:
@@ -90,7 +99,10 @@ def load_qrels(file: str | os.PathLike[str]) -> Qrels:
 
 
 def load_run(file: str | os.PathLike[str]) -> dict[str, list[tuple[str, float]]]:
-    """Read a fixed first stage: `query-id`, `corpus-id` and optionally `score` by line, separated by tabs.
+    """Read a fixed first stage.
+
+    A line holds `query-id`, `corpus-id` and optionally `score`, separated by tabs; or the six columns of a TREC run,
+    `query-id Q0 corpus-id rank score tag`, separated by white space.
 
     Returns:
         For each query the document ids with their scores, best first; without scores the order of the lines.
@@ -99,8 +111,18 @@ def load_run(file: str | os.PathLike[str]) -> dict[str, list[tuple[str, float]]]
         InvalidInputError: If the file is missing or a line is malformed.
     """
     run: dict[str, list[tuple[str, float]]] = {}
+    is_trec = None
     for number, line in _lines(Path(file)):
         parts = line.split("\t")
+        columns = line.split()
+        if is_trec is None:
+            is_trec = len(columns) == 6 and columns[1].upper() == "Q0"
+        if is_trec:
+            if len(columns) != 6:
+                raise InvalidInputError(
+                    f"{os.fspath(file)}, line {number}: {line!r} is not query-id, Q0, corpus-id, rank, score and tag."
+                )
+            parts = [columns[0], columns[2], columns[4]]
         if number == 1 and parts[0].strip() in ("query-id", "qid", "query_id"):
             continue
         found = run.setdefault(parts[0], [])

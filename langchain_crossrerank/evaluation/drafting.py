@@ -14,6 +14,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_crossrerank.errors import AnswerError, InvalidInputError
+from langchain_crossrerank.evaluation.collection import DRAFTED
 from langchain_crossrerank.files import write_whole
 
 DRAFT_PROMPT = ChatPromptTemplate.from_template(
@@ -24,9 +25,6 @@ DRAFT_PROMPT = ChatPromptTemplate.from_template(
 
 DRAFTED_QRELS = "qrels.drafted.tsv"
 """File of drafted judgements; not the name that `load_beir` reads, so that nobody takes them for a person's."""
-
-DRAFTED = "drafted"
-"""What the metadata of a drafted query says under `origin`."""
 
 
 def draft_queries(
@@ -93,17 +91,6 @@ def draft_queries(
         },
     )
     return len(queries)
-
-
-def drafted_queries(folder: str | os.PathLike[str]) -> set[str]:
-    """Give the ids of the queries in a BEIR folder that carry `"origin": "drafted"`.
-
-    Args:
-        folder: A folder that `load_beir` reads.
-    """
-    with (Path(folder) / "queries.jsonl").open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    return {str(row["_id"]) for row in rows if (row.get("metadata") or {}).get("origin") == DRAFTED}
 
 
 def _check_folder(root: Path) -> None:

@@ -14,7 +14,7 @@ from langchain_core.messages import BaseMessage
 
 from langchain_crossrerank.errors import AnswerError, InvalidInputError
 from langchain_crossrerank.evaluation import drafting, load_beir
-from langchain_crossrerank.evaluation.drafting import draft_queries, drafted_queries
+from langchain_crossrerank.evaluation.drafting import draft_queries
 from langchain_crossrerank.files import write_whole
 
 FILES = ["corpus.jsonl", "qrels.drafted.tsv", "queries.jsonl"]
@@ -248,4 +248,6 @@ def test_drafted_queries_are_known_by_their_origin(tmp_path: Path) -> None:
         {"_id": "4", "text": "d"},
     ]
     (tmp_path / "queries.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
-    assert drafted_queries(tmp_path) == {"1"}
+    (tmp_path / "corpus.jsonl").write_text(json.dumps({"_id": "x", "text": "a passage"}))
+    (tmp_path / "qrels.tsv").write_text("".join(f"{key}\tx\t1\n" for key in "124"))
+    assert load_beir(tmp_path).drafted == {"1"}
