@@ -28,6 +28,7 @@ from langchain_crossrerank.cross_encoders import (
     TextPair,
     as_cross_encoder,
     load_cross_encoder,
+    without_credentials,
 )
 from langchain_crossrerank.cross_encoders.base import check_query, shorten
 from langchain_crossrerank.cross_encoders.scheduling import drain
@@ -305,7 +306,9 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
         return merge_configs(ensure_config(config), {"metadata": {"cross_encoder": self._model_name()}})
 
     def _model_name(self) -> str:
-        return as_cross_encoder(self.model).name if isinstance(self.model, BaseCrossEncoder) else os.fspath(self.model)
+        if isinstance(self.model, BaseCrossEncoder):
+            return as_cross_encoder(self.model).name
+        return without_credentials(os.fspath(self.model))
 
 
 class RerankerWithFallbacks(RunnableWithFallbacks[RerankInput, list[Document]], BaseDocumentCompressor):

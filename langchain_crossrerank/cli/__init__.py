@@ -69,8 +69,13 @@ def export(options: argparse.Namespace) -> None:
     check_extra("export", needed_for="exporting a model")
     from langchain_crossrerank.cross_encoders.export import export_onnx
 
-    difference = export_onnx(options.model, options.folder)
-    print(f"Wrote {options.folder}; largest difference from torch {difference:.1e} in logits.")
+    rows = export_onnx(options.model, options.folder, precision=options.precision)
+    print(f"{'query':<24}  {'passage':<40}  {'torch':>9}  {'exported':>9}")
+    for row in rows:
+        query, passage = row.text_pair
+        print(f"{query:<24.24}  {passage:<40.40}  {row.torch:>9.5f}  {row.exported:>9.5f}")
+    largest = max(row.difference for row in rows)
+    print(f"Wrote {options.folder}; largest difference from torch {largest:.1e} in logits.")
 
 
 def _quieten() -> None:
@@ -112,6 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     command = add("export", export)
     command.add_argument("model", help="a hub name or a folder")
     command.add_argument("folder", help="the folder to write; must not exist or be empty")
+    command.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="fp32 is exact, fp16 halves the file, int8 is for processors with instructions for it (default fp32)",
+    )
     return parser
 
 

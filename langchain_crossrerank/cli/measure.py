@@ -7,7 +7,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,7 +51,7 @@ def evaluate_folder(options: argparse.Namespace) -> int:
     least = options.min_ndcg_gain
     measures = list(dict.fromkeys([*options.measures, *([] if least is None else [GAIN_MEASURE])]))
     collection = _collection(options, measures)
-    notes = _origin_notes(options, collection)
+    notes = _origin_notes(collection)
     result = evaluate(
         _retriever(options, collection, options.k, top_n=options.top_n),
         collection.queries,
@@ -77,7 +76,7 @@ def sweep_folder(options: argparse.Namespace) -> None:
     if min(options.ks) < 1:
         raise InvalidInputError(f"--ks is {options.ks}; every number of candidates must be at least 1.")
     collection = _collection(options, [options.measure])
-    notes = _origin_notes(options, collection)
+    notes = _origin_notes(collection)
     result = sweep(
         _retriever(options, collection, max(options.ks), top_n=None),
         collection.queries,
@@ -205,7 +204,7 @@ def _draft(options: argparse.Namespace) -> int:
     return 0
 
 
-def _origin_notes(options: argparse.Namespace, collection: Collection) -> list[str]:
+def _origin_notes(collection: Collection) -> list[str]:
     """Say how many of the judged queries no person wrote."""
     count = len(collection.drafted)
     if not count:

@@ -6,16 +6,20 @@ import os
 import shutil
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+import onnx
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from langchain_crossrerank.cross_encoders.base import TextPair
+from langchain_crossrerank.cross_encoders.graph import quantise
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
-from langchain_crossrerank.cross_encoders.prepared import make_ready
+from langchain_crossrerank.cross_encoders.packing import pack_weights
+from langchain_crossrerank.cross_encoders.prepared import PRODUCER, make_ready
 from langchain_crossrerank.cross_encoders.source import ModelSource, find_source
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 
@@ -31,25 +35,53 @@ PARITY_TOLERANCE = 1e-4
 """Largest difference, in logits, that an export may show."""
 
 
-def export_onnx(model: str, folder: str | os.PathLike[str], *, revision: str | None = None) -> float:
+ExportPrecision = Literal["fp32", "fp16", "int8"]
+"""What an exported graph holds: fp32 weights; fp16 weights, computed in fp32; or matrix products in eight bits."""
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """One pair scored by torch and by the exported graph, in logits."""
+
+    text_pair: TextPair
+    torch: float
+    exported: float
+
+    @property
+    def difference(self) -> float:
+        """How far apart the two are."""
+        return abs(self.torch - self.exported)
+
+
+def export_onnx(
+    model: str,
+    folder: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    precision: ExportPrecision = "fp32",
+) -> list[ParityRow]:
     """Export a sequence-classification cross-encoder to a folder that needs no torch.
 
-    The folder gets `model.onnx`, `config.json` and `tokenizer.json`, and appears only when the graph gives the same
-    logits as torch.
+    The folder gets `model.onnx`, `config.json` and `tokenizer.json`, and appears only when the fp32 graph gives the
+    same logits as torch.
 
     Args:
         model: A hub name or a folder; its weights must be safetensors.
         folder: Where to write; must not exist, or be empty.
         revision: Branch, tag or commit on the hub.
+        precision: `"fp32"` is exact; `"fp16"` halves the file; `"int8"` is for processors with instructions for it.
 
     Returns:
-        The largest difference in logits between torch and the graph on `PARITY_PAIRS`.
+        The scores of both on `PARITY_PAIRS`.
 
     Raises:
-        InvalidInputError: If `folder` has files in it.
+        InvalidInputError: If `folder` has files in it, or there is no such precision.
         ModelNotFoundError: If there is no such model.
         UnsupportedModelError: If it has another head, no fast tokenizer, or the graph disagrees with torch.
     """
+    if precision not in get_args(ExportPrecision):
+        known = ", ".join(map(repr, get_args(ExportPrecision)))
+        raise InvalidInputError(f"precision is {precision!r}; pass one of {known}.")
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidInputError(f"{str(target)!r} exists and is not an empty folder; name a new folder to export into.")
@@ -62,19 +94,32 @@ def export_onnx(model: str, folder: str | os.PathLike[str], *, revision: str | N
         tokenizer.save_pretrained(staging)
         _trace(network, tokenizer, staging / "model.onnx")
         make_ready(staging / "model.onnx")
-        difference = _parity(network, tokenizer, ModelSource(model, staging))
-        if difference > PARITY_TOLERANCE:
+        rows = _parity(network, tokenizer, ModelSource(model, staging))
+        difference = max(row.difference for row in rows)
+        if not difference <= PARITY_TOLERANCE:
             raise UnsupportedModelError(
                 f"the graph exported from {model!r} differs from torch by {difference:.2g} in logits "
                 f"(allowed {PARITY_TOLERANCE:g}), so nothing was written; run this model on the torch backend."
             )
+        if precision != "fp32":
+            _reduce(staging / "model.onnx", precision)
+            rows = _parity(network, tokenizer, ModelSource(model, staging))
         staging.chmod(0o755)
         if target.exists():
             target.rmdir()
         staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return difference
+    return rows
+
+
+def _reduce(graph: Path, precision: str) -> None:
+    if precision == "fp16":
+        pack_weights(graph, graph, matrix_bits=16, table_bits=16)
+        return
+    made = onnx.load_from_string(quantise(graph))
+    made.producer_name = PRODUCER
+    onnx.save(made, str(graph))
 
 
 def _load(model: str, revision: str | None) -> tuple[Any, Any]:
@@ -122,12 +167,12 @@ def _trace(network: Any, tokenizer: Any, path: Path) -> None:
         )
 
 
-def _parity(network: Any, tokenizer: Any, source: ModelSource) -> float:
+def _parity(network: Any, tokenizer: Any, source: ModelSource) -> list[ParityRow]:
     exported = OnnxCrossEncoder(source, activation="identity")
-    differences = []
+    rows = []
     for pair in PARITY_PAIRS:
         features = tokenizer(*pair, truncation="only_second", max_length=exported.max_length, return_tensors="pt")
         with torch.inference_mode():
             (expected,) = relevance_logits(network(**features).logits.numpy(), source.name)
-        differences.append(abs(expected - exported.score([pair])[0]))
-    return max(differences)
+        rows.append(ParityRow(pair, float(expected), exported.score([pair])[0]))
+    return rows

@@ -17,7 +17,11 @@ _BLOCK = 32
 
 
 def pack_weights(
-    graph_file: str | os.PathLike[str], packed_file: str | os.PathLike[str], *, matrix_bits: Literal[8, 16] = 16
+    graph_file: str | os.PathLike[str],
+    packed_file: str | os.PathLike[str],
+    *,
+    matrix_bits: Literal[8, 16] = 16,
+    table_bits: Literal[8, 16] = 8,
 ) -> None:
     """Store a graph's weights in fewer bits; they are computed in fp32 all the same.
 
@@ -28,13 +32,15 @@ def pack_weights(
     Args:
         graph_file: An ONNX graph with fp32 or fp16 weights.
         packed_file: Where to write the packed graph.
-        matrix_bits: Bits of a matrix weight; an embedding weight takes eight.
+        matrix_bits: Bits of a matrix weight.
+        table_bits: Bits of an embedding weight.
 
     Raises:
-        InvalidInputError: If `matrix_bits` is neither 8 nor 16.
+        InvalidInputError: If a number of bits is neither 8 nor 16.
     """
-    if matrix_bits not in (8, 16):
-        raise InvalidInputError(f"matrix_bits is {matrix_bits!r}; pass 8 or 16.")
+    for name, bits in (("matrix_bits", matrix_bits), ("table_bits", table_bits)):
+        if bits not in (8, 16):
+            raise InvalidInputError(f"{name} is {bits!r}; pass 8 or 16.")
     model = onnx.load(str(graph_file))
     graph = model.graph
     weights = _matrices(graph)
@@ -46,7 +52,8 @@ def pack_weights(
         nodes += unpack(packed, name, weights[name])
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] in tables:
-            nodes += _unpack_rows(packed, node, weights[node.input[0]])
+            unpack_rows = _unpack_half_rows if table_bits == 16 else _unpack_rows
+            nodes += unpack_rows(packed, node, weights[node.input[0]])
         elif node.output[0] not in weights:
             nodes.append(node)
     used = {name for node in nodes for name in node.input}
@@ -92,6 +99,13 @@ def _unpack_matrix(packed: dict[str, Any], name: str, array: Any) -> Iterator[An
     yield helper.make_node("Cast", [f"{name}_scale"], [f"{name}_scale_f32"], to=TensorProto.FLOAT)
     yield helper.make_node("Mul", [f"{name}_f32", f"{name}_scale_f32"], [f"{name}_blocks"])
     yield helper.make_node("Reshape", [f"{name}_blocks", f"{name}_shape"], [name])
+
+
+def _unpack_half_rows(packed: dict[str, Any], gather: Any, array: Any) -> Iterator[Any]:
+    name, output = gather.input[0], gather.output[0]
+    packed[f"{name}_f16"] = array.astype(np.float16)
+    yield helper.make_node("Gather", [f"{name}_f16", gather.input[1]], [f"{output}_f16"])
+    yield helper.make_node("Cast", [f"{output}_f16"], [output], to=TensorProto.FLOAT)
 
 
 def _unpack_rows(packed: dict[str, Any], gather: Any, array: Any) -> Iterator[Any]:

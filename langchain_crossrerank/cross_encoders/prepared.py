@@ -129,14 +129,15 @@ def remember(name: str, content: dict[str, Any]) -> None:
 
 
 def _find_or_make(name: str, make: Callable[[], bytes]) -> Path | bytes | None:
-    from langchain_crossrerank.cross_encoders.graph import NotUnderstoodError
-
     with contextlib.suppress(OSError):
         # Unlike `Path.is_file`, this one does not raise where a folder may not be read.
         if os.path.isfile(file := _cached(f"{name}.onnx")):
             return file
     if (recall(name) or {}).get("reason"):
         return None
+    # Imports onnx, which a graph found ready does without.
+    from langchain_crossrerank.cross_encoders.graph import NotUnderstoodError
+
     try:
         made = make()
     except NotUnderstoodError as err:

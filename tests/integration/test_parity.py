@@ -289,7 +289,9 @@ def test_an_export_reports_how_far_it_is_from_torch(tiny_model_folder: Path, tmp
     """A new or empty folder gets graph, config and tokenizer, and the difference in logits is within the promise."""
     target = tmp_path / "exported"
     target.mkdir()
-    assert 0 <= export.export_onnx(str(tiny_model_folder), target) <= export.PARITY_TOLERANCE
+    rows = export.export_onnx(str(tiny_model_folder), target)
+    assert [row.text_pair for row in rows] == list(export.PARITY_PAIRS)
+    assert all(0 <= row.difference <= export.PARITY_TOLERANCE for row in rows)
     assert {"config.json", "model.onnx", "tokenizer.json"} <= {file.name for file in target.iterdir()}
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]
 
