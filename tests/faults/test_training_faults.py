@@ -1,0 +1,155 @@
+"""Training that is killed, finds the disk full, finds its files damaged, or runs out of memory loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the training extra")
+
+from langchain_crossrerank.errors import InvalidInputError, TrainingError  # noqa: E402
+from langchain_crossrerank.training import checkpoints  # noqa: E402
+from langchain_crossrerank.training.models import Trainable  # noqa: E402
+from tests.unit.test_training_run import bi_encoder_folder, data_file, one_thread, run  # noqa: E402, F401
+
+CHILD = Path(__file__).with_name("train_in_child.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["sequence classifier", "warm start"])
+def test_kills_at_random_moments_change_nothing(
+    shape: str,
+    data_file: Path,  # noqa: F811
+    tiny_model_folder: Path,
+    bi_encoder_folder: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Killed ten times at random moments and resumed, a run has the validation curve of an undisturbed one."""
+    base = tiny_model_folder if shape == "sequence classifier" else bi_encoder_folder
+    results = []
+    for kills in (0, 10):
+        words = [data_file, base, tmp_path / f"killed-{kills}", kills, 7]
+        done = subprocess.run(
+            [sys.executable, str(CHILD), *map(str, words)], capture_output=True, text=True, check=False, timeout=600
+        )
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+    steady, disturbed = results
+    assert len([step for step in disturbed["killed"] if step is not None]) >= 5
+    assert [row["step"] for row in disturbed["rows"]] == [row["step"] for row in steady["rows"]]
+    for name in ("nDCG@10", "loss"):
+        before, after = ([row[name] for row in result["rows"] if name in row] for result in results)
+        assert len(before) >= 9
+        assert after == pytest.approx(before, abs=1e-5)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    data_file: Path,  # noqa: F811
+    tiny_model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A checkpoint that breaks off half-way is an error that says so; the run goes on from the one before."""
+    save, calls = torch.save, []
+
+    def full(state: Any, file: Any) -> None:
+        calls.append(state["step"])
+        if len(calls) == 3:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(state, file)
+
+    monkeypatch.setattr(checkpoints.torch, "save", full)
+    options: dict[str, Any] = {"steps": 6, "validate_every": 2}
+    with pytest.raises(TrainingError, match=r"step 4 could not be written .*No space left.*of before is kept"):
+        run(data_file, tmp_path / "out", tiny_model_folder, **options)
+    assert [path.name for path in sorted((tmp_path / "out.run").iterdir())] == ["checkpoint.pt", "log.jsonl"]
+    assert torch.load(tmp_path / "out.run" / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert not (tmp_path / "out").exists()
+    resumed = run(data_file, tmp_path / "out", tiny_model_folder, **options)
+    undisturbed = run(data_file, tmp_path / "other", tiny_model_folder, **options)
+    assert [{**row, "seconds": 0} for row in resumed.log] == [{**row, "seconds": 0} for row in undisturbed.log]
+
+
+def test_a_full_disk_under_the_log_is_named(
+    data_file: Path,  # noqa: F811
+    tiny_model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run log that cannot be written stops training with its reason."""
+    opened = Path.open
+
+    def full(self: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if self.name == "log.jsonl" and "a" in mode:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(self, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(TrainingError, match=r"run log in .*No space left"):
+        run(data_file, tmp_path / "out", tiny_model_folder)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no more"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_short_memory_suggests_a_smaller_step(
+    error: Exception,
+    data_file: Path,  # noqa: F811
+    tiny_model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where memory runs out, the error names the step's size and a smaller one."""
+    logits = Trainable.logits
+
+    def greedy(self: Trainable, pairs: Any) -> Any:
+        if self.network.training:
+            raise error
+        return logits(self, pairs)
+
+    monkeypatch.setattr(Trainable, "logits", greedy)
+    with pytest.raises(TrainingError, match=r"memory ran out at step 0 with 4 groups of 4 .*groups_per_step=2"):
+        run(data_file, tmp_path / "out", tiny_model_folder)
+
+
+def test_a_loss_that_is_no_number_stops_at_once(
+    data_file: Path,  # noqa: F811
+    tiny_model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A diverged run is stopped before the weights are spoilt, and told to learn more slowly."""
+    logits = Trainable.logits
+    monkeypatch.setattr(
+        Trainable, "logits", lambda self, pairs: logits(self, pairs) * (float("nan") if self.network.training else 1)
+    )
+    with pytest.raises(TrainingError, match=r"not a number at step 0; .*learning rate below 0.005"):
+        run(data_file, tmp_path / "out", tiny_model_folder)
+
+
+def test_a_damaged_checkpoint_is_named(
+    data_file: Path,  # noqa: F811
+    tiny_model_folder: Path,
+    tmp_path: Path,
+) -> None:
+    """A checkpoint that is no checkpoint is an error with its path, not a new beginning over the old run."""
+    (tmp_path / "out.run").mkdir()
+    (tmp_path / "out.run" / "checkpoint.pt").write_bytes(b"damaged")
+    with pytest.raises(TrainingError, match=r"checkpoint.pt is no checkpoint .*delete it"):
+        run(data_file, tmp_path / "out", tiny_model_folder)
+
+
+def test_a_run_folder_that_cannot_be_made_is_named(
+    data_file: Path,  # noqa: F811
+    tiny_model_folder: Path,
+    tmp_path: Path,
+) -> None:
+    """A file where the run folder should be is an error before anything is trained."""
+    (tmp_path / "out.run").write_text("a file")
+    with pytest.raises(InvalidInputError, match="cannot be made"):
+        run(data_file, tmp_path / "out", tiny_model_folder)
