@@ -55,8 +55,8 @@ def logits(model: Path | str, **settings: Any) -> list[float]:
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Spearman's coefficient, for scores without ties."""
-    ranks = [np.argsort(np.argsort(scores)) for scores in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks = np.array([np.argsort(np.argsort(scores)) for scores in (first, second)], dtype=np.float64)
+    return float(np.corrcoef(ranks)[0, 1])
 
 
 @pytest.fixture
@@ -106,9 +106,11 @@ def test_bf16_without_instructions_is_refused(needs_openvino: None, monkeypatch:
 
 def openvino_on(monkeypatch: pytest.MonkeyPatch, *, able: bool, precision: Any) -> CrossEncoder:
     """Load the bundled model on a processor that says whether it has bf16."""
-    from langchain_crossrerank.cross_encoders import openvino as backend
+    import openvino
 
-    core = backend.openvino.Core
+    from langchain_crossrerank.cross_encoders.openvino import OpenVinoCrossEncoder
+
+    core = openvino.Core
 
     class Core:
         """A core whose processor says what the test wants."""
@@ -123,8 +125,8 @@ def openvino_on(monkeypatch: pytest.MonkeyPatch, *, able: bool, precision: Any) 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.real, name)
 
-    monkeypatch.setattr(backend.openvino, "Core", Core)
-    return backend.OpenVinoCrossEncoder(ModelSource("bundled", BUNDLED_FOLDER), precision=precision)
+    monkeypatch.setattr(openvino, "Core", Core)
+    return OpenVinoCrossEncoder(ModelSource("bundled", BUNDLED_FOLDER), precision=precision)
 
 
 def test_openvino_reads_a_graph_from_memory(
@@ -252,8 +254,8 @@ def test_auto_takes_what_was_measured(tiny_onnx_folder: Path, monkeypatch: pytes
     assert loaded.score(PAIRS) == fixed.score(PAIRS)
 
 
-BATCHES = (64, 100, 256, 512, 1024, 4096)
-MIXED: list[TextPair] = [*PAIRS, *((QUERIES[0], passage * times) for passage in PASSAGES for times in (2, 5, 30))]
+BATCHES = (64, 200, 1024, 4096)
+MIXED: list[TextPair] = [*PAIRS, *((QUERIES[0], passage * times) for passage in PASSAGES[::3] for times in (2, 5, 30))]
 
 
 @pytest.fixture(params=["onnx", "openvino"])
