@@ -336,7 +336,10 @@ class _Checkpoint:
         if self.path is None:
             return
         head = json.dumps({"run": hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}) + "\n"
-        content = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        try:
+            content = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        except UnicodeDecodeError as err:
+            raise InvalidInputError(f"{str(self.path)!r} is no checkpoint of evaluate; name another file.") from err
         if '{"run": "'.startswith(content) or (not content.endswith("\n") and head.startswith(content)):
             # Not begun, or stopped before the first line was whole.
             write_whole(self.path, head)

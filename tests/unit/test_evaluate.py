@@ -613,6 +613,15 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: str) -
     assert checkpoint.read_text() == content
 
 
+def test_a_binary_file_is_no_checkpoint(tmp_path: Path) -> None:
+    """What is not even text is named in the same way, and stays as it was."""
+    file = tmp_path / "picture"
+    file.write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(InvalidInputError, match="picture' is no checkpoint of evaluate"):
+        evaluate(retriever(), QUERIES, QRELS, checkpoint=file, show_progress=False)
+    assert file.read_bytes() == b"\x89PNG\xff\xfe"
+
+
 def test_a_damaged_line_in_a_checkpoint_is_named(tmp_path: Path) -> None:
     """A line broken in the middle of the file is an input error with its number."""
     checkpoint = tmp_path / "run.jsonl"
