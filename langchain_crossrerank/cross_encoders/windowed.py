@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
-from langchain_crossrerank.cross_encoders.base import EncodedPair, TextPair, WrapperCrossEncoder
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, EncodedPair, TextPair, WrapperCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
 
 
@@ -25,11 +25,17 @@ class WindowedCrossEncoder(WrapperCrossEncoder):
             `None` is an eighth of `max_length`.
 
     Raises:
-        InvalidInputError: If `overlap` is negative or half of `max_length` or more.
+        InvalidInputError: If `overlap` is negative or half of `max_length` or more, or `inner` is a cache or a cascade,
+            which would be gone past.
     """
 
     def __init__(self, inner: BaseCrossEncoder, *, overlap: int | None = None) -> None:
         super().__init__(inner)
+        if type(self.inner).score_steps is not CrossEncoder.score_steps:
+            raise InvalidInputError(
+                f"{self.inner!r} does not score part by part; put the windows inside, for example "
+                "CachedCrossEncoder(WindowedCrossEncoder(model))."
+            )
         overlap = self.max_length // 8 if overlap is None else overlap
         if not 0 <= overlap < self.max_length // 2:
             raise InvalidInputError(

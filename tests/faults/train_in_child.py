@@ -1,6 +1,6 @@
 """Trains a tiny model in forked children that are killed at random moments, and prints each validation.
 
-    python train_in_child.py DATA BASE FOLDER KILLS SEED
+python train_in_child.py DATA BASE FOLDER KILLS SEED
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def logits(model: Path | str, **settings: Any) -> list[float]:
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Spearman's coefficient, for scores without ties."""
     ranks = np.array([np.argsort(np.argsort(scores)) for scores in (first, second)], dtype=np.float64)
-    return float(np.corrcoef(ranks)[0, 1])
+    table: Any = np.corrcoef(ranks)
+    return float(table[0, 1])
 
 
 @pytest.fixture

@@ -225,9 +225,11 @@ def test_little_work_is_not_worth_a_measurement(measured: list[int]) -> None:
     assert (measured, model.max_batch_tokens) == ([], DEFAULT_BATCH_TOKENS)
 
 
-def test_a_size_that_was_asked_for_stays(measured: list[int]) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_a_size_that_was_asked_for_stays(measured: list[int], known: bool) -> None:
     """With `max_batch_tokens` given nothing is measured, and no finding of earlier replaces it."""
-    remember(f"batch-tokens-{encoder()._machine_key}", {"max_batch_tokens": 2048})
+    if known:
+        remember(f"batch-tokens-{encoder()._machine_key}", {"max_batch_tokens": 2048})
     model = encoder(max_batch_tokens=300)
     model.score(LONG)
     assert (measured, model.max_batch_tokens) == ([], 300)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Callable
 
 import pytest
 from langchain_core.documents import Document
 
 from langchain_crossrerank import CrossEncoder, CrossEncoderReranker, load_cross_encoder
+from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
+from langchain_crossrerank.cross_encoders.cascade import CascadeCrossEncoder
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.source import find_source
@@ -101,3 +104,12 @@ def test_a_backend_without_tokens_says_so() -> None:
     """Windows need a tokenizer; a backend without one names the remedy."""
     with pytest.raises(InvalidInputError, match="onnx or torch"):
         WindowedCrossEncoder(FakeCrossEncoder()).score([(QUERY, LONG)])
+
+
+@pytest.mark.parametrize(
+    "wrap", [CachedCrossEncoder, lambda model: CascadeCrossEncoder(FakeCrossEncoder(), model)], ids=["cache", "cascade"]
+)
+def test_windows_around_what_they_would_go_past_are_refused(wrap: Callable[[CrossEncoder], CrossEncoder]) -> None:
+    """A cache or a cascade inside windows would do nothing, and the error says how to turn them round."""
+    with pytest.raises(InvalidInputError, match="put the windows inside"):
+        WindowedCrossEncoder(wrap(FakeCrossEncoder()))
