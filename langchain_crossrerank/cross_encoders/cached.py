@@ -265,9 +265,9 @@ class CachedCrossEncoder(WrapperCrossEncoder):
         super().__init__(inner)
         if not self.inner.scores_pairs_alone:
             raise InvalidInputError(
-                f"{self.inner!r} scores a pair by the others it comes with, so its scores cannot be kept. Of a cascade, "
-                "wrap the full model: CascadeCrossEncoder(cheap, CachedCrossEncoder(full)); of a model in eight bits, "
-                'load it with precision="fp32".'
+                f"{self.inner!r} scores a pair by the others it comes with, so its scores cannot be kept. In a "
+                "cascade, put the cache inside: CascadeCrossEncoder(cheap, CachedCrossEncoder(full)); instead of eight bits, "
+                'load with precision="fp32".'
             )
         self.cache = _as_cache(cache)
         self._hits = 0

@@ -157,7 +157,7 @@ def test_a_gpu_that_onnxruntime_cannot_use_is_refused() -> None:
     """Who asks the onnx backend for a GPU is not given the CPU in silence."""
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime can use a GPU")
-    with pytest.raises(InvalidInputError, match="^device is 'cuda'.*onnxruntime-gpu"):
+    with pytest.raises(InvalidInputError, match=r"^device is 'cuda'.*onnxruntime-gpu"):
         load_cross_encoder("bundled", backend="onnx", device="cuda")
 
 
