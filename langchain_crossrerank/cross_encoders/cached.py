@@ -266,8 +266,8 @@ class CachedCrossEncoder(WrapperCrossEncoder):
         if not self.inner.scores_pairs_alone:
             raise InvalidInputError(
                 f"{self.inner!r} scores a pair by the others it comes with, so its scores cannot be kept. In a "
-                "cascade, put the cache inside: CascadeCrossEncoder(cheap, CachedCrossEncoder(full)); instead of eight bits, "
-                'load with precision="fp32".'
+                "cascade, put the cache inside: CascadeCrossEncoder(cheap, CachedCrossEncoder(full)); instead of "
+                'eight bits, load with precision="fp32".'
             )
         self.cache = _as_cache(cache)
         self._hits = 0
