@@ -301,8 +301,9 @@ def markdown(
         "|---|---|---|---|",
     ]
     for name, found in fresh.items():
-        small, large = found["20 x 500"], found.get("1,000 x 300")
-        parts.append(f"| {name} | {small[0]:.1f} | {small[1]:.0f} | {'' if large is None else f'{large[1]:.0f}'} |")
+        small, large = found.get("20 x 500"), found.get("1,000 x 300")
+        cells = ["", ""] if small is None else [f"{small[0]:.1f}", f"{small[1]:.0f}"]
+        parts.append(f"| {name} | {' | '.join(cells)} | {'' if large is None else f'{large[1]:.0f}'} |")
     parts += [f"\n{name} did not take part: {reason}" for name, reason in absent.items()]
     return "\n".join(parts) + "\n"
 
@@ -326,6 +327,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cascade-keep", type=int, default=15)
     parser.add_argument("--only", nargs="*", help="contenders to run; stock and sentence-transformers always")
+    parser.add_argument("--workloads", nargs="*", choices=list(WORKLOADS), help="workloads to run; all by default")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--child", nargs=2, metavar=("CONTENDER", "WORKLOAD"), help=argparse.SUPPRESS)
@@ -350,6 +352,8 @@ def main() -> None:
             return
         contender(name, options.model, options.onnx)(QUERIES[0], make_documents(*WORKLOADS[workload]))
         return
+    for workload in set(WORKLOADS) - set(options.workloads or WORKLOADS):
+        del WORKLOADS[workload]
     names = [*PEERS, *OURS, f"ours, cascade of int8, keep {options.cascade_keep}"]
     if options.only is not None:
         names = [name for name in names if name in (STOCK, "sentence-transformers", *options.only)]
@@ -360,9 +364,9 @@ def main() -> None:
         fresh = {}
         for name in names:
             large = name == STOCK or name.startswith("ours")
-            workloads = ("20 x 500", "1,000 x 300") if large else ("20 x 500",)
+            workloads = [w for w in ("20 x 500", "1,000 x 300")[: 1 + large] if w in WORKLOADS]
             found = {w: fresh_process(name, options.model, onnx, w) for w in workloads}
-            if all(found.values()):
+            if found and all(found.values()):
                 fresh[name] = found
         rows, absent = measure(names, options.model, onnx, options.rounds)
     head = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; {versions()}\n"
