@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from langchain_crossrerank.cross_encoders import CrossEncoder, load_cross_encoder, onnx
@@ -296,3 +297,24 @@ def test_the_limit_of_a_batch_is_kept(model: Path, monkeypatch: pytest.MonkeyPat
 def test_graphs_of_tests_stay_out_of_the_users_cache(own_cache: Path) -> None:
     """Nothing that tests make ready is written into the folder of whoever runs them."""
     assert cache_folder() == own_cache
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision"), [("torch", "fp32"), ("torch", "bf16"), ("torch", "fp16"), ("onnx", None)]
+)
+def test_a_gpu_gives_what_the_cpu_gives(
+    tiny_onnx_folder: Path, tiny_model_folder: Path, backend: Any, precision: Any
+) -> None:
+    """On a GPU the scores are the CPU's, to what the precision allows."""
+    torch = pytest.importorskip("torch", reason="needs torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    if backend == "onnx" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("needs onnxruntime-gpu")
+    folder = tiny_onnx_folder if backend == "onnx" else tiny_model_folder
+    pairs = [("what is lora", "low-rank adaptation"), ("what is lora", "the ferry leaves at nine " * 9)]
+    on_cpu, on_gpu = (
+        load_cross_encoder(folder, backend=backend, device=device, precision=kind, activation="identity").score(pairs)
+        for device, kind in (("cpu", None), ("cuda", precision))
+    )
+    assert on_gpu == pytest.approx(on_cpu, abs=1e-3 if precision in (None, "fp32") else 5e-2)
