@@ -138,8 +138,9 @@ class OnnxCrossEncoder(CrossEncoder):
         self._session = ProcessSession(self._checked_session)
         # Quantised activations share one scale in a batch, so the company that a pair is scored in moves its score.
         self.scores_pairs_alone = self.precision != "int8"
-        self.max_batch_tokens = max_batch_tokens or known_batch_tokens(self._machine_key) or DEFAULT_BATCH_TOKENS
-        self._may_calibrate = max_batch_tokens is None and known_batch_tokens(self._machine_key) is None
+        settled = max_batch_tokens or known_batch_tokens(self._machine_key)
+        self.max_batch_tokens = settled or DEFAULT_BATCH_TOKENS
+        self._may_calibrate = settled is None
 
     @property
     def precision(self) -> GraphPrecision:
