@@ -18,7 +18,7 @@ from langchain_crossrerank.cross_encoders.base import (
     check_query_room,
     sigmoid,
 )
-from langchain_crossrerank.cross_encoders.precision import torch_dtype
+from langchain_crossrerank.cross_encoders.precision import torch_dtype, torch_precision
 from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
 from langchain_crossrerank.errors import UnsupportedModelError
 
@@ -98,7 +98,8 @@ class CausalCrossEncoder(CrossEncoder):
     def _load(self, trust_remote_code: bool) -> None:
         folder = str(self._source.folder)
         on_gpu = self._device.type != "cpu"
-        dtype = "auto" if on_gpu and self._precision is None else torch_dtype(self._precision or "fp32", on_gpu=on_gpu)
+        settled = torch_precision(self._precision or "fp32", on_gpu=on_gpu)
+        dtype = "auto" if on_gpu and self._precision is None else torch_dtype(settled)
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
             model = AutoModelForCausalLM.from_pretrained(

@@ -8,12 +8,19 @@ Precision = Literal["fp32", "bf16", "fp16", "int8", "auto"]
 """`"fp32"` is exact; the others move scores a little; `"auto"` is what is fastest on this machine."""
 
 
-def torch_dtype(precision: str, *, on_gpu: bool) -> Any:
-    """Give torch's type; for `"auto"` bf16 on a GPU that has it, fp16 on another, fp32 on a CPU."""
+def torch_precision(precision: str, *, on_gpu: bool) -> str:
+    """Settle `"auto"` for torch: bf16 on a GPU that has it, fp16 on another, fp32 on a CPU; others stay."""
+    if precision != "auto":
+        return precision
+    if not on_gpu:
+        return "fp32"
     import torch
 
-    if precision == "auto":
-        if not on_gpu:
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def torch_dtype(precision: str) -> Any:
+    """Give torch's type of a settled precision."""
+    import torch
+
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

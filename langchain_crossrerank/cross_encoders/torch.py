@@ -22,7 +22,7 @@ from langchain_crossrerank.cross_encoders.base import (
     sigmoid,
 )
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
-from langchain_crossrerank.cross_encoders.precision import torch_dtype
+from langchain_crossrerank.cross_encoders.precision import torch_dtype, torch_precision
 from langchain_crossrerank.cross_encoders.source import hash_files
 from langchain_crossrerank.errors import (
     ModelNotFoundError,
@@ -74,9 +74,8 @@ class TorchCrossEncoder(CrossEncoder):
         self._tokenizing = threading.Lock()
         self.max_batch_tokens = max_batch_tokens
         on_gpu = torch.cuda.is_available() and device != "cpu"
-        dtype = torch_dtype(precision, on_gpu=on_gpu)
-        self.precision = str(dtype).removeprefix("torch.")
-        model_kwargs: dict[str, Any] = {"use_safetensors": True, "dtype": dtype}
+        self.precision = torch_precision(precision, on_gpu=on_gpu)
+        model_kwargs: dict[str, Any] = {"use_safetensors": True, "dtype": torch_dtype(self.precision)}
         try:
             self._model = SentenceTransformersCrossEncoder(
                 model,
@@ -102,8 +101,11 @@ class TorchCrossEncoder(CrossEncoder):
     @property
     def fingerprint(self) -> str:
         """The weights' commit on the hub, or their content hash, with everything else that decides a score."""
-        precision = "" if self.precision == "float32" else f":{self.precision}"
+        precision = "" if self.precision == "fp32" else f":{self.precision}"
         return f"torch:{self._weights_identity}:{self.activation}:{self.max_length}{precision}"
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, precision={self.precision!r})"
 
     @cached_property
     def _weights_identity(self) -> str:

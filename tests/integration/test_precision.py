@@ -299,6 +299,13 @@ def test_graphs_of_tests_stay_out_of_the_users_cache(own_cache: Path) -> None:
     assert cache_folder() == own_cache
 
 
+@pytest.mark.parametrize(("asked", "shown"), [("fp32", "fp32"), ("bf16", "bf16"), ("auto", "fp32")])
+def test_torch_says_what_it_computes_in(tiny_model_folder: Path, asked: Any, shown: str) -> None:
+    """The settled precision stands in `repr`, in the words in which it is asked for."""
+    model = load_cross_encoder(tiny_model_folder, backend="torch", device="cpu", precision=asked)
+    assert f"precision={shown!r}" in repr(model)
+
+
 @pytest.mark.parametrize(
     ("backend", "precision"), [("torch", "fp32"), ("torch", "bf16"), ("torch", "fp16"), ("onnx", None)]
 )
