@@ -68,6 +68,18 @@ def pack_weights(
     onnx.save(model, str(packed_file))
 
 
+def rounded(array: Any) -> Any:
+    """Give a matrix with the values that eight bits keep, blocks along its last axis; packing those loses nothing.
+
+    Args:
+        array: Shape (rows, columns), float32: an embedding table, or a linear layer's weight as torch stores it.
+    """
+    rows, columns = array.shape
+    block = _BLOCK if columns % _BLOCK == 0 else columns
+    values, scale = _quantise(array.reshape(rows, columns // block, block), axis=2)
+    return (values * scale.astype(np.float32)).reshape(rows, columns)
+
+
 def _matrices(graph: Any) -> dict[str, Any]:
     """Weight matrices by the name under which nodes use them: stored as fp32, or as fp16 behind a Cast."""
     stored = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2 and min(tensor.dims) > 2}

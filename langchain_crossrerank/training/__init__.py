@@ -97,10 +97,10 @@ def train(
     import torch
     from tqdm import tqdm
 
-    from langchain_crossrerank.training.checkpoints import RunFolder
+    from langchain_crossrerank.training.checkpoints import MINED, RunFolder
     from langchain_crossrerank.training.data import TrainingData, read_training_data
     from langchain_crossrerank.training.groups import WINDOW_SIZES, GroupSampler, check_shares
-    from langchain_crossrerank.training.mining import mine
+    from langchain_crossrerank.training.mining import digest_of, mine
     from langchain_crossrerank.training.models import WarmStartModel, load_trainable
     from langchain_crossrerank.training.trainer import Trainer, TrainingSettings
     from langchain_crossrerank.training.validation import hold_apart
@@ -117,7 +117,10 @@ def train(
     def bar(items: Any, what: str, initial: int = 0) -> Any:
         return tqdm(items, desc=what, initial=initial, total=initial + len(items), disable=not show_progress)
 
-    mined = mine(loaded, k=mine_k, embeddings=embeddings, progress=lambda items: bar(items, "mine"))
+    run = RunFolder(run_folder or target.with_name(target.name + ".run"))
+    mined = mine(
+        loaded, k=mine_k, embeddings=embeddings, file=run.path / MINED, progress=lambda items: bar(items, "mine")
+    )
     training, validation = hold_apart(mined, share=held_apart, most=most_held_apart, k=validation_k)
     sampler = GroupSampler(
         training,
@@ -134,10 +137,11 @@ def train(
         "window_sizes": list(sampler.window_sizes),
         "shares": dict(sampler.shares),
         "examples": counts,
+        "mined": digest_of(mined),
         "held_apart": {source: len(found) for source, found in validation.examples.items()},
         "validation_k": validation_k,
     }
-    run = RunFolder(run_folder or target.with_name(target.name + ".run"), course)
+    run.hold_to(course)
     if isinstance(model, WarmStartModel) and model.fresh:
         model.weigh_tokens([text for texts in loaded.passages.values() for text in texts])
     trainer = Trainer(model, sampler, validation, settings, run)

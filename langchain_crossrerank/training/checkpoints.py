@@ -15,26 +15,30 @@ from langchain_crossrerank.files import write_whole
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
+MINED = "mined.json"
 
 
 class RunFolder:
     """The folder of one training run.
 
-    It holds `checkpoint.pt` (network, optimiser, random state and place) and `log.jsonl` (one object a line: steps
-    with their loss, validations with their nDCG@10).
+    It holds `checkpoint.pt` (network, optimiser, random state and place), `log.jsonl` (one object a line: steps with
+    their loss, validations with their nDCG@10) and `mined.json` (the negatives that were found).
 
     Args:
         folder: Made if it is not there.
-        settings: All that decides the course of the run; a checkpoint is only resumed under equal settings.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], settings: dict[str, Any]) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder)
-        self._settings = json.loads(json.dumps(settings))
+        self._settings: dict[str, Any] = {}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as err:
             raise InvalidInputError(f"the run folder {str(self.path)!r} cannot be made ({err}); name another.") from err
+
+    def hold_to(self, settings: dict[str, Any]) -> None:
+        """Say all that decides the course of the run; a checkpoint is only resumed under equal settings."""
+        self._settings = json.loads(json.dumps(settings))
 
     def load(self) -> dict[str, Any] | None:
         """Read the checkpoint; `None` where there is none.

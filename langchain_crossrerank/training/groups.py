@@ -14,7 +14,7 @@ from langchain_crossrerank.training.windows import window
 WINDOW_SIZES = (0, 0, 0, 0, 1, 2, 2, 3, 3, 4)
 """Sentences of each passage that a group sees, drawn evenly; 0 stands for the whole passage."""
 
-_HARDNESS = 10
+_HARDNESS = 6
 
 
 @dataclass(frozen=True)

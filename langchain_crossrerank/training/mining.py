@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.files import write_whole
 from langchain_crossrerank.training.bm25 import BM25, words
 from langchain_crossrerank.training.data import TrainingData, TrainingExample
 
@@ -20,6 +24,8 @@ MARGIN = 0.1
 """How much closer to the query than the best positive, in cosine, a candidate may be before it counts as an answer."""
 
 _NEAR_DUPLICATE = 0.6
+
+_EMBEDDED_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ def mine(
     *,
     k: int = 50,
     embeddings: Embeddings | None = None,
-    progress: Callable[[Sequence[TrainingExample]], Iterator[TrainingExample]] = iter,
+    file: Path | None = None,
+    progress: Callable[[Sequence[Any]], Iterator[Any]] = iter,
 ) -> dict[str, Mined]:
     """Mine negatives with BM25, and with a bi-encoder where one is given.
 
@@ -71,7 +78,8 @@ def mine(
         data: Examples and passages.
         k: Candidates of each first stage.
         embeddings: The bi-encoder.
-        progress: Wraps the examples of a source to show how far mining is.
+        file: Where to keep what was mined; taken from there by the next call for the same data, `k` and bi-encoder.
+        progress: Wraps what is worked through, to show how far mining is.
 
     Returns:
         For each source what was mined.
@@ -80,13 +88,23 @@ def mine(
         InvalidInputError: If no example is left.
     """
     mined = {}
+    key = _key(data, k, embeddings)
+    known = _read(file, key)
+    places: dict[str, list[_Places]] = {}
     for source, passages in data.passages.items():
-        miner = _Miner(passages, k, embeddings)
         examples = [example for example in data.examples if example.source == source]
-        found = [miner.mine(example) for example in progress(examples)]
+        index = BM25(passages)
+        if source in known:
+            places[source] = known[source]
+        else:
+            miner = _Miner(passages, index, k, embeddings, progress)
+            places[source] = [miner.mine(example) for example in progress(examples)]
+        found = (MinedExample(example, *map(tuple, row)) for example, row in zip(examples, places[source], strict=True))
         kept = [entry for entry in found if entry.negatives]
         if kept:
-            mined[source] = Mined(kept, passages, miner.index.idf)
+            mined[source] = Mined(kept, passages, index.idf)
+        if file is not None and source not in known:
+            write_whole(file, json.dumps({"key": key, "sources": places}))
     if not mined:
         raise InvalidInputError(
             f"no negatives were found for any of {len(data.examples)} queries; add passages on like subjects to mine "
@@ -95,26 +113,73 @@ def mine(
     return mined
 
 
+def digest_of(mined: Mapping[str, Mined]) -> str:
+    """Give a hash of everything that groups are drawn from."""
+    digest = hashlib.blake2b(digest_size=8)
+    for source, found in mined.items():
+        digest.update(repr((source, found.passages)).encode())
+        for entry in found.examples:
+            digest.update(repr((entry.example.query, entry.positives, entry.negatives)).encode())
+    return digest.hexdigest()
+
+
+_Places = tuple[Sequence[int], Sequence[int], Sequence[int]]
+
+
+def _key(data: TrainingData, k: int, embeddings: Embeddings | None) -> str:
+    """Give a hash of all that mining depends on; of a bi-encoder its type and its public settings."""
+    digest = hashlib.blake2b(digest_size=16)
+    settings = {} if embeddings is None else vars(embeddings)
+    plain = {name: value for name, value in settings.items() if isinstance(value, str | int | float)}
+    digest.update(repr((k, type(embeddings).__qualname__, sorted(plain.items()), data.passages)).encode())
+    for example in data.examples:
+        digest.update(repr(example).encode())
+    return digest.hexdigest()
+
+
+def _read(file: Path | None, key: str) -> dict[str, list[_Places]]:
+    if file is None or not file.is_file():
+        return {}
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        found: dict[str, list[_Places]] = kept["sources"] if kept["key"] == key else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        # A damaged file costs the time to mine again, and nothing else.
+        return {}
+    return found
+
+
 class _Miner:
-    def __init__(self, passages: Sequence[str], k: int, embeddings: Embeddings | None) -> None:
-        self.index = BM25(passages)
+    def __init__(
+        self,
+        passages: Sequence[str],
+        index: BM25,
+        k: int,
+        embeddings: Embeddings | None,
+        progress: Callable[[Sequence[Any]], Iterator[Any]],
+    ) -> None:
+        self._index = index
         self._passages = passages
         self._place = {passage: place for place, passage in enumerate(passages)}
         self._words: dict[int, frozenset[str]] = {}
         self._k = k
         self._embeddings = embeddings
-        self._vectors = None if embeddings is None else _unit(embeddings.embed_documents(list(passages)))
+        self._vectors: Any = None
+        if embeddings is not None:
+            starts = progress(range(0, len(passages), _EMBEDDED_AT_ONCE))
+            parts = [embeddings.embed_documents(list(passages[start : start + _EMBEDDED_AT_ONCE])) for start in starts]
+            self._vectors = _unit([vector for part in parts for vector in part])
 
-    def mine(self, example: TrainingExample) -> MinedExample:
-        """Find an example's negatives; those it brings itself come first."""
+    def mine(self, example: TrainingExample) -> _Places:
+        """Find the places of an example's positives, candidates and negatives; the negatives it brings come first."""
         positives = tuple(self._place[text] for text in example.positives)
-        candidates = tuple(self.index.search(example.query, self._k)[0].tolist())
+        candidates = tuple(self._index.search(example.query, self._k)[0].tolist())
         ranked: Sequence[int] = candidates
         if self._embeddings is not None:
             ranked = self._with_nearest(self._embeddings.embed_query(example.query), candidates, positives)
         mined = [place for place in ranked if not self._may_answer(place, positives, example.answers)]
         own = [self._place[text] for text in example.negatives]
-        return MinedExample(example, positives, candidates, tuple(dict.fromkeys([*own, *mined])))
+        return positives, candidates, tuple(dict.fromkeys([*own, *mined]))
 
     def _with_nearest(self, vector: Sequence[float], found: Sequence[int], positives: Sequence[int]) -> Sequence[int]:
         closeness = self._vectors @ _unit([vector])[0]

@@ -69,7 +69,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     options: dict[str, Any] = {"steps": 6, "validate_every": 2}
     with pytest.raises(TrainingError, match=r"step 4 could not be written .*No space left.*of before is kept"):
         run(data_file, tmp_path / "out", tiny_model_folder, **options)
-    assert [path.name for path in sorted((tmp_path / "out.run").iterdir())] == ["checkpoint.pt", "log.jsonl"]
+    kept = [path.name for path in sorted((tmp_path / "out.run").iterdir())]
+    assert kept == ["checkpoint.pt", "log.jsonl", "mined.json"]
     assert torch.load(tmp_path / "out.run" / "checkpoint.pt", weights_only=True)["step"] == 2
     assert not (tmp_path / "out").exists()
     resumed = run(data_file, tmp_path / "out", tiny_model_folder, **options)

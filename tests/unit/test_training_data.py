@@ -178,6 +178,33 @@ def test_a_bi_encoder_adds_negatives_and_drops_likely_answers() -> None:
     assert 1 not in found.negatives
 
 
+class Counting(Placed):
+    """Counts the passages it was given; its public settings are those of `Placed`."""
+
+    _embedded = 0
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        Counting._embedded += len(texts)
+        return super().embed_documents(texts)
+
+
+@pytest.mark.parametrize("damage", [None, "not JSON", '{"key": 3}', "[]"])
+def test_what_was_mined_is_kept(tmp_path: Path, damage: str | None) -> None:
+    """Mining the same again reads the file; other data, another `k` or a damaged file is mined anew, alike."""
+    Counting._embedded = 0
+    options: dict[str, Any] = {"embeddings": Counting({PASSAGES[0]: 0.7}), "file": tmp_path / "mined.json"}
+    first = mined_birds(**options)
+    every = Counting._embedded
+    assert every == len(first.passages)
+    if damage is not None:
+        options["file"].write_text(damage)
+    assert mined_birds(**options).examples == first.examples
+    assert Counting._embedded == every * (1 if damage is None else 2)
+    assert mined_birds(**options, answers=("dawn",)).examples != first.examples
+    mined_birds(**options, k=3)
+    assert Counting._embedded == every * (3 if damage is None else 4)
+
+
 def test_nothing_to_mine_is_an_error() -> None:
     """Where every query is left without a negative, training would teach nothing."""
     example = TrainingExample("heron", (PASSAGES[0],))

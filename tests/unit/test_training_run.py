@@ -176,6 +176,15 @@ def test_a_resumed_run_needs_the_same_settings(data_file: Path, base: Path, tmp_
     assert max(row["step"] for row in later.log) == 6
 
 
+def test_a_resumed_run_needs_the_same_data(data_file: Path, base: Path, tmp_path: Path) -> None:
+    """A run is not resumed on other passages, not even where there are as many: the order would be another."""
+    run(data_file, tmp_path / "one", base, steps=4, run_folder=tmp_path / "run")
+    other = tmp_path / data_file.name
+    other.write_text(data_file.read_text(encoding="utf-8").replace("in the morning", "at noon"), encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=r"was begun with mined="):
+        run(other, tmp_path / "two", base, steps=4, run_folder=tmp_path / "run")
+
+
 def test_an_output_folder_with_files_is_refused(data_file: Path, base: Path, tmp_path: Path) -> None:
     """Nothing is overwritten: a folder that holds something is refused before anything is done."""
     (tmp_path / "note.txt").write_text("mine")
