@@ -4,7 +4,7 @@
 
 A folder with `bm25_top100.tsv` is reranked from that list, and judged by `qrels_full.tsv` where it has one; elsewhere
 BM25 (rank-bm25, k1 1.2, b 0.75, lower-cased words) ranks the whole corpus. `--most` takes a sample of the queries, the
-same at every call. Prints one Markdown table a measure; differences are paired, with bootstrap 95 % intervals.
+same at every call. Prints one Markdown table; differences are paired, with bootstrap 95 % intervals.
 """
 
 from __future__ import annotations
@@ -130,16 +130,15 @@ def measure(folder: Path, models: dict[str, CrossEncoder], options: argparse.Nam
     return measured
 
 
-def tables(collections: list[Measured], systems: list[str]) -> Iterator[str]:
-    """Lay the means and the differences out in Markdown, a table a measure."""
-    for name in MEASURES:
-        against = [(system, other) for system in systems for other in ("BM25", BI_ENCODER)]
-        head = ["collection", "queries", "candidates", "BM25", BI_ENCODER, *systems]
-        head += [f"{system} - {other}" for system, other in against]
-        yield f"\n{name}\n"
-        yield "| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|"
-        for one in collections:
-            row = [one.name, str(len(one.values["BM25"][name])), str(one.k)]
+def table(collections: list[Measured], systems: list[str]) -> Iterator[str]:
+    """Lay the means and the differences out in one Markdown table."""
+    against = [(system, other) for system in systems for other in ("BM25", BI_ENCODER)]
+    head = ["collection", "queries", "candidates", "measure", "BM25", BI_ENCODER, *systems]
+    head += [f"{system} - {other}" for system, other in against]
+    yield "| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|"
+    for one in collections:
+        for name in MEASURES:
+            row = [one.name, str(len(one.values["BM25"][name])), str(one.k), name]
             row += [f"{one.mean(system, name):.3f}" for system in ("BM25", BI_ENCODER, *systems)]
             row += [one.difference(system, other, name) for system, other in against]
             yield "| " + " | ".join(row) + " |"
@@ -169,7 +168,7 @@ def main() -> None:
         means = {name: round(collections[-1].mean(name, MEASURES[0]), 3) for name in collections[-1].values}
         print(f"{folder.name}: {MEASURES[0]} {means}", file=sys.stderr, flush=True)
     systems = [name for name in collections[0].values if name not in ("BM25", BI_ENCODER)]
-    for part in tables(collections, systems):
+    for part in table(collections, systems):
         print(part)
 
 

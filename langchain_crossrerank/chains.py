@@ -18,7 +18,7 @@ from langchain_core.retrievers import RetrieverLike
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 
 from langchain_crossrerank.cross_encoders import CrossEncoder, as_cross_encoder, load_cross_encoder
-from langchain_crossrerank.cross_encoders.base import check_query, shorten
+from langchain_crossrerank.cross_encoders.pairs import check_query, shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.reranker import RELEVANCE_SCORE, CrossEncoderReranker

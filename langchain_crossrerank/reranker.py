@@ -30,7 +30,7 @@ from langchain_crossrerank.cross_encoders import (
     load_cross_encoder,
     without_credentials,
 )
-from langchain_crossrerank.cross_encoders.base import check_query, shorten
+from langchain_crossrerank.cross_encoders.pairs import check_query, shorten
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.errors import InvalidInputError, RerankTimeoutError
 from langchain_crossrerank.passages import check_template, render_passage

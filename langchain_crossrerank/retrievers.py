@@ -16,7 +16,7 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 from langchain_crossrerank.blending import INITIAL_SCORE
 from langchain_crossrerank.cross_encoders import DEFAULT_MODEL
-from langchain_crossrerank.cross_encoders.base import check_query, shorten
+from langchain_crossrerank.cross_encoders.pairs import check_query, shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.reranker import RELEVANCE_SCORE, CrossEncoderReranker
 

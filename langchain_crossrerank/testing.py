@@ -6,7 +6,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from langchain_crossrerank.cross_encoders.base import Activation, CrossEncoder, EncodedPair, TextPair, check_finite
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import Activation, EncodedPair, TextPair, check_finite
 from langchain_crossrerank.errors import InvalidInputError, ScoringError
 
 

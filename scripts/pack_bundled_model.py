@@ -15,9 +15,9 @@ import json
 import shutil
 from pathlib import Path
 
-from langchain_crossrerank.cross_encoders.base import Activation
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.packing import pack_weights
+from langchain_crossrerank.cross_encoders.pairs import Activation
 from langchain_crossrerank.cross_encoders.source import ModelSource
 from langchain_crossrerank.files import write_whole
 

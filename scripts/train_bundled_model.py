@@ -56,10 +56,11 @@ SETTINGS = TrainingSettings(
     seed=1,
 )
 
-_FUNCTION_WORDS = frozenset(
-    "a an and are as at be been by can could did do does for from had has have how if in into is it its of on or s "
-    "should so than that the their them there these they this to was were what when where which who whom whose why "
-    "will with would you your".split()
+_FUNCTION_WORD = re.compile(
+    r"a|an|and|are|as|at|be|been|by|can|could|did|do|does|for|from|had|has|have|how|if|in|into|is|it|its"
+    r"|of|on|or|s|should|so|than|that|the|their|them|there|these|they|this|to|was|were|what|when|where"
+    r"|which|who|whom|whose|why|will|with|would|you|your",
+    re.IGNORECASE,
 )
 
 
@@ -79,15 +80,13 @@ def as_typed(query: str) -> str:
     query = query.replace("What is (are) ", "What is ").strip()
     if share(query, "mark") < 1 / 2:
         query = query.rstrip(" ?")
-    content = [word for word in re.findall(r"[\w'’-]+", query) if word.lower() not in _FUNCTION_WORDS]
+    content = [word for word in re.findall(r"[\w'’-]+", query) if not _FUNCTION_WORD.fullmatch(word)]
     return " ".join(content) if share(query, "keywords") < 1 / 7 and len(content) > 1 else query
 
 
 def varied(data: TrainingData) -> TrainingData:
     """Take the parts, vary the queries, and put the title before half of the passages, as collections do."""
-    kept = [
-        entry for entry in data.examples if share(entry.unit or entry.query, "part") < PARTS.get(entry.source, 1.0)
-    ]
+    kept = [entry for entry in data.examples if share(entry.unit or entry.query, "part") < PARTS.get(entry.source, 1.0)]
     titles = {text: entry.unit for entry in data.examples for text in entry.positives if entry.unit}
 
     def titled(text: str) -> str:

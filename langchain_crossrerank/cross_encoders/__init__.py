@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_crossrerank.cross_encoders.base import (
     DEFAULT_MAX_BATCH_TOKENS,
-    Activation,
     CrossEncoder,
-    EncodedPair,
     ForeignCrossEncoder,
-    PairScore,
-    TextPair,
     as_cross_encoder,
-    shorten,
 )
+from langchain_crossrerank.cross_encoders.pairs import Activation, EncodedPair, PairScore, TextPair, shorten
 from langchain_crossrerank.cross_encoders.precision import Precision
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extras import check_extra, missing_modules

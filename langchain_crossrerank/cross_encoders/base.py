@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import logging
-import math
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
+from langchain_crossrerank.cross_encoders.pairs import (
+    Activation,
+    EncodedPair,
+    PairScore,
+    TextPair,
+    check_finite,
+    check_text_pairs,
+    chunks_to_encode,
+    plan_batches,
+    shorten,
+    sigmoid,
+)
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler, drain
 from langchain_crossrerank.errors import CrossRerankError, InvalidInputError, ScoringError
-
-TextPair = tuple[str, str]
-"""A query and a passage, in this order."""
-
-Activation = Literal["identity", "sigmoid"]
-"""`"identity"` gives the model's logits, `"sigmoid"` maps them to 0..1."""
 
 ScoreSteps = Generator[None, None, "list[PairScore]"]
 """Scoring as a generator: each `next()` does one bounded piece of work, the return value is the result."""
@@ -28,46 +32,8 @@ ScoreSteps = Generator[None, None, "list[PairScore]"]
 DEFAULT_MAX_BATCH_TOKENS = 1024
 
 _PLANNED_PAIRS = 1024
-_ENCODE_PAIRS = 64
-_ENCODE_CHARACTERS = 200_000
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PairScore:
-    """What scoring one pair gave.
-
-    Attributes:
-        score: The model's score; a logit or a probability, as the model's `activation` says.
-        truncated: Whether the passage was longer than the model reads, so that its end was not seen.
-        window: First and last-plus-one character of the passage's best window, when it was scored in windows.
-        pruned: Whether a cheaper model ruled the passage out, so that the score only says "below the others".
-    """
-
-    score: float
-    truncated: bool = False
-    window: tuple[int, int] | None = None
-    pruned: bool = False
-
-
-@dataclass(slots=True)
-class EncodedPair:
-    """One pair made ready for a backend.
-
-    Attributes:
-        text_pair: The query and the passage.
-        tokens: How many tokens the pair takes, special tokens included; batches are planned with it.
-        truncated: Whether the passage was cut to fit.
-        window: First and last-plus-one character of the part of the passage that this is, where it is a part.
-        features: What the backend made of the pair, for example token ids; the base class does not look at it.
-    """
-
-    text_pair: TextPair
-    tokens: int
-    truncated: bool = False
-    window: tuple[int, int] | None = None
-    features: Any = None
 
 
 class CrossEncoder(BaseCrossEncoder):
@@ -142,7 +108,7 @@ class CrossEncoder(BaseCrossEncoder):
         # Part by part, so that the tokens of thousands of pairs are not all in memory at once.
         for start in range(0, len(unique), _PLANNED_PAIRS):
             encoded: list[EncodedPair] = []
-            for chunk in _chunks(unique[start : start + _PLANNED_PAIRS]):
+            for chunk in chunks_to_encode(unique[start : start + _PLANNED_PAIRS]):
                 encoded += self._guarded(self._encode, chunk, pairs, chunk)
                 yield
             self._tell_of_truncation(encoded)
@@ -336,56 +302,6 @@ def as_cross_encoder(model: BaseCrossEncoder) -> CrossEncoder:
     return model if isinstance(model, CrossEncoder) else ForeignCrossEncoder(model)
 
 
-def check_text_pairs(text_pairs: Iterable[TextPair]) -> list[TextPair]:
-    """Check that every element is a pair of strings, and give them a form every tokenizer takes.
-
-    Lone surrogates become the replacement character, and a passage of nothing but white space becomes `""`.
-
-    Args:
-        text_pairs: `(query, passage)` tuples or lists.
-
-    Returns:
-        The pairs, in order.
-
-    Raises:
-        InvalidInputError: Naming the first bad element.
-    """
-    if not isinstance(text_pairs, Iterable):
-        raise InvalidInputError(f"text_pairs is {shorten(text_pairs)}; pass a list of (query, passage) tuples.")
-    checked: list[TextPair] = []
-    for position, pair in enumerate(text_pairs):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise InvalidInputError(
-                f"text_pairs[{position}] is {shorten(pair)}, not a (query, passage) pair; pass tuples of two strings."
-            )
-        query, passage = pair
-        if not isinstance(passage, str):
-            raise InvalidInputError(
-                f"the passage of text_pairs[{position}] is {shorten(passage)} of type {type(passage).__name__}; "
-                "pass a string."
-            )
-        check_query(query, what=f"the query of text_pairs[{position}]")
-        checked.append((encodable(query), encodable(passage) if not passage.isspace() else ""))
-    return checked
-
-
-def check_query(query: object, *, what: str = "query") -> str:
-    """Give the query back if it is a string with something in it.
-
-    Args:
-        query: The query.
-        what: What to call it in an error.
-
-    Raises:
-        InvalidInputError: If it is not a string, or blank.
-    """
-    if not isinstance(query, str):
-        raise InvalidInputError(f"{what} is {shorten(query)} of type {type(query).__name__}; pass a string.")
-    if not query or query.isspace():
-        raise InvalidInputError(f"{what} is {query!r}, which asks nothing; pass the text to search for.")
-    return query
-
-
 def check_query_room(query: str, left: int, room: int, model: CrossEncoder) -> None:
     """Raise unless a query leaves a passage the room that it needs.
 
@@ -405,79 +321,6 @@ def check_query_room(query: str, left: int, room: int, model: CrossEncoder) -> N
         )
 
 
-def plan_batches(
-    encoded: Sequence[EncodedPair], max_batch_tokens: int, max_batch_pairs: int | None = None
-) -> list[list[EncodedPair]]:
-    """Group pairs of like length so that no batch holds more than `max_batch_tokens` tokens, padding included.
-
-    Args:
-        encoded: Pairs with their token counts.
-        max_batch_tokens: The limit; a pair above it gets a batch of its own.
-        max_batch_pairs: The most pairs in a batch; `None` for no such limit.
-
-    Returns:
-        Batches, those of the longest pairs first, so that memory peaks at the start and not late in the work.
-    """
-    batches: list[list[EncodedPair]] = []
-    for item in sorted(encoded, key=lambda pair: -pair.tokens):
-        current = batches[-1] if batches else []
-        fits = bool(current) and (len(current) + 1) * current[0].tokens <= max_batch_tokens
-        if fits and (max_batch_pairs is None or len(current) < max_batch_pairs):
-            current.append(item)
-        else:
-            batches.append([item])
-    return batches
-
-
 def _positions(pairs: Sequence[TextPair], members: Iterable[TextPair]) -> list[int]:
     wanted = set(members)
     return [position for position, pair in enumerate(pairs) if pair in wanted]
-
-
-def _chunks(pairs: Iterable[TextPair]) -> Iterator[list[TextPair]]:
-    """Divide pairs so that one chunk is quick to encode and its encodings take little memory."""
-    chunk: list[TextPair] = []
-    characters = 0
-    for pair in pairs:
-        chunk.append(pair)
-        characters += len(pair[0]) + len(pair[1])
-        if len(chunk) == _ENCODE_PAIRS or characters > _ENCODE_CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
-
-
-def check_finite(scores: Sequence[float], name: str) -> None:
-    """Raise `ScoringError` with the positions of scores that are NaN or infinite."""
-    positions = [position for position, score in enumerate(scores) if not math.isfinite(score)]
-    if positions:
-        raise ScoringError(
-            f"{name!r} gave scores that are not finite at positions {shorten(positions)} of {len(scores)}; "
-            "the weights or their precision are broken, so no order can be trusted.",
-            positions=positions,
-        )
-
-
-def sigmoid(logit: float) -> float:
-    """Map a logit to 0..1 without overflow."""
-    if logit >= 0:
-        return 1.0 / (1.0 + math.exp(-logit))
-    return math.exp(logit) / (1.0 + math.exp(logit))
-
-
-def encodable(text: str) -> str:
-    """Replace lone surrogates, which no tokenizer takes; surrogate pairs become the character they stand for."""
-    if text.isascii():
-        return text
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def shorten(value: object, limit: int = 80) -> str:
-    """Show a value in an error message without flooding it."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."

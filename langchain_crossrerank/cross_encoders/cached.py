@@ -19,13 +19,8 @@ from typing import Any, TypeVar
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.stores import BaseStore
 
-from langchain_crossrerank.cross_encoders.base import (
-    PairScore,
-    ScoreSteps,
-    TextPair,
-    WrapperCrossEncoder,
-    check_text_pairs,
-)
+from langchain_crossrerank.cross_encoders.base import ScoreSteps, WrapperCrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair, check_text_pairs
 from langchain_crossrerank.errors import InvalidInputError
 
 _FORMAT = struct.Struct("<B?d?QQ")

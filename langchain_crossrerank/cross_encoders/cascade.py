@@ -6,14 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
-from langchain_crossrerank.cross_encoders.base import (
-    PairScore,
-    ScoreSteps,
-    TextPair,
-    WrapperCrossEncoder,
-    as_cross_encoder,
-    check_text_pairs,
-)
+from langchain_crossrerank.cross_encoders.base import ScoreSteps, WrapperCrossEncoder, as_cross_encoder
+from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair, check_text_pairs
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.errors import InvalidInputError
 

@@ -9,15 +9,8 @@ from typing import Any, Literal, cast
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from langchain_crossrerank.cross_encoders.base import (
-    DEFAULT_MAX_BATCH_TOKENS,
-    Activation,
-    CrossEncoder,
-    EncodedPair,
-    TextPair,
-    check_query_room,
-    sigmoid,
-)
+from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder, check_query_room
+from langchain_crossrerank.cross_encoders.pairs import Activation, EncodedPair, TextPair, sigmoid
 from langchain_crossrerank.cross_encoders.precision import torch_dtype, torch_precision
 from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
 from langchain_crossrerank.errors import UnsupportedModelError

@@ -14,11 +14,11 @@ import onnx
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from langchain_crossrerank.cross_encoders.base import TextPair
 from langchain_crossrerank.cross_encoders.graph import quantise
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.packing import pack_weights
+from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.prepared import PRODUCER, make_ready
 from langchain_crossrerank.cross_encoders.source import ModelSource, find_source
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError

@@ -14,15 +14,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
-from langchain_crossrerank.cross_encoders.base import (
-    Activation,
-    CrossEncoder,
-    EncodedPair,
-    TextPair,
-    check_query_room,
-    plan_batches,
-    sigmoid,
-)
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, check_query_room
 from langchain_crossrerank.cross_encoders.calibration import (
     DEFAULT_BATCH_TOKENS,
     WORTH_CALIBRATING,
@@ -34,6 +26,7 @@ from langchain_crossrerank.cross_encoders.cores import usable_cores
 from langchain_crossrerank.cross_encoders.external_data import check_external_data, external_locations
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
 from langchain_crossrerank.cross_encoders.pairing import PairEncoder
+from langchain_crossrerank.cross_encoders.pairs import Activation, EncodedPair, TextPair, plan_batches, sigmoid
 from langchain_crossrerank.cross_encoders.prepared import GraphPrecision, PreparedGraph, machine_key, prepare_graph
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files

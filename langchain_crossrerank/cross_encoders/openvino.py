@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import openvino
 
-from langchain_crossrerank.cross_encoders.base import Activation
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import Activation
 from langchain_crossrerank.cross_encoders.prepared import PreparedGraph
 from langchain_crossrerank.cross_encoders.source import ModelSource
 from langchain_crossrerank.errors import InvalidInputError

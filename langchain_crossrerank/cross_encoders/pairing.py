@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from langchain_crossrerank.cross_encoders.base import TextPair
+from langchain_crossrerank.cross_encoders.pairs import TextPair
 
 PASSAGE_CACHE_BYTES = 16 * 1024 * 1024
 """What the token ids of passages seen before may take."""

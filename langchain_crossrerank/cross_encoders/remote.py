@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
-import math
 import os
 import random
 import re
 import time
-import zlib
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from datetime import timezone
+from collections.abc import Generator, Iterable, Sequence
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import httpx
 from pydantic import SecretStr
 
-from langchain_crossrerank.cross_encoders.base import (
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import (
     Activation,
-    CrossEncoder,
     EncodedPair,
     PairScore,
     TextPair,
@@ -30,6 +26,16 @@ from langchain_crossrerank.cross_encoders.base import (
     encodable,
     plan_batches,
     shorten,
+)
+from langchain_crossrerank.cross_encoders.remote_answers import Answer, index_and_score, retry_after
+from langchain_crossrerank.cross_encoders.remote_settings import (
+    HIDDEN,
+    check_choices,
+    check_key,
+    check_seconds,
+    check_url,
+    check_whole_numbers,
+    cut,
 )
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 from langchain_crossrerank.errors import InvalidInputError, RemoteError
@@ -41,7 +47,6 @@ RETRIED = frozenset({429, 502, 503, 504})
 """HTTP statuses that are tried again."""
 
 _CONNECTIONS = 8
-_HIDDEN = "**********"
 
 
 class RemoteCrossEncoder(CrossEncoder):
@@ -88,17 +93,17 @@ class RemoteCrossEncoder(CrossEncoder):
         max_retry_wait: float = 30.0,
         max_response_bytes: int = 4 * 1024 * 1024,
     ) -> None:
-        self.url = _check_url(url)
-        _check_choices(
+        self.url = check_url(url)
+        check_choices(
             request_shape=(request_shape, get_args(RequestShape)), activation=(activation, get_args(Activation))
         )
-        _check_whole_numbers(
+        check_whole_numbers(
             max_documents=(max_documents, 1),
             max_length=(max_length, 8),
             max_retries=(max_retries, 0),
             max_response_bytes=(max_response_bytes, 1),
         )
-        _check_seconds(timeout=timeout, max_retry_wait=max_retry_wait)
+        check_seconds(timeout=timeout, max_retry_wait=max_retry_wait)
         if model is not None and (not isinstance(model, str) or not model or encodable(model) != model):
             raise InvalidInputError(f"model is {shorten(model)}; pass the name that the server knows, or None.")
         self.name = model if model is not None else str(url)
@@ -112,7 +117,7 @@ class RemoteCrossEncoder(CrossEncoder):
         self.max_retry_wait = max_retry_wait
         self.max_response_bytes = max_response_bytes
         self._model = model
-        self._api_key = _check_key(api_key)
+        self._api_key = check_key(api_key)
         # A process that was forked off has an entry of its own: on one connection, both would read either's answers.
         self._clients: dict[int, httpx.Client] = {}
         self._async_clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
@@ -184,7 +189,7 @@ class RemoteCrossEncoder(CrossEncoder):
 
     def _post(self, group: Sequence[EncodedPair]) -> list[float]:
         exchange = self._exchange(group)
-        answer: _Answer | httpx.TransportError | None = None
+        answer: Answer | httpx.TransportError | None = None
         while True:
             try:
                 pause = exchange.send(answer)
@@ -197,7 +202,7 @@ class RemoteCrossEncoder(CrossEncoder):
             try:
                 client = self._sync_client()
                 with client.stream("POST", self.url, json=self._body(group), headers=self._headers()) as response:
-                    answer = _Answer(response)
+                    answer = Answer(response)
                     for piece in response.iter_raw():
                         self._collect(answer, piece)
             except httpx.TransportError as err:
@@ -205,7 +210,7 @@ class RemoteCrossEncoder(CrossEncoder):
 
     async def _apost(self, group: Sequence[EncodedPair]) -> list[float]:
         exchange = self._exchange(group)
-        answer: _Answer | httpx.TransportError | None = None
+        answer: Answer | httpx.TransportError | None = None
         while True:
             try:
                 pause = exchange.send(answer)
@@ -218,7 +223,7 @@ class RemoteCrossEncoder(CrossEncoder):
             request = self._async_client().stream("POST", self.url, json=self._body(group), headers=self._headers())
             try:
                 async with request as response:
-                    answer = _Answer(response)
+                    answer = Answer(response)
                     async for piece in response.aiter_raw():
                         self._collect(answer, piece)
             except httpx.TransportError as err:
@@ -226,7 +231,7 @@ class RemoteCrossEncoder(CrossEncoder):
 
     def _exchange(
         self, group: Sequence[EncodedPair]
-    ) -> Generator[float | None, _Answer | httpx.TransportError | None, list[float]]:
+    ) -> Generator[float | None, Answer | httpx.TransportError | None, list[float]]:
         """Decide what happens next in one request, without doing it.
 
         Yields `None` to have the request sent and its outcome passed in, or seconds to pause. Returns the scores.
@@ -235,16 +240,16 @@ class RemoteCrossEncoder(CrossEncoder):
         while True:
             outcome = yield None
             asked: float | None = None
-            if isinstance(outcome, _Answer):
+            if isinstance(outcome, Answer):
                 if outcome.status not in RETRIED:
                     return self._read(outcome, len(group))
-                asked = _retry_after(outcome.headers)
+                asked = retry_after(outcome.headers)
                 failure = self._refused(outcome)
             else:
                 told = self._without_key(str(outcome))
                 failure = RemoteError(
                     f"the rerank server at {self.url} could not be reached or broke off "
-                    f"({type(outcome).__name__}: {_cut(told, 300)}); check that it runs and the address."
+                    f"({type(outcome).__name__}: {cut(told, 300)}); check that it runs and the address."
                 )
                 # A cause that repeats the key would show it in tracebacks.
                 failure.__cause__ = outcome if told == str(outcome) else None
@@ -271,7 +276,7 @@ class RemoteCrossEncoder(CrossEncoder):
             headers["Authorization"] = f"Bearer {self._api_key.get_secret_value()}"
         return headers
 
-    def _collect(self, answer: _Answer, piece: bytes) -> None:
+    def _collect(self, answer: Answer, piece: bytes) -> None:
         answer.add(piece, self.max_response_bytes + 1)
         if len(answer.content) > self.max_response_bytes:
             raise RemoteError(
@@ -280,7 +285,7 @@ class RemoteCrossEncoder(CrossEncoder):
                 status_code=answer.status,
             )
 
-    def _refused(self, answer: _Answer) -> RemoteError:
+    def _refused(self, answer: Answer) -> RemoteError:
         # A key that the cut divides would not be found any more.
         text = self._without_key(answer.content.decode("utf-8", "replace"))[:300]
         return RemoteError(
@@ -289,7 +294,7 @@ class RemoteCrossEncoder(CrossEncoder):
             status_code=answer.status,
         )
 
-    def _read(self, answer: _Answer, expected: int) -> list[float]:
+    def _read(self, answer: Answer, expected: int) -> list[float]:
         if answer.status != httpx.codes.OK:
             raise self._refused(answer)
         if answer.damage is not None:
@@ -303,7 +308,7 @@ class RemoteCrossEncoder(CrossEncoder):
             raise self._unusable("no list of results")
         scores: dict[int, float] = {}
         for result in results:
-            index, score = _index_and_score(result)
+            index, score = index_and_score(result)
             if index is None or score is None:
                 raise self._unusable(f"the result {self._shown(result)}")
             if not 0 <= index < expected:
@@ -324,14 +329,14 @@ class RemoteCrossEncoder(CrossEncoder):
         )
 
     def _shown(self, value: object) -> str:
-        return _cut(self._without_key(repr(value)), 80)
+        return cut(self._without_key(repr(value)), 80)
 
     def _without_key(self, text: str) -> str:
         # A server may repeat the request in its error.
         if self._api_key is None:
             return text
         pattern = "".join(map(_spellings, self._api_key.get_secret_value()))
-        return re.sub(pattern, _HIDDEN, text, flags=re.IGNORECASE)
+        return re.sub(pattern, HIDDEN, text, flags=re.IGNORECASE)
 
     def _settings(self) -> dict[str, Any]:
         # How long a call waits for a free connection is the caller's matter.
@@ -353,90 +358,6 @@ class RemoteCrossEncoder(CrossEncoder):
         return self._async_clients[loop]
 
 
-class _Answer:
-    """An answer whose body comes in piece by piece, unpacked no further than is wanted."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-        self.content = bytearray()
-        self.damage: str | None = None
-        self._unpack: Any = None
-        encoding = self.headers.get("content-encoding", "identity").strip().lower()
-        if encoding in ("gzip", "x-gzip"):
-            self._unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        elif encoding not in ("", "identity"):
-            self.damage = f"content-encoding: {encoding}"
-
-    def add(self, piece: bytes, most: int) -> None:
-        """Take a piece, as far as the content then holds at most `most` bytes."""
-        if self._unpack is not None and self.damage is None:
-            try:
-                piece = self._unpack.decompress(piece, most - len(self.content))
-            except zlib.error as err:
-                self.damage = str(err)
-        self.content += piece
-
-
-def _check_url(url: str) -> str:
-    # What stands before an @ may be a password.
-    _, at, after = repr(url).rpartition("@")
-    shown = _cut(f"{_HIDDEN}{at}{after}" if at else after, 80)
-    try:
-        parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError, ValueError):
-        # The library's own words may hold it too.
-        raise InvalidInputError(f"url is {shown}, which is no URL; pass the endpoint's full address.") from None
-    if parsed.userinfo:
-        raise InvalidInputError(f"the URL of {parsed.host!r} carries a name or password; pass api_key instead.")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise InvalidInputError(f"url is {shown}; pass the full http:// or https:// address of the endpoint.")
-    if parsed.port is not None and not 0 < parsed.port < 65536:
-        raise InvalidInputError(f"url is {shown}, whose port cannot be; pass the one that the server listens on.")
-    return str(parsed)
-
-
-def _check_key(api_key: object) -> SecretStr | None:
-    what, key = "api_key", api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
-    if key is None:
-        what, key = "api_key, taken from CROSSRERANK_API_KEY,", os.environ.get("CROSSRERANK_API_KEY", "")
-        if not key.strip():
-            return None
-    if not isinstance(key, str):
-        raise InvalidInputError(f"api_key is of type {type(key).__name__}; pass a string, or None for no key.")
-    wrong = re.search(r"[^!-~]|\A\Z", key)
-    if wrong is not None:
-        found = f"has U+{ord(wrong.group()):04X} at position {wrong.start()}" if wrong.group() else "is empty"
-        raise InvalidInputError(
-            f"{what} {found} and no header can carry that; pass the key alone, without white space or line end."
-        )
-    return SecretStr(key)
-
-
-def _check_choices(**settings: tuple[object, tuple[str, ...]]) -> None:
-    for what, (value, choices) in settings.items():
-        if value not in choices:
-            raise InvalidInputError(f"{what} is {shorten(value)}; pass {' or '.join(map(repr, choices))}.")
-
-
-def _check_whole_numbers(**settings: tuple[object, int]) -> None:
-    for what, (value, least) in settings.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise InvalidInputError(f"{what} is {shorten(value)}; pass a whole number of at least {least}.")
-
-
-def _check_seconds(*, timeout: object, max_retry_wait: object) -> None:
-    for what, value in (("timeout", timeout), ("max_retry_wait", max_retry_wait)):
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-        if not is_number or (what == "timeout" and value == 0):
-            least = "above 0" if what == "timeout" else "of 0 or more"
-            raise InvalidInputError(f"{what} is {shorten(value)}; pass a number of seconds {least}.")
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
 def _spellings(character: str) -> str:
     """Give a pattern for a character as it is, or as JSON and URLs may write it."""
     if character.isalnum():
@@ -447,36 +368,3 @@ def _spellings(character: str) -> str:
 
 def _raise(err: Exception) -> None:
     raise err
-
-
-def _index_and_score(result: Any) -> tuple[int | None, float | None]:
-    if not isinstance(result, dict):
-        return None, None
-    index, score = result.get("index"), result.get("relevance_score", result.get("score"))
-    if not isinstance(index, int) or isinstance(index, bool):
-        index = None
-    if not isinstance(score, int | float) or isinstance(score, bool):
-        return index, None
-    try:
-        score = float(score)
-    except OverflowError:
-        return index, None
-    return index, score if math.isfinite(score) else None
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read `Retry-After` as seconds from now; it may be a number or a date (RFC 9110, section 10.2.3)."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            moment = email.utils.parsedate_to_datetime(value)
-            # A date without a zone is meant as GMT, as all of HTTP's are.
-            moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
-            seconds = moment.timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None

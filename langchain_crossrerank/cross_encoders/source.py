@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from langchain_crossrerank.cross_encoders.base import Activation
+from langchain_crossrerank.cross_encoders.pairs import Activation
 from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 
 BUNDLED = "bundled"

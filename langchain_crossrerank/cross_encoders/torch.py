@@ -12,16 +12,9 @@ from typing import Any, Literal
 import torch
 from sentence_transformers import CrossEncoder as SentenceTransformersCrossEncoder
 
-from langchain_crossrerank.cross_encoders.base import (
-    DEFAULT_MAX_BATCH_TOKENS,
-    Activation,
-    CrossEncoder,
-    EncodedPair,
-    TextPair,
-    check_query_room,
-    sigmoid,
-)
+from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder, check_query_room
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
+from langchain_crossrerank.cross_encoders.pairs import Activation, EncodedPair, TextPair, sigmoid
 from langchain_crossrerank.cross_encoders.precision import torch_dtype, torch_precision
 from langchain_crossrerank.cross_encoders.source import hash_files
 from langchain_crossrerank.errors import (

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
-from langchain_crossrerank.cross_encoders.base import CrossEncoder, EncodedPair, TextPair, WrapperCrossEncoder
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, WrapperCrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.errors import InvalidInputError
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 
-from langchain_crossrerank.cross_encoders.base import check_query, shorten
+from langchain_crossrerank.cross_encoders.pairs import check_query, shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.show import comparison_html, comparison_text, plot_comparison
 from langchain_crossrerank.reranker import INITIAL_RANK, RELEVANCE_SCORE, CrossEncoderReranker

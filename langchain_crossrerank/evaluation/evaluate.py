@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 
-from langchain_crossrerank.cross_encoders.base import shorten
+from langchain_crossrerank.cross_encoders.pairs import shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.collection import Qrels
 from langchain_crossrerank.evaluation.compare import reranker_of

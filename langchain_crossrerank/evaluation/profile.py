@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.runnables import Runnable
 
-from langchain_crossrerank.cross_encoders.base import (
-    CrossEncoder,
-    EncodedPair,
-    TextPair,
-    WrapperCrossEncoder,
-    check_query,
-)
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, WrapperCrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair, check_query
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.compare import reranker_of
 from langchain_crossrerank.evaluation.evaluate import percentile

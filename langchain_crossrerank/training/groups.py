@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from langchain_crossrerank.cross_encoders.base import TextPair
+from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.training.mining import Mined
 from langchain_crossrerank.training.windows import window

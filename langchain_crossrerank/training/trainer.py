@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from langchain_crossrerank.cross_encoders.base import TextPair
+from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.errors import InvalidInputError, TrainingError
 from langchain_crossrerank.training.checkpoints import RunFolder
 from langchain_crossrerank.training.groups import GroupSampler

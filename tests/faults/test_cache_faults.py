@@ -25,13 +25,13 @@ from langchain_core.documents import Document
 from langchain_core.stores import BaseStore, InMemoryByteStore
 
 from langchain_crossrerank import CrossEncoderReranker, load_cross_encoder
-from langchain_crossrerank.cross_encoders.base import TextPair, check_text_pairs
 from langchain_crossrerank.cross_encoders.cached import (
     CacheCounts,
     CachedCrossEncoder,
     MemoryScoreCache,
     SQLiteScoreCache,
 )
+from langchain_crossrerank.cross_encoders.pairs import TextPair, check_text_pairs
 from langchain_crossrerank.cross_encoders.windowed import WindowedCrossEncoder
 from langchain_crossrerank.errors import ScoringError
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder

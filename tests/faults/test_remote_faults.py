@@ -35,7 +35,7 @@ from langchain_core.documents import Document
 from pydantic import SecretStr
 
 from langchain_crossrerank import CrossEncoderReranker
-from langchain_crossrerank.cross_encoders import CrossEncoder, TextPair, load_cross_encoder
+from langchain_crossrerank.cross_encoders import CrossEncoder, TextPair, load_cross_encoder, remote_answers
 from langchain_crossrerank.cross_encoders import remote as remote_module
 from langchain_crossrerank.cross_encoders.base import ScoreSteps
 from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
@@ -276,7 +276,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         seen.append(seconds)
 
     clock = SimpleNamespace(time=lambda: NOW, sleep=seen.append)
-    monkeypatch.setattr(remote_module, "time", clock)
+    for module in (remote_module, remote_answers):
+        monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(remote_module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": asleep}))
     return seen
 

@@ -13,9 +13,9 @@ import onnxruntime
 import pytest
 
 from langchain_crossrerank.cross_encoders import CrossEncoder, load_cross_encoder, onnx
-from langchain_crossrerank.cross_encoders.base import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.prepared import cache_folder
 from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, ModelSource
 from langchain_crossrerank.errors import InvalidInputError

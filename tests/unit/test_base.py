@@ -12,10 +12,9 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 
 from langchain_crossrerank.cross_encoders import as_cross_encoder
-from langchain_crossrerank.cross_encoders.base import (
-    CrossEncoder,
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, ForeignCrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import (
     EncodedPair,
-    ForeignCrossEncoder,
     PairScore,
     TextPair,
     encodable,

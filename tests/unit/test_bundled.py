@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from langchain_crossrerank.cross_encoders import CrossEncoder, load_cross_encoder
-from langchain_crossrerank.cross_encoders.base import PairScore, TextPair, sigmoid
+from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair, sigmoid
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER
 from langchain_crossrerank.errors import InvalidInputError

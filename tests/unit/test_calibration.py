@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from langchain_crossrerank.cross_encoders import calibration, onnx
-from langchain_crossrerank.cross_encoders.base import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.calibration import (
     BATCH_TOKENS,
     DEFAULT_BATCH_TOKENS,
@@ -20,6 +19,7 @@ from langchain_crossrerank.cross_encoders.calibration import (
     measure_batch_tokens,
 )
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.prepared import remember
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, ModelSource

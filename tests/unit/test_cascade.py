@@ -13,9 +13,10 @@ from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 
 from langchain_crossrerank import CrossEncoderReranker, compare, create_rerank_retriever
-from langchain_crossrerank.cross_encoders.base import Activation, CrossEncoder, EncodedPair, PairScore, TextPair
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
 from langchain_crossrerank.cross_encoders.cascade import CascadeCrossEncoder, choose_keep, recall_of_cheap
+from langchain_crossrerank.cross_encoders.pairs import Activation, EncodedPair, PairScore, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.errors import InvalidInputError, RerankTimeoutError, ScoringError
 from langchain_crossrerank.evaluation import evaluate, profile, sweep

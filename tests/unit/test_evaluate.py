@@ -18,7 +18,8 @@ from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 
 from langchain_crossrerank import create_rerank_retriever, extras
-from langchain_crossrerank.cross_encoders.base import CrossEncoder, EncodedPair
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair
 from langchain_crossrerank.errors import InvalidInputError, MissingExtraError, ScoringError
 from langchain_crossrerank.evaluation import EvaluationResult, MeasureResult, evaluate
 from langchain_crossrerank.testing import ScriptedCrossEncoder

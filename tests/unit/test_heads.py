@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from langchain_crossrerank.cross_encoders.base import sigmoid
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
+from langchain_crossrerank.cross_encoders.pairs import sigmoid
 from langchain_crossrerank.errors import UnsupportedModelError
 
 

@@ -27,10 +27,12 @@ LAYERS = (
         "cross_encoders.heads",
         "cross_encoders.external_data",
         "cross_encoders.cores",
+        "cross_encoders.pairs",
         "cross_encoders.precision",
     },
     {"cross_encoders.base"},
     {"cross_encoders.source", "cross_encoders.pairing", "cross_encoders.graph", "testing"},
+    {"cross_encoders.remote_answers", "cross_encoders.remote_settings"},
     {"cross_encoders.prepared"},
     {"cross_encoders.calibration"},
     {"cross_encoders.<backend or wrapper>"},
@@ -58,6 +60,7 @@ LEAVES = {
     "cross_encoders.scheduling": {"errors"},
     "cross_encoders.heads": {"errors"},
     "cross_encoders.external_data": {"errors"},
+    "cross_encoders.pairs": {"errors"},
 }
 """Modules that may import these of the package and nothing else."""
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from langchain_crossrerank.cross_encoders import pairing
-from langchain_crossrerank.cross_encoders.base import TextPair
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.pairing import PairEncoder
+from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, ModelSource
 from langchain_crossrerank.errors import InvalidInputError
 

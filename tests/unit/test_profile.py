@@ -15,8 +15,8 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
 
 from langchain_crossrerank import CrossEncoderReranker, create_rag_chain, create_rerank_retriever
-from langchain_crossrerank.cross_encoders.base import EncodedPair, PairScore, TextPair
 from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair, PairScore, TextPair
 from langchain_crossrerank.errors import InvalidInputError, ScoringError
 from langchain_crossrerank.evaluation import ProfileResult, StageTimes, profile
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder

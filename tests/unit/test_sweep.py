@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_crossrerank import create_rerank_retriever, extras
-from langchain_crossrerank.cross_encoders.base import EncodedPair
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair
 from langchain_crossrerank.errors import InvalidInputError, MissingExtraError
 from langchain_crossrerank.evaluation import SweepResult, SweepRow, evaluate, sweep
 from langchain_crossrerank.testing import ScriptedCrossEncoder
