@@ -45,7 +45,7 @@ SQUAD_QUERIES = 0.12
 WINDOW_SIZES = (0, 1, 1, 2, 2, 3)
 
 SETTINGS = TrainingSettings(
-    steps=1800,
+    steps=1350,
     groups_per_step=8,
     negatives=5,
     learning_rate=1.5e-4,

@@ -1,0 +1,104 @@
+"""Fixtures of the tests against a rerank server: the server, models of it, and both ways to use them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from langchain_crossrerank.cross_encoders import remote as remote_module
+from langchain_crossrerank.cross_encoders import remote_answers
+from langchain_crossrerank.cross_encoders.remote import RemoteCrossEncoder
+from tests.faults.remote.rerank_server import (
+    NO_CERTIFICATES,
+    NOW,
+    WATCHDOG,
+    Connect,
+    Rerank,
+    Score,
+    Server,
+    rerank_async,
+    rerank_now,
+    score_async,
+    score_now,
+)
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy and no key from outside, and no certificates, whose reading would take most of each test's time."""
+    monkeypatch.setattr(ssl, "create_default_context", lambda **settings: NO_CERTIFICATES)
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name == "CROSSRERANK_API_KEY":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server of the test's own."""
+    server = Server()
+    yield server
+    server.close()
+    assert server.errors == []
+
+
+@pytest.fixture
+def other_server() -> Iterator[Server]:
+    """A second server, at another address."""
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the remote module pauses, written down and not waited."""
+    seen: list[float] = []
+
+    async def asleep(seconds: float) -> None:
+        seen.append(seconds)
+
+    clock = SimpleNamespace(time=lambda: NOW, sleep=seen.append)
+    for module in (remote_module, remote_answers):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(remote_module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": asleep}))
+    return seen
+
+
+@pytest.fixture
+def connect(server: Server, pauses: list[float]) -> Iterator[Connect]:
+    """Make models of the server, closed at the end."""
+    made: list[RemoteCrossEncoder] = []
+
+    def connect(url: str | None = None, **settings: Any) -> RemoteCrossEncoder:
+        made.append(RemoteCrossEncoder(url or server.url, **{"timeout": WATCHDOG, "max_retries": 2, **settings}))
+        return made[-1]
+
+    yield connect
+    for model in made:
+        model.close()
+
+
+@pytest.fixture(params=[score_now, score_async], ids=["sync", "async"])
+def score(request: pytest.FixtureRequest) -> Score:
+    """Both ways to score, behind one signature."""
+    way: Score = request.param
+    return way
+
+
+@pytest.fixture(params=["documents", "texts"])
+def shape(request: pytest.FixtureRequest) -> Any:
+    """Both shapes of a request."""
+    return request.param
+
+
+@pytest.fixture(params=[rerank_now, rerank_async], ids=["sync", "async"])
+def rerank(request: pytest.FixtureRequest) -> Rerank:
+    """Both ways to rerank, behind one signature."""
+    way: Rerank = request.param
+    return way
