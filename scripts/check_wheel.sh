@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Builds the wheel and tries it with the source out of the way and without extras: import, rerank, unit tests.
+# Builds the wheel, checks its size, and tries it with the source out of the way and without extras: import, rerank,
+# unit tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 rm -rf .venv-wheel dist
 .venv-dev/bin/python -m build --outdir dist . >/dev/null
+size=$(wc -c < dist/*.whl)
+if [ "$size" -gt 25000000 ]; then echo "the wheel has $size bytes; 25 MB is the most" >&2; exit 1; fi
 "${PYTHON:-python3}" -m venv .venv-wheel
 .venv-wheel/bin/pip install -q -c constraints.txt dist/*.whl
 away=$(mktemp -d)

@@ -45,11 +45,12 @@ SQUAD_QUERIES = 0.12
 WINDOW_SIZES = (0, 1, 1, 2, 2, 3)
 
 SETTINGS = TrainingSettings(
-    steps=1350,
+    steps=1260,
     groups_per_step=8,
     negatives=5,
     learning_rate=1.5e-4,
     average=0.995,
+    keep_start=0.3,
     validate_every=450,
     patience=20,
     checkpoint_minutes=4,

@@ -53,6 +53,7 @@ def train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--negatives", type=int, metavar="N", help="passages beside the positive")
     command.add_argument("--learning-rate", type=float, metavar="X")
     command.add_argument("--distillation", type=float, metavar="X", help="how much to stay near the starting model")
+    command.add_argument("--keep-start", type=float, metavar="X", help="share of the starting weights in the result")
     command.add_argument("--validate-every", type=int, metavar="STEPS")
     command.add_argument("--patience", type=int, metavar="N", help="validations without gain before it stops")
     command.add_argument("--checkpoint-minutes", type=float, metavar="X")

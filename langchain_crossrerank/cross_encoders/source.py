@@ -17,7 +17,7 @@ from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelErr
 BUNDLED = "bundled"
 """The name that stands for the model inside this package."""
 
-BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / "minilm-l6-en-v0"
+BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / "minilm-l6-en-v1"
 
 ONNX_FILES = ("model.onnx", "onnx/model.onnx")
 """Where a folder or repository may keep its ONNX graph, in the order they are looked for."""

@@ -59,6 +59,10 @@ class Trainable(ABC):
         """Give the parameters to train, grouped for the optimiser; the others are frozen."""
 
     @abstractmethod
+    def rescale(self, factor: float, shift: float) -> None:
+        """Change the weights of the head so that every logit becomes `factor * logit + shift`."""
+
+    @abstractmethod
     def export(self, folder: Path) -> None:
         """Write `model.onnx`, `config.json`, `tokenizer.json` and `model.safetensors` into a folder."""
 
@@ -152,6 +156,15 @@ class HuggingFaceModel(Trainable):
         logits: Tensor = self.network(input_ids, **known).logits
         return logits
 
+    def rescale(self, factor: float, shift: float) -> None:
+        """Change the last linear layer with one output, which gives the logit in every such model."""
+        head = [part for part in self.network.modules() if isinstance(part, nn.Linear) and part.out_features == 1][-1]
+        with torch.no_grad():
+            head.weight.mul_(factor)
+            if head.bias is None:
+                head.bias = nn.Parameter(torch.zeros(1))
+            head.bias.mul_(factor).add_(shift)
+
     def export(self, folder: Path) -> None:
         """Write the folder, with the weights for training on."""
         staging = folder / ".hf"
@@ -216,6 +229,15 @@ class WarmStartModel(Trainable):
         idf = torch.log(1 + (len(passages) - found + 0.5) / (found + 0.5))
         with torch.no_grad():
             self.network.rarity.copy_(idf)
+
+    def rescale(self, factor: float, shift: float) -> None:
+        """Change the parts whose sum is the logit."""
+        network = self.network
+        parts = (network.scale, network.bias, *network.matching.parameters(), *network.pointer.parameters())
+        with torch.no_grad():
+            for value in (*parts, *network.reading[-1].parameters()):
+                value.mul_(factor)
+            network.bias.add_(shift)
 
     def export(self, folder: Path) -> None:
         """Write the folder, with the weights for training on."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _DEPTH = 10
 
+Scores = dict[str, list[dict[int, float]]]
+"""Of each source, for each example held apart, the logit of each candidate's place."""
+
 
 def is_held_apart(example: TrainingExample, share: float) -> bool:
     """Whether an example is kept for validation; decided by its unit, or else its query, and nothing else."""
@@ -40,24 +43,40 @@ class HeldApart:
     passages: Mapping[str, Sequence[str]]
     k: int = 20
 
-    def ndcg(self, model: Trainable) -> tuple[float, dict[str, float]]:
-        """Rerank with a model.
+    def score(self, model: Trainable) -> Scores:
+        """Score all candidates with a model; for each source and example the logit of each place."""
+        scores: Scores = {}
+        for source, examples in self.examples.items():
+            texts = self.passages[source]
+            pairs = [(entry.example.query, texts[place]) for entry in examples for place in entry.candidates[: self.k]]
+            found = iter(model.score(pairs))
+            scores[source] = [{place: next(found) for place in entry.candidates[: self.k]} for entry in examples]
+        return scores
+
+    def ndcg(self, scores: Scores) -> tuple[float, dict[str, float]]:
+        """Rerank by scores.
 
         Returns:
             The mean over sources of nDCG@10, and each source's.
         """
         means = {}
         for source, examples in self.examples.items():
-            texts = self.passages[source]
-            pairs = [(entry.example.query, texts[place]) for entry in examples for place in entry.candidates[: self.k]]
-            scores = iter(model.score(pairs))
-            values = []
-            for entry in examples:
-                found = {place: next(scores) for place in entry.candidates[: self.k]}
-                ranked = sorted(found, key=lambda place: -found[place])
-                values.append(_ndcg(ranked, entry.positives))
+            values = [
+                _ndcg(sorted(found, key=lambda place, found=found: -found[place]), entry.positives)  # type: ignore[misc]
+                for entry, found in zip(examples, scores[source], strict=True)
+            ]
             means[source] = round(sum(values) / len(values), 6)
         return sum(means.values()) / len(means), means
+
+    def labelled(self, scores: Scores) -> tuple[list[float], list[bool]]:
+        """Give every logit, and whether it is a positive's."""
+        found = [
+            (logit, place in entry.positives)
+            for source, examples in self.examples.items()
+            for entry, places in zip(examples, scores[source], strict=True)
+            for place, logit in places.items()
+        ]
+        return [logit for logit, _ in found], [relevant for _, relevant in found]
 
 
 def hold_apart(

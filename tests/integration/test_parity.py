@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from langchain_crossrerank.cross_encoders import CrossEncoder, load_cross_encoder
@@ -400,3 +401,34 @@ def test_other_numbers_of_bits_are_refused(tiny_onnx_folder: Path, tmp_path: Pat
     """Only the two packings that exist can be asked for."""
     with pytest.raises(InvalidInputError, match="matrix_bits"):
         packing.pack_weights(tiny_onnx_folder / "model.onnx", tmp_path / "packed.onnx", matrix_bits=bits)
+
+
+def test_rounded_weights_are_packed_without_loss(tmp_path: Path) -> None:
+    """A table and a linear layer that were rounded before give the same numbers in eight bits as in thirty-two."""
+    draw = np.random.default_rng(0)
+    table, layer = (draw.normal(size=shape).astype(np.float32) for shape in ((50, 64), (96, 64)))
+    for weight in (table, layer):
+        assert not np.array_equal(packing.rounded(weight), weight)
+        assert np.abs(packing.rounded(weight) - weight).max() < np.abs(weight).max() / 100
+    table, layer = packing.rounded(table), packing.rounded(layer)
+    helper, numbers = onnx.helper, onnx.TensorProto
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["rows"]),
+            helper.make_node("MatMul", ["rows", "layer"], ["out"]),
+        ],
+        "rounded",
+        [helper.make_tensor_value_info("ids", numbers.INT64, ["n", "m"])],
+        [helper.make_tensor_value_info("out", numbers.FLOAT, ["n", "m", 96])],
+        # torch keeps a linear layer's weight the other way round.
+        [onnx.numpy_helper.from_array(table, "table"), onnx.numpy_helper.from_array(layer.T.copy(), "layer")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "a.onnx")
+    packing.pack_weights(tmp_path / "a.onnx", tmp_path / "b.onnx", matrix_bits=8)
+    ids = np.arange(50, dtype=np.int64).reshape(5, 10)
+    before, after = (
+        onnxruntime.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"]).run(None, {"ids": ids})[0]
+        for name in ("a.onnx", "b.onnx")
+    )
+    assert np.array_equal(before, after)
+    assert (tmp_path / "b.onnx").stat().st_size < (tmp_path / "a.onnx").stat().st_size / 2

@@ -58,7 +58,7 @@ def test_golden_pairs_score_as_the_trained_model(bundled: CrossEncoder) -> None:
     """Packed into fewer bits, the model gives each golden pair the trained model's probability within 0.02."""
     scores = bundled.score([(row["query"], row["passage"]) for row in GOLDEN])
     assert scores == pytest.approx([sigmoid(row["logit"]) for row in GOLDEN], abs=TOLERANCE)
-    assert len(GOLDEN) >= 5
+    assert len(GOLDEN) == 63
 
 
 @pytest.mark.parametrize("query", dict.fromkeys(row["query"] for row in GOLDEN))
@@ -69,6 +69,31 @@ def test_golden_passages_keep_their_order(bundled: CrossEncoder, query: str) -> 
     assert sorted(range(len(rows)), key=lambda i: -scores[i]) == sorted(
         range(len(rows)), key=lambda i: -rows[i]["logit"]
     )
+
+
+KNOWN_WEAKNESS = "What is LoRA?"
+"""The base model is older than the word: it does not know that LoRA has to do with fine-tuning."""
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        pytest.param(query, marks=pytest.mark.xfail(reason="the card tells of it") if query == KNOWN_WEAKNESS else ())
+        for query in dict.fromkeys(row["query"] for row in GOLDEN)
+    ],
+)
+def test_what_answers_comes_before_what_is_near_and_what_is_not(bundled: CrossEncoder, query: str) -> None:
+    """Of each golden triple the answer scores highest, a sentence on the subject next, and one on another last."""
+    answer, near, other = bundled.score([(query, row["passage"]) for row in GOLDEN if row["query"] == query])
+    assert answer > near > other
+
+
+@pytest.mark.parametrize("query", dict.fromkeys(row["query"] for row in GOLDEN))
+def test_an_answer_stands_out(bundled: CrossEncoder, query: str) -> None:
+    """Of each golden triple the answer has by far the best odds, and what is on another subject next to none."""
+    answer, near, other = bundled.score([(query, row["passage"]) for row in GOLDEN if row["query"] == query])
+    assert answer / (1 - answer) > 5 * near / (1 - near)
+    assert other < 0.01
 
 
 def test_its_scores_are_probabilities_by_default(bundled: CrossEncoder) -> None:
