@@ -130,18 +130,20 @@ def measure(folder: Path, models: dict[str, CrossEncoder], options: argparse.Nam
     return measured
 
 
-def table(collections: list[Measured], systems: list[str]) -> Iterator[str]:
-    """Lay the means and the differences out in one Markdown table."""
-    against = [(system, other) for system in systems for other in ("BM25", BI_ENCODER)]
-    head = ["collection", "queries", "candidates", "measure", "BM25", BI_ENCODER, *systems]
-    head += [f"{system} - {other}" for system, other in against]
-    yield "| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|"
-    for one in collections:
-        for name in MEASURES:
-            row = [one.name, str(len(one.values["BM25"][name])), str(one.k), name]
-            row += [f"{one.mean(system, name):.3f}" for system in ("BM25", BI_ENCODER, *systems)]
-            row += [one.difference(system, other, name) for system, other in against]
-            yield "| " + " | ".join(row) + " |"
+def head(systems: list[str]) -> str:
+    """Give the head of the Markdown table."""
+    columns = ["collection", "queries", "candidates", "measure", "BM25", BI_ENCODER, *systems]
+    columns += [f"{system} - {other}" for system in systems for other in ("BM25", BI_ENCODER)]
+    return "| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|"
+
+
+def rows(one: Measured, systems: list[str]) -> Iterator[str]:
+    """Lay a collection's means and differences out, a row a measure."""
+    for name in MEASURES:
+        row = [one.name, str(len(one.values["BM25"][name])), str(one.k), name]
+        row += [f"{one.mean(system, name):.3f}" for system in ("BM25", BI_ENCODER, *systems)]
+        row += [one.difference(system, other, name) for system in systems for other in ("BM25", BI_ENCODER)]
+        yield "| " + " | ".join(row) + " |"
 
 
 def main() -> None:
@@ -162,14 +164,13 @@ def main() -> None:
         f"{platform.machine()}, Python {platform.python_version()}; {options.bi_encoder}; {', '.join(models)}",
         flush=True,
     )
-    collections = []
-    for folder in options.folders:
-        collections.append(measure(folder, models, options, embeddings))
-        means = {name: round(collections[-1].mean(name, MEASURES[0]), 3) for name in collections[-1].values}
-        print(f"{folder.name}: {MEASURES[0]} {means}", file=sys.stderr, flush=True)
-    systems = [name for name in collections[0].values if name not in ("BM25", BI_ENCODER)]
-    for part in table(collections, systems):
-        print(part)
+    # Row by row: a run of hours that is stopped has not been in vain.
+    for place, folder in enumerate(options.folders):
+        measured = measure(folder, models, options, embeddings)
+        systems = [name for name in measured.values if name not in ("BM25", BI_ENCODER)]
+        if not place:
+            print(head(systems))
+        print(*rows(measured, systems), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

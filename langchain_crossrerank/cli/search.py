@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEMO_QUESTIONS = (
     "What is LoRA?",
     "How does QLoRA reduce memory?",
-    "When does reranking help most?",
+    "How do the storage type and the computation type differ in QLoRA?",
 )
 """What the demo asks the PDF that comes with the package."""
 

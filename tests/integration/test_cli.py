@@ -27,7 +27,7 @@ from langchain_crossrerank.cross_encoders.export import PARITY_PAIRS
 ANSWERS = {
     "What is LoRA?": "freezes the original weight matrices and trains two small matrices",
     "How does QLoRA reduce memory?": "quantising the frozen weights from 16 bits to 4 bits",
-    "When does reranking help most?": "the first stage finds the right passages but orders them badly",
+    "How do the storage type and the computation type differ in QLoRA?": "Four bits is thus a storage type and 16 bits",
 }
 """What the first passage must say, for each question of the demo."""
 
