@@ -27,7 +27,7 @@ def pack_weights(
 
     Embedding tables are stored in eight bits: each run of 32 weights of a row shares one fp16 scale, and only the
     rows looked up are unpacked. Matrices are stored in sixteen bits, or in eight the same way along their input
-    dimension, and are unpacked once, at load, by constant folding.
+    dimension where both dimensions are multiples of 32, and are unpacked once, at load, by constant folding.
 
     Args:
         graph_file: An ONNX graph with fp32 or fp16 weights.
@@ -48,7 +48,9 @@ def pack_weights(
     packed: dict[str, Any] = {}
     nodes: list[Any] = []
     for name in sorted(set(weights) - tables):
-        unpack = _unpack_half if matrix_bits == 16 else _unpack_matrix
+        # OpenVINO mistakes the shape of a transposed matrix that is not made of whole blocks.
+        whole = all(size % _BLOCK == 0 for size in weights[name].shape)
+        unpack = _unpack_matrix if matrix_bits == 8 and whole else _unpack_half
         nodes += unpack(packed, name, weights[name])
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] in tables:
@@ -104,8 +106,7 @@ def _unpack_half(packed: dict[str, Any], name: str, array: Any) -> Iterator[Any]
 
 def _unpack_matrix(packed: dict[str, Any], name: str, array: Any) -> Iterator[Any]:
     rows, columns = array.shape
-    block = _BLOCK if rows % _BLOCK == 0 else rows
-    values, scale = _quantise(array.reshape(rows // block, block, columns), axis=1)
+    values, scale = _quantise(array.reshape(rows // _BLOCK, _BLOCK, columns), axis=1)
     packed |= {f"{name}_q8": values, f"{name}_scale": scale, f"{name}_shape": np.array(array.shape)}
     yield helper.make_node("Cast", [f"{name}_q8"], [f"{name}_f32"], to=TensorProto.FLOAT)
     yield helper.make_node("Cast", [f"{name}_scale"], [f"{name}_scale_f32"], to=TensorProto.FLOAT)

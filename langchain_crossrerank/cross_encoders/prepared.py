@@ -28,7 +28,7 @@ CACHE_VARIABLE = "CROSSRERANK_CACHE"
 PRODUCER = "langchain-crossrerank"
 """Stands in graphs that were made ready already."""
 
-_FORMAT = 1
+_FORMAT = 2
 
 _logger = logging.getLogger(__name__)
 
