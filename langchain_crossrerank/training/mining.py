@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.errors import InvalidInputError, TrainingError
 from langchain_crossrerank.files import write_whole
 from langchain_crossrerank.training.bm25 import BM25, words
 from langchain_crossrerank.training.data import TrainingData, TrainingExample
@@ -104,7 +104,7 @@ def mine(
         if kept:
             mined[source] = Mined(kept, passages, index.idf)
         if file is not None and source not in known:
-            write_whole(file, json.dumps({"key": key, "sources": places}))
+            _keep(file, json.dumps({"key": key, "sources": places}))
     if not mined:
         raise InvalidInputError(
             f"no negatives were found for any of {len(data.examples)} queries; add passages on like subjects to mine "
@@ -135,6 +135,15 @@ def _key(data: TrainingData, k: int, embeddings: Embeddings | None) -> str:
     for example in data.examples:
         digest.update(repr(example).encode())
     return digest.hexdigest()
+
+
+def _keep(file: Path, content: str) -> None:
+    try:
+        write_whole(file, content)
+    except OSError as err:
+        raise TrainingError(
+            f"{file} could not be written ({err}); free some space and run the same command again."
+        ) from err
 
 
 def _read(file: Path | None, key: str) -> dict[str, list[_Places]]:

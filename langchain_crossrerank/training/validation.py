@@ -62,7 +62,7 @@ class HeldApart:
         means = {}
         for source, examples in self.examples.items():
             values = [
-                _ndcg(sorted(found, key=lambda place, found=found: -found[place]), entry.positives)  # type: ignore[misc]
+                _ndcg(sorted(found, key=found.__getitem__, reverse=True), entry.positives)
                 for entry, found in zip(examples, scores[source], strict=True)
             ]
             means[source] = round(sum(values) / len(values), 6)

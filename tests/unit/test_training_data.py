@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from langchain_core.embeddings import Embeddings
 
-from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.errors import InvalidInputError, TrainingError
+from langchain_crossrerank.training import mining
 from langchain_crossrerank.training.bm25 import BM25
 from langchain_crossrerank.training.data import TrainingData, TrainingExample, read_training_data
 from langchain_crossrerank.training.groups import GroupSampler, check_shares
@@ -203,6 +204,17 @@ def test_what_was_mined_is_kept(tmp_path: Path, damage: str | None) -> None:
     assert mined_birds(**options, answers=("dawn",)).examples != first.examples
     mined_birds(**options, k=3)
     assert Counting._embedded == every * (3 if damage is None else 4)
+
+
+def test_a_full_disk_under_what_was_mined_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what was mined cannot be kept, the error names the file and what to do."""
+
+    def full(path: Any, content: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(mining, "write_whole", full)
+    with pytest.raises(TrainingError, match=r"mined.json could not be written .*No space left.*free some space"):
+        mined_birds(file=tmp_path / "mined.json")
 
 
 def test_nothing_to_mine_is_an_error() -> None:
