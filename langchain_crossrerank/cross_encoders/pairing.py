@@ -51,24 +51,28 @@ class PairEncoder:
     Passages are remembered (their ids, by a hash of the text), because the same passages come up for many queries.
 
     Args:
-        tokenizer: The model's tokenizer; truncation is set to `max_length`, only of the second text.
+        tokenizer: The model's tokenizer; the encoder owns it from now on.
         max_length: The most tokens of a pair.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
         tokenizer.no_padding()
-        self._plain = Tokenizer.from_str(tokenizer.to_str())
-        self._plain.no_truncation()
-        tokenizer.enable_truncation(max_length, strategy="only_second")
-        self._whole = tokenizer
+        tokenizer.no_truncation()
+        self._plain = tokenizer
         self._max_length = max_length
         self._special = tokenizer.num_special_tokens_to_add(is_pair=True)
         self._passages: OrderedDict[bytes, tuple[bytes, bool]] = OrderedDict()
         self._bytes = 0
         self._lock, self._pid = threading.Lock(), os.getpid()
+        probes = [pair for pair in _PROBES if self.room(pair[0]) > 0]
+        tokenizer.enable_truncation(max_length, strategy="only_second")
         self._frame = _Frame.of(tokenizer.encode("a", "b"))
-        if self._frame is not None and not self._agrees():
+        expected = tokenizer.encode_batch(probes)
+        tokenizer.no_truncation()
+        if self._frame is None or not self._agrees(probes, expected):
             self._frame = None
+            self._whole = Tokenizer.from_str(tokenizer.to_str())
+            self._whole.enable_truncation(max_length, strategy="only_second")
 
     @property
     def assembles(self) -> bool:
@@ -132,11 +136,10 @@ class PairEncoder:
             self._lock, self._pid = threading.Lock(), os.getpid()
         return self._lock
 
-    def _agrees(self) -> bool:
-        pairs = [pair for pair in _PROBES if self.room(pair[0]) > 0]
-        for made, expected in zip(self.encode(pairs), self._whole.encode_batch(pairs), strict=True):
-            same = made.ids.tolist() == expected.ids and made.type_ids.tolist() == expected.type_ids
-            if not same or made.truncated != bool(expected.overflowing):
+    def _agrees(self, pairs: Sequence[TextPair], expected: Sequence[Encoding]) -> bool:
+        for made, encoding in zip(self.encode(pairs), expected, strict=True):
+            same = made.ids.tolist() == encoding.ids and made.type_ids.tolist() == encoding.type_ids
+            if not same or made.truncated != bool(encoding.overflowing):
                 return False
         return True
 
