@@ -13,7 +13,7 @@ INITIAL_SCORE = "initial_score"
 """Metadata key of the first stage's score, where the first stage gives one."""
 
 Blend = Literal["weighted", "rrf"]
-"""`"weighted"` adds z-normalised scores; `"rrf"` is reciprocal rank fusion."""
+"""`"weighted"` adds log-odds and z-normalised first-stage scores; `"rrf"` is reciprocal rank fusion."""
 
 RRF_K = 60
 """The constant of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
@@ -28,9 +28,13 @@ def blend_scores(
 ) -> list[float]:
     """Give every candidate one number to sort by, from the cross-encoder's score and the first stage.
 
+    In a weighted blend the cross-encoder's log-odds are not normalised: where it is sure, they lie far apart and it
+    decides; where it can hardly tell the candidates apart, the first stage does. Only the first stage's scores, whose
+    unit is anything, are brought to one scale.
+
     Args:
         documents: The candidates in the first stage's order.
-        logits: The cross-encoder's scores as logits, in the same order.
+        logits: The cross-encoder's scores as log-odds, in the same order.
         blend: How to put the two together.
         weight: Share of the cross-encoder, 0 to 1; the first stage has the rest.
         score_key: Metadata key of the first stage's score. If a candidate lacks it, ranks are used for all.
@@ -47,7 +51,7 @@ def blend_scores(
     if first is None:
         # Scores usually fall steeply at the top of a list and slowly later on, as the logarithm does.
         first = [-math.log(rank) for rank in range(1, len(documents) + 1)]
-    pairs = zip(z_normalised(logits), z_normalised(first), strict=True)
+    pairs = zip(logits, z_normalised(first), strict=True)
     return [weight * ours + (1 - weight) * theirs for ours, theirs in pairs]
 
 

@@ -47,6 +47,14 @@ def test_weight_moves_from_the_first_stage_to_the_cross_encoder(
     assert order(reranker, scored(9.0, 5.0, 1.0)) == expected
 
 
+@pytest.mark.parametrize(("spread", "expected"), [(0.1, "abc"), (10.0, "cba")])
+def test_the_first_stage_decides_where_the_cross_encoder_is_unsure(spread: float, expected: str) -> None:
+    """Log-odds that hardly differ leave the order to the first stage; far apart they set it."""
+    model = ScriptedCrossEncoder({"a": 0.0, "b": spread, "c": 2 * spread})
+    reranker = CrossEncoderReranker(model=model, top_n=None, blend="weighted", blend_weight=0.5)
+    assert order(reranker, scored(9.0, 5.0, 1.0)) == expected
+
+
 def test_relevance_score_stays_the_cross_encoders() -> None:
     """A blend orders; it does not change the score that a caller sees, nor what a threshold looks at."""
     reranker = CrossEncoderReranker(model=MODEL, top_n=None, blend="weighted", blend_weight=0.0, score_threshold=1.0)
