@@ -22,6 +22,7 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 from langchain_crossrerank.cross_encoders.external_data import external_locations
+from langchain_crossrerank.cross_encoders.prepared import unpack_at_load
 from langchain_crossrerank.errors import UnsupportedModelError
 
 TOLERANCE = 1e-4
@@ -140,6 +141,7 @@ def _simplified(path: Path) -> onnx.ModelProto:
         folded = Path(folder) / "folded.onnx"
         options = _session_options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
         options.optimized_model_filepath = str(folded)
+        unpack_at_load(options, path)
         if external_locations(path):
             # Otherwise the folded graph would look for the original's weights beside itself.
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
@@ -342,7 +344,7 @@ def _remove_unused(graph: onnx.GraphProto) -> None:
 
 
 def _largest_difference(path: Path, model: onnx.ModelProto) -> float:
-    original, rewritten = _session(str(path)), _session(model.SerializeToString())
+    original, rewritten = _session(path), _session(model.SerializeToString())
     output = model.graph.output[0].name
     differences = []
     for batch, tokens in _CHECKS:
@@ -386,5 +388,8 @@ def _session_options(level: Any) -> Any:
     return options
 
 
-def _session(model: str | bytes, level: Any = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL) -> Any:
-    return onnxruntime.InferenceSession(model, _session_options(level), providers=["CPUExecutionProvider"])
+def _session(model: Path | bytes, level: Any = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL) -> Any:
+    options = _session_options(level)
+    unpack_at_load(options, model)
+    content = str(model) if isinstance(model, Path) else model
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -27,7 +27,13 @@ from langchain_crossrerank.cross_encoders.external_data import check_external_da
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
 from langchain_crossrerank.cross_encoders.pairing import PairEncoder
 from langchain_crossrerank.cross_encoders.pairs import Activation, EncodedPair, TextPair, plan_batches, sigmoid
-from langchain_crossrerank.cross_encoders.prepared import GraphPrecision, PreparedGraph, machine_key, prepare_graph
+from langchain_crossrerank.cross_encoders.prepared import (
+    GraphPrecision,
+    PreparedGraph,
+    machine_key,
+    prepare_graph,
+    unpack_at_load,
+)
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
@@ -220,6 +226,7 @@ class OnnxCrossEncoder(CrossEncoder):
             options.intra_op_num_threads = self._num_threads
         # A pattern is kept for every shape of batch, and there are many.
         options.enable_mem_pattern = False
+        unpack_at_load(options, model)
         content = str(model) if isinstance(model, Path) else model
         return onnxruntime.InferenceSession(content, options, providers=self._providers)
 

@@ -8,12 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from langchain_crossrerank.cross_encoders.prepared import PRODUCER
+from langchain_crossrerank.cross_encoders.prepared import PACKED, PRODUCER
 from langchain_crossrerank.errors import InvalidInputError
 
 _BLOCK = 32
+
+_BLOCKED_OPSET, _ITS_IR = 21, 10
+"""The first ONNX operator set that unpacks blocks by itself, and the first file format with it."""
 
 
 def pack_weights(
@@ -27,7 +30,8 @@ def pack_weights(
 
     Embedding tables are stored in eight bits: each run of 32 weights of a row shares one fp16 scale, and only the
     rows looked up are unpacked. Matrices are stored in sixteen bits, or in eight the same way along their input
-    dimension where both dimensions are multiples of 32, and are unpacked once, at load, by constant folding.
+    dimension where both dimensions are multiples of 32, and are unpacked once, at load, by constant folding. For eight
+    bits the graph is converted to operator set 21, and its session wants the options that `unpack_at_load` sets.
 
     Args:
         graph_file: An ONNX graph with fp32 or fp16 weights.
@@ -42,6 +46,9 @@ def pack_weights(
         if bits not in (8, 16):
             raise InvalidInputError(f"{name} is {bits!r}; pass 8 or 16.")
     model = onnx.load(str(graph_file))
+    if matrix_bits == 8 and _opset(model) < _BLOCKED_OPSET:
+        model = version_converter.convert_version(model, _BLOCKED_OPSET)
+        model.ir_version = max(model.ir_version, _ITS_IR)
     graph = model.graph
     weights = _matrices(graph)
     tables = {node.input[0] for node in graph.node if node.op_type == "Gather"} & set(weights)
@@ -66,6 +73,8 @@ def pack_weights(
     graph.node.extend(nodes)
     # Rewriting it at load would unpack the weights on disk.
     model.producer_name = PRODUCER
+    if matrix_bits == 8:
+        model.producer_version = PACKED
     onnx.checker.check_model(model)
     onnx.save(model, str(packed_file))
 
@@ -80,6 +89,10 @@ def rounded(array: Any) -> Any:
     block = _BLOCK if columns % _BLOCK == 0 else columns
     values, scale = _quantise(array.reshape(rows, columns // block, block), axis=2)
     return (values * scale.astype(np.float32)).reshape(rows, columns)
+
+
+def _opset(model: Any) -> int:
+    return next(int(entry.version) for entry in model.opset_import if entry.domain == "")
 
 
 def _matrices(graph: Any) -> dict[str, Any]:
@@ -107,11 +120,11 @@ def _unpack_half(packed: dict[str, Any], name: str, array: Any) -> Iterator[Any]
 def _unpack_matrix(packed: dict[str, Any], name: str, array: Any) -> Iterator[Any]:
     rows, columns = array.shape
     values, scale = _quantise(array.reshape(rows // _BLOCK, _BLOCK, columns), axis=1)
-    packed |= {f"{name}_q8": values, f"{name}_scale": scale, f"{name}_shape": np.array(array.shape)}
-    yield helper.make_node("Cast", [f"{name}_q8"], [f"{name}_f32"], to=TensorProto.FLOAT)
+    packed |= {f"{name}_q8": values.reshape(array.shape), f"{name}_scale": scale[:, 0]}
+    # One step from eight bits to thirty-two: each further one would take the memory of all matrices once more.
     yield helper.make_node("Cast", [f"{name}_scale"], [f"{name}_scale_f32"], to=TensorProto.FLOAT)
-    yield helper.make_node("Mul", [f"{name}_f32", f"{name}_scale_f32"], [f"{name}_blocks"])
-    yield helper.make_node("Reshape", [f"{name}_blocks", f"{name}_shape"], [name])
+    inputs = [f"{name}_q8", f"{name}_scale_f32"]
+    yield helper.make_node("DequantizeLinear", inputs, [name], axis=0, block_size=_BLOCK)
 
 
 def _unpack_half_rows(packed: dict[str, Any], gather: Any, array: Any) -> Iterator[Any]:

@@ -28,6 +28,9 @@ CACHE_VARIABLE = "CROSSRERANK_CACHE"
 PRODUCER = "langchain-crossrerank"
 """Stands in graphs that were made ready already."""
 
+PACKED = "packed"
+"""The producer's version in graphs whose matrices are packed in eight bits."""
+
 _FORMAT = 2
 
 _logger = logging.getLogger(__name__)
@@ -174,10 +177,27 @@ def _quantised(onnx_file: Path) -> bytes:
         return quantise(file)
 
 
+def unpack_at_load(options: Any, graph: Path | bytes) -> None:
+    """Have onnxruntime unpack a packed graph's matrices once, when it opens it, and not at each product.
+
+    Args:
+        options: Session options to open the graph with.
+        graph: The graph; one that is not packed, such as another program's quantised one, runs as it always did.
+    """
+    if PACKED.encode() in _head(graph) and PRODUCER.encode() in _head(graph):
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+
+
 def _is_ready(onnx_file: Path) -> bool:
-    # The producer's name stands at the very beginning of a graph.
-    with onnx_file.open("rb") as file:
-        return PRODUCER.encode() in file.read(64)
+    return PRODUCER.encode() in _head(onnx_file)
+
+
+def _head(graph: Path | bytes) -> bytes:
+    """Give the beginning of a graph, where the producer's name and version stand."""
+    if isinstance(graph, bytes):
+        return graph[:64]
+    with graph.open("rb") as file:
+        return file.read(64)
 
 
 def machine_key(*parts: object) -> str:

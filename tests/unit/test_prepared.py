@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -23,6 +24,7 @@ from langchain_crossrerank.cross_encoders import graph, prepared
 from langchain_crossrerank.cross_encoders.graph import NotUnderstoodError
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.prepared import (
+    PACKED,
     PRODUCER,
     PreparedGraph,
     cache_folder,
@@ -31,6 +33,7 @@ from langchain_crossrerank.cross_encoders.prepared import (
     prepare_graph,
     recall,
     remember,
+    unpack_at_load,
 )
 from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, ModelSource
 from langchain_crossrerank.errors import UnsupportedModelError
@@ -483,3 +486,23 @@ def test_the_machine_is_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert key == machine_key("model", 2) != machine_key("model", 4)
     monkeypatch.setattr(prepared, "_processor", lambda: "another")
     assert machine_key("model", 2) != key
+
+
+@pytest.mark.parametrize(
+    ("producer", "version", "sparing"), [(PRODUCER, PACKED, True), (PRODUCER, "", False), ("another", PACKED, False)]
+)
+def test_only_graphs_packed_here_are_unpacked_at_load(
+    producer: str, version: str, sparing: bool, tmp_path: Path
+) -> None:
+    """Another program's quantised graph keeps onnxruntime's way with it; a packed one is unpacked once."""
+    model = onnx.ModelProto(ir_version=10, producer_name=producer, producer_version=version)
+    file = tmp_path / "model.onnx"
+    file.write_bytes(model.SerializeToString())
+    for graph_or_file in (file, file.read_bytes()):
+        options = onnxruntime.SessionOptions()
+        unpack_at_load(options, graph_or_file)
+        if sparing:
+            assert options.get_session_config_entry("session.disable_quant_qdq") == "1"
+        else:
+            with pytest.raises(RuntimeError, match="does not have"):
+                options.get_session_config_entry("session.disable_quant_qdq")
