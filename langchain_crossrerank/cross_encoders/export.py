@@ -19,7 +19,8 @@ from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevan
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.packing import pack_weights
 from langchain_crossrerank.cross_encoders.pairs import TextPair
-from langchain_crossrerank.cross_encoders.prepared import PRODUCER, make_ready
+from langchain_crossrerank.cross_encoders.prepared import make_ready
+from langchain_crossrerank.cross_encoders.producer import PRODUCER
 from langchain_crossrerank.cross_encoders.source import ModelSource, find_source
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 

@@ -22,7 +22,7 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 from langchain_crossrerank.cross_encoders.external_data import external_locations
-from langchain_crossrerank.cross_encoders.prepared import unpack_at_load
+from langchain_crossrerank.cross_encoders.producer import unpack_at_load
 from langchain_crossrerank.errors import UnsupportedModelError
 
 TOLERANCE = 1e-4

@@ -32,10 +32,10 @@ from langchain_crossrerank.cross_encoders.prepared import (
     PreparedGraph,
     machine_key,
     prepare_graph,
-    unpack_at_load,
 )
+from langchain_crossrerank.cross_encoders.producer import unpack_at_load
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
-from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
+from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, ModelSource, hash_files
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 
 _TEST_PAIR = ("which precision is faster here?", "a passage of the usual length " * 20)
@@ -132,7 +132,8 @@ class OnnxCrossEncoder(CrossEncoder):
         self._source = source
         self._pairs = PairEncoder(self._load_tokenizer(), self.max_length)
         self._window_tokenizers: dict[int, Tokenizer] = {}
-        check_external_data(self.onnx_file)
+        if source.folder != BUNDLED_FOLDER:
+            check_external_data(self.onnx_file)
         self._graph = self._prepare_graph(precision)
         self._session = ProcessSession(self._checked_session)
         # Quantised activations share one scale in a batch, so the company that a pair is scored in moves its score.

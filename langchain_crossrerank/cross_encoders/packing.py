@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from langchain_crossrerank.cross_encoders.prepared import PACKED, PRODUCER
+from langchain_crossrerank.cross_encoders.producer import PACKED, PRODUCER
 from langchain_crossrerank.errors import InvalidInputError
 
 _BLOCK = 32

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import onnxruntime
 
 from langchain_crossrerank.cross_encoders.external_data import external_locations
+from langchain_crossrerank.cross_encoders.producer import PRODUCER, is_ready
 from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, hash_files
 from langchain_crossrerank.files import write_whole
 
@@ -24,12 +25,6 @@ GraphPrecision = Literal["fp32", "int8", "bf16"]
 
 CACHE_VARIABLE = "CROSSRERANK_CACHE"
 """Environment variable that names the folder for graphs and calibrations."""
-
-PRODUCER = "langchain-crossrerank"
-"""Stands in graphs that were made ready already."""
-
-PACKED = "packed"
-"""The producer's version in graphs whose matrices are packed in eight bits."""
 
 _FORMAT = 2
 
@@ -85,7 +80,7 @@ def prepare_graph(onnx_file: Path, precision: GraphPrecision = "fp32") -> Prepar
         onnx_file: The model's own graph.
         precision: `"int8"` quantises matrices, each column with a scale of its own, and activations as they come.
     """
-    if precision == "fp32" and (_is_ready(onnx_file) or onnx_file.parent == BUNDLED_FOLDER):
+    if precision == "fp32" and (is_ready(onnx_file) or onnx_file.parent == BUNDLED_FOLDER):
         return PreparedGraph(onnx_file, precision, rewritten=False)
     beside = [onnx_file.parent / location for location in sorted(external_locations(onnx_file))]
     key = f"{hash_files([onnx_file, *beside])}-{_FORMAT}-{onnxruntime.__version__}"
@@ -175,29 +170,6 @@ def _quantised(onnx_file: Path) -> bytes:
         file = Path(folder) / "ready.onnx"
         file.write_bytes(ready.model)
         return quantise(file)
-
-
-def unpack_at_load(options: Any, graph: Path | bytes) -> None:
-    """Have onnxruntime unpack a packed graph's matrices once, when it opens it, and not at each product.
-
-    Args:
-        options: Session options to open the graph with.
-        graph: The graph; one that is not packed, such as another program's quantised one, runs as it always did.
-    """
-    if PACKED.encode() in _head(graph) and PRODUCER.encode() in _head(graph):
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-
-
-def _is_ready(onnx_file: Path) -> bool:
-    return PRODUCER.encode() in _head(onnx_file)
-
-
-def _head(graph: Path | bytes) -> bytes:
-    """Give the beginning of a graph, where the producer's name and version stand."""
-    if isinstance(graph, bytes):
-        return graph[:64]
-    with graph.open("rb") as file:
-        return file.read(64)
 
 
 def machine_key(*parts: object) -> str:

@@ -18,7 +18,7 @@ import pytest
 from langchain_crossrerank.cross_encoders import CrossEncoder, load_cross_encoder
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.pairs import TextPair, sigmoid
-from langchain_crossrerank.cross_encoders.prepared import unpack_at_load
+from langchain_crossrerank.cross_encoders.producer import unpack_at_load
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.source import ModelSource
 from langchain_crossrerank.errors import InvalidInputError, ModelError, ModelNotFoundError, UnsupportedModelError

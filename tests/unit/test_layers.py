@@ -29,6 +29,7 @@ LAYERS = (
         "cross_encoders.cores",
         "cross_encoders.pairs",
         "cross_encoders.precision",
+        "cross_encoders.producer",
     },
     {"cross_encoders.base"},
     {"cross_encoders.source", "cross_encoders.pairing", "cross_encoders.graph", "testing"},
@@ -61,6 +62,7 @@ LEAVES = {
     "cross_encoders.heads": {"errors"},
     "cross_encoders.external_data": {"errors"},
     "cross_encoders.pairs": {"errors"},
+    "cross_encoders.producer": set[str](),
 }
 """Modules that may import these of the package and nothing else."""
 

@@ -24,8 +24,6 @@ from langchain_crossrerank.cross_encoders import graph, prepared
 from langchain_crossrerank.cross_encoders.graph import NotUnderstoodError
 from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.prepared import (
-    PACKED,
-    PRODUCER,
     PreparedGraph,
     cache_folder,
     machine_key,
@@ -33,8 +31,8 @@ from langchain_crossrerank.cross_encoders.prepared import (
     prepare_graph,
     recall,
     remember,
-    unpack_at_load,
 )
+from langchain_crossrerank.cross_encoders.producer import PACKED, PRODUCER, unpack_at_load
 from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, ModelSource
 from langchain_crossrerank.errors import UnsupportedModelError
 
