@@ -139,9 +139,8 @@ def _simplified(path: Path) -> onnx.ModelProto:
     """Fold constants, by onnxruntime's own passes that change no values; weights come out in fp32."""
     with tempfile.TemporaryDirectory() as folder:
         folded = Path(folder) / "folded.onnx"
-        options = _session_options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+        options = _session_options(path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
         options.optimized_model_filepath = str(folded)
-        unpack_at_load(options, path)
         if external_locations(path):
             # Otherwise the folded graph would look for the original's weights beside itself.
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
@@ -381,15 +380,14 @@ def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
 
 
-def _session_options(level: Any) -> Any:
+def _session_options(model: Path | bytes, level: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = level
+    unpack_at_load(options, model)
     return options
 
 
 def _session(model: Path | bytes, level: Any = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL) -> Any:
-    options = _session_options(level)
-    unpack_at_load(options, model)
     content = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, _session_options(model, level), providers=["CPUExecutionProvider"])

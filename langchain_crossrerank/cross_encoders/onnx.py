@@ -27,15 +27,10 @@ from langchain_crossrerank.cross_encoders.external_data import check_external_da
 from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
 from langchain_crossrerank.cross_encoders.pairing import PairEncoder
 from langchain_crossrerank.cross_encoders.pairs import Activation, EncodedPair, TextPair, plan_batches, sigmoid
-from langchain_crossrerank.cross_encoders.prepared import (
-    GraphPrecision,
-    PreparedGraph,
-    machine_key,
-    prepare_graph,
-)
+from langchain_crossrerank.cross_encoders.prepared import GraphPrecision, PreparedGraph, machine_key, prepare_graph
 from langchain_crossrerank.cross_encoders.producer import unpack_at_load
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
-from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, ModelSource, hash_files
+from langchain_crossrerank.cross_encoders.source import ModelSource, hash_files
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 
 _TEST_PAIR = ("which precision is faster here?", "a passage of the usual length " * 20)
@@ -132,8 +127,7 @@ class OnnxCrossEncoder(CrossEncoder):
         self._source = source
         self._pairs = PairEncoder(self._load_tokenizer(), self.max_length)
         self._window_tokenizers: dict[int, Tokenizer] = {}
-        if source.folder != BUNDLED_FOLDER:
-            check_external_data(self.onnx_file)
+        check_external_data(self.onnx_file)
         self._graph = self._prepare_graph(precision)
         self._session = ProcessSession(self._checked_session)
         # Quantised activations share one scale in a batch, so the company that a pair is scored in moves its score.

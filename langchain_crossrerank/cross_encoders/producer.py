@@ -24,7 +24,8 @@ def unpack_at_load(options: Any, graph: Path | bytes) -> None:
         options: Session options to open the graph with.
         graph: The graph; one that is not packed, such as another program's quantised one, runs as it always did.
     """
-    if is_ready(graph) and PACKED.encode() in _head(graph):
+    head = _head(graph)
+    if PRODUCER.encode() in head and PACKED.encode() in head:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
 
 
