@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import math
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -30,7 +29,7 @@ from langchain_crossrerank.cross_encoders import (
     load_cross_encoder,
     without_credentials,
 )
-from langchain_crossrerank.cross_encoders.pairs import check_query, shorten
+from langchain_crossrerank.cross_encoders.pairs import check_query, log_odds, shorten
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.errors import InvalidInputError, RerankTimeoutError
 from langchain_crossrerank.passages import check_template, render_passage
@@ -280,7 +279,7 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
     def _select(self, documents: Sequence[Document], scores: Sequence[PairScore]) -> list[Document]:
         sort_by = [scored.score for scored in scores]
         if self.blend is not None:
-            logits = [_logit(score) if self.cross_encoder.activation == "sigmoid" else score for score in sort_by]
+            logits = [log_odds(score) if self.cross_encoder.activation == "sigmoid" else score for score in sort_by]
             sort_by = blend_scores(
                 documents, logits, blend=self.blend, weight=self.blend_weight, score_key=self.initial_score_key
             )
@@ -364,9 +363,3 @@ def _with_metadata(document: Document, added: dict[str, Any]) -> Document:
     stale = {*_STALE_KEYS, TRUNCATED, PRUNED} if RELEVANCE_SCORE in document.metadata else _STALE_KEYS
     kept = {key: value for key, value in document.metadata.items() if key not in stale}
     return document.model_copy(update={"metadata": {**kept, **added}})
-
-
-def _logit(probability: float) -> float:
-    smallest = 1e-12
-    clipped = min(max(probability, smallest), 1 - smallest)
-    return math.log(clipped / (1 - clipped))

@@ -7,7 +7,12 @@ import dataclasses
 import sys
 from typing import Any
 
+from langchain_crossrerank.cross_encoders import load_cross_encoder
+from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extras import check_extra
+
+BI_ENCODER = "bi-encoder"
+"""What `--teacher` calls the model of `--embeddings`."""
 
 
 def train_model(options: argparse.Namespace) -> None:
@@ -21,6 +26,13 @@ def train_model(options: argparse.Namespace) -> None:
         from langchain_crossrerank.indexing import load_embeddings
 
         embeddings = load_embeddings(options.embeddings)
+    teacher: Any = None
+    if options.teacher == BI_ENCODER:
+        if embeddings is None:
+            raise InvalidInputError(f"--teacher {BI_ENCODER} needs --embeddings MODEL, which names the bi-encoder.")
+        teacher = embeddings
+    elif options.teacher:
+        teacher = load_cross_encoder(options.teacher)
     chosen = {field.name: getattr(options, field.name, None) for field in dataclasses.fields(TrainingSettings)}
     result = train(
         options.data,
@@ -30,6 +42,7 @@ def train_model(options: argparse.Namespace) -> None:
         settings=TrainingSettings(**{name: value for name, value in chosen.items() if value is not None}),
         max_length=options.max_length,
         embeddings=embeddings,
+        teacher=teacher,
         held_apart=options.held_apart,
         show_progress=sys.stderr.isatty(),
     )
@@ -52,7 +65,12 @@ def train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--groups-per-step", type=int, metavar="N", help="queries in a step")
     command.add_argument("--negatives", type=int, metavar="N", help="passages beside the positive")
     command.add_argument("--learning-rate", type=float, metavar="X")
-    command.add_argument("--distillation", type=float, metavar="X", help="how much to stay near the starting model")
+    command.add_argument("--distillation", type=float, metavar="X", help="how much to follow the teacher's scores")
+    command.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        help=f"a cross-encoder, or {BI_ENCODER!r} for that of --embeddings (default the model itself at the start)",
+    )
     command.add_argument("--keep-start", type=float, metavar="X", help="share of the starting weights in the result")
     command.add_argument("--validate-every", type=int, metavar="STEPS")
     command.add_argument("--patience", type=int, metavar="N", help="validations without gain before it stops")

@@ -161,6 +161,13 @@ def sigmoid(logit: float) -> float:
     return math.exp(logit) / (1.0 + math.exp(logit))
 
 
+def log_odds(probability: float) -> float:
+    """Undo `sigmoid`; 0 and 1 give the log-odds of a probability within 1e-12 of them."""
+    smallest = 1e-12
+    clipped = min(max(probability, smallest), 1 - smallest)
+    return math.log(clipped / (1 - clipped))
+
+
 def encodable(text: str) -> str:
     """Replace lone surrogates, which no tokenizer takes; surrogate pairs become the character they stand for."""
     if text.isascii():

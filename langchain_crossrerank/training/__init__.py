@@ -14,6 +14,7 @@ from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extras import check_extra
 
 if TYPE_CHECKING:
+    from langchain_core.cross_encoders import BaseCrossEncoder
     from langchain_core.embeddings import Embeddings
 
     from langchain_crossrerank.training.data import TrainingData
@@ -55,6 +56,7 @@ def train(
     shares: Mapping[str, float] | None = None,
     mine_k: int = 50,
     embeddings: Embeddings | None = None,
+    teacher: Embeddings | BaseCrossEncoder | None = None,
     held_apart: float = 0.05,
     most_held_apart: int = 200,
     validation_k: int = 20,
@@ -79,6 +81,8 @@ def train(
         shares: How often each source is drawn; `None` for the square root of its queries.
         mine_k: Candidates of each first stage that negatives are taken from.
         embeddings: A bi-encoder to mine with beside BM25.
+        teacher: Whose scores to follow with a weight of `settings.distillation`: a bi-encoder (its cosines) or another,
+            usually larger, cross-encoder. `None` for the model itself as it was at the start.
         held_apart: Share of the queries to validate on.
         most_held_apart: Queries of a source to validate on at most.
         validation_k: BM25's candidates reranked for each of them.
@@ -88,10 +92,12 @@ def train(
         The folder, and how good the model is.
 
     Raises:
-        InvalidInputError: If data or settings cannot be used, or `folder` has files in it.
+        InvalidInputError: If data or settings cannot be used, `folder` has files in it, or there is a teacher but no
+            weight for it.
         UnsupportedModelError: If `base` is of a shape that cannot be trained.
         TrainingError: If the disk is full, memory is short, or the loss is no longer a number; the last checkpoint
             stays.
+        ScoringError: If a teacher that is a cross-encoder fails.
     """
     check_extra("training", needed_for="training")
     import torch
@@ -102,6 +108,7 @@ def train(
     from langchain_crossrerank.training.groups import WINDOW_SIZES, GroupSampler, check_shares
     from langchain_crossrerank.training.mining import digest_of, mine
     from langchain_crossrerank.training.models import WarmStartModel, load_trainable
+    from langchain_crossrerank.training.teachers import StartingModel, as_teacher
     from langchain_crossrerank.training.trainer import Trainer, TrainingSettings
     from langchain_crossrerank.training.validation import hold_apart
 
@@ -109,6 +116,12 @@ def train(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidInputError(f"{str(target)!r} exists and is not an empty folder; name a new folder to train into.")
     settings = settings or TrainingSettings()
+    followed = None if teacher is None else as_teacher(teacher)
+    if followed and not settings.distillation:
+        raise InvalidInputError(
+            "there is a teacher, but distillation is 0, so it would not be listened to; set distillation, for example "
+            "to 0.5, or leave the teacher out."
+        )
     # New parts of a network start at random.
     torch.manual_seed(settings.seed)
     model = load_trainable(base, max_length=max_length)
@@ -140,11 +153,13 @@ def train(
         "mined": digest_of(mined),
         "held_apart": {source: len(found) for source, found in validation.examples.items()},
         "validation_k": validation_k,
+        "teacher": followed and followed.key,
     }
     run.hold_to(course)
     if isinstance(model, WarmStartModel) and model.fresh:
         model.weigh_tokens([text for texts in loaded.passages.values() for text in texts])
-    trainer = Trainer(model, sampler, validation, settings, run)
+    start = StartingModel(model, settings.max_batch_tokens) if settings.distillation and not followed else None
+    trainer = Trainer(model, sampler, validation, settings, run, teacher=followed or start)
     ndcg = trainer.run(lambda steps: bar(steps, "train", steps.start))
     _export(model, target)
     log = run.rows()

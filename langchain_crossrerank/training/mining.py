@@ -16,6 +16,7 @@ from langchain_crossrerank.errors import InvalidInputError, TrainingError
 from langchain_crossrerank.files import write_whole
 from langchain_crossrerank.training.bm25 import BM25, words
 from langchain_crossrerank.training.data import TrainingData, TrainingExample
+from langchain_crossrerank.training.vectors import described, unit
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -127,11 +128,9 @@ _Places = tuple[Sequence[int], Sequence[int], Sequence[int]]
 
 
 def _key(data: TrainingData, k: int, embeddings: Embeddings | None) -> str:
-    """Give a hash of all that mining depends on; of a bi-encoder its type and its public settings."""
+    """Give a hash of all that mining depends on."""
     digest = hashlib.blake2b(digest_size=16)
-    settings = {} if embeddings is None else vars(embeddings)
-    plain = {name: value for name, value in settings.items() if isinstance(value, str | int | float)}
-    digest.update(repr((k, type(embeddings).__qualname__, sorted(plain.items()), data.passages)).encode())
+    digest.update(repr((k, embeddings and described(embeddings), data.passages)).encode())
     for example in data.examples:
         digest.update(repr(example).encode())
     return digest.hexdigest()
@@ -177,7 +176,7 @@ class _Miner:
         if embeddings is not None:
             starts = progress(range(0, len(passages), _EMBEDDED_AT_ONCE))
             parts = [embeddings.embed_documents(list(passages[start : start + _EMBEDDED_AT_ONCE])) for start in starts]
-            self._vectors = _unit([vector for part in parts for vector in part])
+            self._vectors = unit([vector for part in parts for vector in part])
 
     def mine(self, example: TrainingExample) -> _Places:
         """Find the places of an example's positives, candidates and negatives; the negatives it brings come first."""
@@ -191,7 +190,7 @@ class _Miner:
         return positives, candidates, tuple(dict.fromkeys([*own, *mined]))
 
     def _with_nearest(self, vector: Sequence[float], found: Sequence[int], positives: Sequence[int]) -> Sequence[int]:
-        closeness = self._vectors @ _unit([vector])[0]
+        closeness = self._vectors @ unit([vector])[0]
         nearest = np.argsort(-closeness, kind="stable")[: self._k].tolist()
         limit = max(closeness[place] for place in positives) + MARGIN
         by_turns = [place for rank in range(self._k) for both in (found, nearest) for place in both[rank : rank + 1]]
@@ -210,11 +209,6 @@ class _Miner:
         if place not in self._words:
             self._words[place] = frozenset(words(self._passages[place]))
         return self._words[place]
-
-
-def _unit(vectors: Sequence[Sequence[float]]) -> Any:
-    array = np.asarray(vectors, dtype=np.float32)
-    return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-9)
 
 
 def _overlap(first: frozenset[str], second: frozenset[str]) -> float:

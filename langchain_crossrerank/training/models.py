@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -85,13 +86,20 @@ class Trainable(ABC):
             attention_mask[row, :tokens] = 1
         return self.forward(input_ids, attention_mask, token_type_ids).float().squeeze(1)
 
-    def score(self, pairs: Sequence[TextPair], max_batch_tokens: int = 4096) -> list[float]:
-        """Score any number of pairs."""
-        scores = [0.0] * len(pairs)
+    def all_logits(self, pairs: Sequence[TextPair], max_batch_tokens: int = 4096) -> Tensor:
+        """Score pairs in several passes, those of like length together, so that little is padding."""
+        order: list[int] = []
+        parts: list[Tensor] = []
         for batch in self.batches(pairs, max_batch_tokens):
-            for place, value in zip(batch, self.logits([pairs[place] for place in batch]).tolist(), strict=True):
-                scores[place] = value
-        return scores
+            parts.append(self.logits([pairs[place] for place in batch]))
+            order += batch
+        return torch.cat(parts)[torch.tensor(order).argsort()]
+
+    def frozen(self) -> Trainable:
+        """Give a copy with weights of its own that will not be trained."""
+        twin = copy.copy(self)
+        twin.network = copy.deepcopy(self.network).eval().requires_grad_(False)
+        return twin
 
     def batches(self, pairs: Sequence[TextPair], max_batch_tokens: int) -> Iterator[list[int]]:
         """Put the places of pairs of like length together, as many as fit into a pass; a longer pair goes alone."""

@@ -7,9 +7,8 @@ mined negatives can be drawn afresh at each visit, which a dataset made beforeha
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.errors import InvalidInputError, TrainingError
 from langchain_crossrerank.training.checkpoints import RunFolder
 from langchain_crossrerank.training.groups import GroupSampler
 from langchain_crossrerank.training.loss import ranking_loss
 from langchain_crossrerank.training.models import Trainable
 from langchain_crossrerank.training.platt import fit_platt
+from langchain_crossrerank.training.teachers import Teacher
 from langchain_crossrerank.training.validation import HeldApart
 
 _LONGEST_NORM = 1.0
@@ -44,8 +43,8 @@ class TrainingSettings:
         warmup: Steps in which the learning rate rises to it.
         cooldown: Share of the steps, at the end, in which it falls to zero.
         calibration: Weight of the loss term that makes scores probabilities.
-        distillation: Weight of the loss term that keeps scores near those of the model at the start; it costs a
-            second forward pass.
+        distillation: Weight of the loss term that draws scores towards a teacher's: those of the model at the start,
+            so that what it knew is kept, or those of another model. The teacher reads every pair, too.
         average: How much of the averaged weights a step keeps, from 0 (the last step's weights) to below 1; the
             averaged weights are validated and exported.
         keep_start: Share of the starting weights in what is exported, from 0 to below 1; what was learnt moves the
@@ -122,17 +121,25 @@ class Trainer:
         held_apart: What validates.
         settings: How to train.
         run: Where state and log are kept.
+        teacher: Whose scores to follow, with a weight of `settings.distillation`.
     """
 
     def __init__(
-        self, model: Trainable, sampler: GroupSampler, held_apart: HeldApart, settings: TrainingSettings, run: RunFolder
+        self,
+        model: Trainable,
+        sampler: GroupSampler,
+        held_apart: HeldApart,
+        settings: TrainingSettings,
+        run: RunFolder,
+        *,
+        teacher: Teacher | None = None,
     ) -> None:
         self._model = model
         self._sampler = sampler
         self._held_apart = held_apart
         self._settings = settings
         self._run = run
-        self._teacher = copy.deepcopy(model.network).eval().requires_grad_(False) if settings.distillation else None
+        self._teacher = teacher
         groups = model.parameter_groups(settings.learning_rate)
         self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         self._rates = [group["lr"] for group in groups]
@@ -205,8 +212,8 @@ class Trainer:
         pairs = [pair for group in groups for pair in group]
         with self._memory_watched():
             with self._precision():
-                logits = self._logits(pairs).view(len(groups), -1)
-                teacher = self._teacher_logits(pairs, self._teacher).view(len(groups), -1) if self._teacher else None
+                logits = self._model.all_logits(pairs, settings.max_batch_tokens).view(len(groups), -1)
+                teacher = self._teacher.logits(pairs).view(len(groups), -1) if self._teacher else None
             loss = ranking_loss(
                 logits, calibration=settings.calibration, teacher=teacher, distillation=settings.distillation
             ).mean()
@@ -226,23 +233,6 @@ class Trainer:
             for name, value in self._trained.items():
                 self._average[name].lerp_(value, 1 - keep)
         return total
-
-    def _logits(self, pairs: Sequence[TextPair]) -> Tensor:
-        """Score a step's pairs in several passes, those of like length together, so that little is padding."""
-        order: list[int] = []
-        parts: list[Tensor] = []
-        for batch in self._model.batches(pairs, self._settings.max_batch_tokens):
-            parts.append(self._model.logits([pairs[place] for place in batch]))
-            order += batch
-        return torch.cat(parts)[torch.tensor(order).argsort()]
-
-    def _teacher_logits(self, pairs: Sequence[TextPair], teacher: torch.nn.Module) -> Tensor:
-        network, self._model.network = self._model.network, teacher
-        try:
-            with torch.no_grad():
-                return self._logits(pairs)
-        finally:
-            self._model.network = network
 
     def _validate(self) -> None:
         self._model.network.eval()

@@ -49,7 +49,7 @@ class HeldApart:
         for source, examples in self.examples.items():
             texts = self.passages[source]
             pairs = [(entry.example.query, texts[place]) for entry in examples for place in entry.candidates[: self.k]]
-            found = iter(model.score(pairs))
+            found = iter(model.all_logits(pairs).tolist())
             scores[source] = [{place: next(found) for place in entry.candidates[: self.k]} for entry in examples]
         return scores
 

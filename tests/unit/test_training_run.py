@@ -343,7 +343,7 @@ def test_padding_and_company_do_not_change_a_score(bi_encoder_folder: Path) -> N
     with torch.inference_mode():
         together = model.logits(pairs).tolist()
         assert together == pytest.approx([model.logits([pair]).item() for pair in pairs], abs=1e-4)
-        assert model.score(pairs, max_batch_tokens=8) == pytest.approx(together, abs=1e-4)
+        assert model.all_logits(pairs, max_batch_tokens=8).tolist() == pytest.approx(together, abs=1e-4)
 
 
 def test_query_and_passage_meet_only_in_the_upper_layers() -> None:
