@@ -17,7 +17,7 @@ import onnxruntime
 
 from langchain_crossrerank.cross_encoders.external_data import external_locations
 from langchain_crossrerank.cross_encoders.producer import PRODUCER, is_ready
-from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, hash_files
+from langchain_crossrerank.cross_encoders.source import hash_files
 from langchain_crossrerank.files import write_whole
 
 GraphPrecision = Literal["fp32", "int8", "bf16"]
@@ -80,7 +80,7 @@ def prepare_graph(onnx_file: Path, precision: GraphPrecision = "fp32") -> Prepar
         onnx_file: The model's own graph.
         precision: `"int8"` quantises matrices, each column with a scale of its own, and activations as they come.
     """
-    if precision == "fp32" and (is_ready(onnx_file) or onnx_file.parent == BUNDLED_FOLDER):
+    if precision == "fp32" and is_ready(onnx_file):
         return PreparedGraph(onnx_file, precision, rewritten=False)
     beside = [onnx_file.parent / location for location in sorted(external_locations(onnx_file))]
     key = f"{hash_files([onnx_file, *beside])}-{_FORMAT}-{onnxruntime.__version__}"
