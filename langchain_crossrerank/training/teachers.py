@@ -11,7 +11,7 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.embeddings import Embeddings
 from torch import Tensor
 
-from langchain_crossrerank.cross_encoders import as_cross_encoder
+from langchain_crossrerank.cross_encoders import ForeignCrossEncoder, as_cross_encoder
 from langchain_crossrerank.cross_encoders.pairs import TextPair, log_odds
 from langchain_crossrerank.errors import InvalidInputError, TrainingError
 from langchain_crossrerank.training.models import Trainable
@@ -89,7 +89,9 @@ class CrossEncoderTeacher(Teacher):
 
     def __init__(self, cross_encoder: BaseCrossEncoder) -> None:
         self._cross_encoder = as_cross_encoder(cross_encoder)
-        self.key = self._cross_encoder.fingerprint
+        # The fingerprint of another package's model is one of the object, and a resumed run has another object.
+        foreign = isinstance(self._cross_encoder, ForeignCrossEncoder)
+        self.key = described(cross_encoder) if foreign else self._cross_encoder.fingerprint
 
     def logits(self, pairs: Sequence[TextPair]) -> Tensor:
         """Score pairs."""

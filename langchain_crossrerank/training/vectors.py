@@ -1,4 +1,4 @@
-"""What mining and distillation need of a bi-encoder: its identity, and vectors of length one."""
+"""What mining and distillation need of a model from outside: its identity, and vectors of length one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from langchain_core.cross_encoders import BaseCrossEncoder
     from langchain_core.embeddings import Embeddings
 
 
-def described(embeddings: Embeddings) -> str:
-    """Name a bi-encoder by its type and its plain settings, as well as can be told from outside."""
-    settings = {name: value for name, value in vars(embeddings).items() if isinstance(value, str | int | float)}
-    return f"{type(embeddings).__qualname__}{sorted(settings.items())!r}"
+def described(model: Embeddings | BaseCrossEncoder) -> str:
+    """Name a model by its type and its plain settings, as well as can be told from outside, in any process alike."""
+    settings = {name: value for name, value in vars(model).items() if isinstance(value, str | int | float)}
+    return f"{type(model).__qualname__}{sorted(settings.items())!r}"
 
 
 def unit(vectors: Sequence[Sequence[float]]) -> npt.NDArray[np.float32]:

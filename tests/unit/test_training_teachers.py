@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the training extra")
 
+from langchain_core.cross_encoders import BaseCrossEncoder  # noqa: E402
 from langchain_core.embeddings import Embeddings  # noqa: E402
 
 from langchain_crossrerank import load_cross_encoder  # noqa: E402
@@ -34,7 +35,7 @@ from tests.unit.test_training_run import (  # noqa: E402, F401
 )
 
 
-class FakeNightEmbeddings(Embeddings):
+class FakeNestEmbeddings(Embeddings):
     """Has one opinion, whatever is asked: nests are close to every query, and nothing else is."""
 
     def __init__(self, close: float = 0.5) -> None:
@@ -45,6 +46,16 @@ class FakeNightEmbeddings(Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         return [3.0, 0.0]
+
+
+class FakeForeignCrossEncoder(BaseCrossEncoder):
+    """A cross-encoder that only LangChain's contract is known of."""
+
+    def __init__(self, model_name: str) -> None:
+        self.model_name = model_name
+
+    def score(self, text_pairs: Any) -> list[float]:
+        return [float(len(passage)) for _, passage in text_pairs]
 
 
 def lead_of_nests(base: Path, run_folder: Path) -> float:  # noqa: F811
@@ -66,7 +77,7 @@ def lead_of_nests(base: Path, run_folder: Path) -> float:  # noqa: F811
 @pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
 def test_a_teacher_is_followed(kind: str, data_file: Path, base: Path, tmp_path: Path) -> None:  # noqa: F811
     """A model of either shape takes over what its teacher prefers, though nothing in the data says so."""
-    teacher: Any = FakeNightEmbeddings()
+    teacher: Any = FakeNestEmbeddings()
     if kind == "cross-encoder":
         nests = {f"The {animal} nests in the morning.": 20.0 for animal in ANIMALS}
         teacher = ScriptedCrossEncoder(nests)
@@ -80,7 +91,7 @@ def test_a_teacher_is_followed(kind: str, data_file: Path, base: Path, tmp_path:
 def test_logits_of_a_bi_encoder_are_scaled_cosines() -> None:
     """Equal texts are embedded once, in the order of the pairs, and vectors need not have length one."""
     pairs = [("a", "nests"), ("b", "swims"), ("a", "nests")]
-    assert as_teacher(FakeNightEmbeddings()).logits(pairs).tolist() == pytest.approx(
+    assert as_teacher(FakeNestEmbeddings()).logits(pairs).tolist() == pytest.approx(
         [COSINE_SCALE, COSINE_SCALE * 0.5 / 1.25**0.5, COSINE_SCALE]
     )
 
@@ -110,41 +121,34 @@ def test_the_start_stays_the_teacher(base: Path) -> None:  # noqa: F811
 
 def test_a_run_is_resumed_with_its_teacher_alone(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
     """The same teacher goes on as one run would have; another, or none, is refused by name."""
-    options: dict[str, Any] = {"distillation": 1.0, "validate_every": 2}
+    options: dict[str, Any] = {"distillation": 1.0, "validate_every": 2, "cooldown": 0.0}
     where = {"run_folder": tmp_path / "run"}
-    run(
-        data_file,
-        tmp_path / "one",
-        tiny_model_folder,
-        steps=4,
-        cooldown=0.0,
-        teacher=FakeNightEmbeddings(),
-        **options,
-        **where,
-    )
-    for other in (FakeNightEmbeddings(0.4), None, ScriptedCrossEncoder({})):
-        with pytest.raises(InvalidInputError, match=r"was begun with teacher=.FakeNightEmbeddings.*0.5"):
+    run(data_file, tmp_path / "one", tiny_model_folder, steps=4, teacher=FakeNestEmbeddings(), **options, **where)
+    for other in (FakeNestEmbeddings(0.4), None, ScriptedCrossEncoder({})):
+        with pytest.raises(InvalidInputError, match=r"was begun with teacher=.FakeNestEmbeddings.*0.5"):
             run(data_file, tmp_path / "two", tiny_model_folder, steps=6, teacher=other, **options, **where)
     resumed, whole = (
-        run(
-            data_file,
-            tmp_path / name,
-            tiny_model_folder,
-            steps=6,
-            cooldown=0.0,
-            teacher=FakeNightEmbeddings(),
-            **options,
-            **more,
-        )
+        run(data_file, tmp_path / name, tiny_model_folder, steps=6, teacher=FakeNestEmbeddings(), **options, **more)
         for name, more in (("two", where), ("three", {}))
     )
     assert [row.get("loss") for row in resumed.log] == pytest.approx([row.get("loss") for row in whole.log], abs=1e-5)
 
 
+def test_a_teacher_of_another_package_is_known_again(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    """A run goes on with a new object of the same model, as a new process would bring; another model is refused."""
+    options: dict[str, Any] = {"distillation": 1.0, "run_folder": tmp_path / "run"}
+    for name, steps in (("one", 2), ("two", 4)):
+        teacher = FakeForeignCrossEncoder("large")
+        done = run(data_file, tmp_path / name, tiny_model_folder, steps=steps, teacher=teacher, **options)
+        assert max(row["step"] for row in done.log) == steps
+    with pytest.raises(InvalidInputError, match=r"was begun with teacher=.FakeForeignCrossEncoder.*large"):
+        run(data_file, tmp_path / "three", tiny_model_folder, teacher=FakeForeignCrossEncoder("small"), **options)
+
+
 def test_a_teacher_without_weight_is_refused(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
     """Whoever names a teacher wants it heard; nothing has been written when the error comes."""
     with pytest.raises(InvalidInputError, match=r"there is a teacher, but distillation is 0"):
-        run(data_file, tmp_path / "out", tiny_model_folder, teacher=FakeNightEmbeddings())
+        run(data_file, tmp_path / "out", tiny_model_folder, teacher=FakeNestEmbeddings())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -156,8 +160,8 @@ def test_what_cannot_teach_is_refused(data_file: Path, tiny_model_folder: Path, 
 
 def test_a_failing_teacher_stops_training(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
     """Scores that are no numbers never reach the weights."""
-    with pytest.raises(TrainingError, match="FakeNightEmbeddings gave a vector that is not of finite numbers"):
-        BiEncoderTeacher(FakeNightEmbeddings(float("nan"))).logits([("a", "swims")])
+    with pytest.raises(TrainingError, match="FakeNestEmbeddings gave a vector that is not of finite numbers"):
+        BiEncoderTeacher(FakeNestEmbeddings(float("nan"))).logits([("a", "swims")])
     with pytest.raises(ScoringError):
         CrossEncoderTeacher(ScriptedCrossEncoder({}, default=float("nan"))).logits([("a", "swims")])
     teacher = ScriptedCrossEncoder({}, default=float("nan"))
