@@ -16,8 +16,8 @@ from typing import Any
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_crossrerank import create_rerank_retriever, evaluate, load_cross_encoder, load_embeddings
-from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
-from langchain_crossrerank.cross_encoders.cascade import CascadeCrossEncoder, recall_of_cheap
+from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
+from langchain_crossrerank.cross_encoders.wrappers.cascade import CascadeCrossEncoder, recall_of_cheap
 from langchain_crossrerank.evaluation import load_beir, load_qrels, load_run, run_retriever
 
 TOP_NS = (5, 10)

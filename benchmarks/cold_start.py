@@ -51,7 +51,7 @@ print(reranker.compress_documents(documents, "what does reranking read?")[0])
 _LOAD = """
 import time
 from langchain_crossrerank import load_cross_encoder
-import langchain_crossrerank.cross_encoders.onnx
+import langchain_crossrerank.cross_encoders.backends.onnx
 started = time.perf_counter()
 load_cross_encoder("bundled")
 print(time.perf_counter() - started)

@@ -21,7 +21,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_crossrerank import create_rerank_retriever, evaluate, load_cross_encoder, load_embeddings
 from langchain_crossrerank.evaluation import load_beir
-from langchain_crossrerank.evaluation.profile import ClockedCrossEncoder
+from langchain_crossrerank.evaluation.profiling import ClockedCrossEncoder
 
 QUESTIONS = Path(__file__).parent.parent / "notebooks" / "data" / "llm_fundamentals_questions"
 

@@ -35,8 +35,9 @@ from pathlib import Path
 import httpx
 
 from langchain_crossrerank import load_cross_encoder
-from langchain_crossrerank.cross_encoders import CrossEncoder, TextPair
-from langchain_crossrerank.cross_encoders.remote import RemoteCrossEncoder
+from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.errors import CrossRerankError, RemoteError
 
 TOLERANCE = 1e-3

@@ -23,12 +23,12 @@ import numpy as np
 from rank_bm25 import BM25Okapi
 
 from langchain_crossrerank import create_rerank_retriever, load_cross_encoder, load_embeddings
-from langchain_crossrerank.cross_encoders import CrossEncoder
-from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.evaluation import Collection, evaluate, load_beir, load_qrels, load_run, run_retriever
 from langchain_crossrerank.evaluation.collection import Qrels
-from langchain_crossrerank.evaluation.evaluate import as_run
-from langchain_crossrerank.evaluation.statistics import measure_per_query, paired_bootstrap
+from langchain_crossrerank.evaluation.evaluating import as_run
+from langchain_crossrerank.evaluation.significance import measure_per_query, paired_bootstrap
 
 MEASURES = ("nDCG@10", "RR@10")
 BI_ENCODER = "bi-encoder"

@@ -143,7 +143,7 @@ def contender(name: str, folder: Path, onnx: Path) -> Rerank:
     from langchain_crossrerank import CrossEncoderReranker, load_cross_encoder
 
     if name.startswith("ours, cascade"):
-        from langchain_crossrerank.cross_encoders.cascade import CascadeCrossEncoder
+        from langchain_crossrerank.cross_encoders.wrappers.cascade import CascadeCrossEncoder
 
         cheap = load_cross_encoder(onnx, activation="identity", precision="int8")
         full = load_cross_encoder(onnx, activation="identity")

@@ -23,7 +23,7 @@ from pathlib import Path
 from langchain_core.documents import Document
 
 from langchain_crossrerank import CrossEncoderReranker, load_cross_encoder
-from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
+from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 
 SENTENCE = (
     "a model reads the query and passage together while attention compares every token with every other token so "

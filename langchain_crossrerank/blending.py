@@ -9,9 +9,6 @@ from typing import Literal
 
 from langchain_core.documents import Document
 
-INITIAL_SCORE = "initial_score"
-"""Metadata key of the first stage's score, where the first stage gives one."""
-
 Blend = Literal["weighted", "rrf"]
 """`"weighted"` adds log-odds and z-normalised first-stage scores; `"rrf"` is reciprocal rank fusion."""
 

@@ -17,11 +17,13 @@ from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
 from langchain_core.retrievers import RetrieverLike
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 
-from langchain_crossrerank.cross_encoders import CrossEncoder, as_cross_encoder, load_cross_encoder
-from langchain_crossrerank.cross_encoders.pairs import check_query, shorten
+from langchain_crossrerank.checks import check_query, shorten
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, as_cross_encoder
+from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extras import check_extra
-from langchain_crossrerank.reranker import RELEVANCE_SCORE, CrossEncoderReranker
+from langchain_crossrerank.metadata import RELEVANCE_SCORE
+from langchain_crossrerank.reranker import CrossEncoderReranker
 
 NOT_ENOUGH_INFORMATION = "I don't have enough information"
 """What an answer says when the documents do not hold it."""

@@ -18,42 +18,25 @@ from langchain_core.runnables.config import ensure_config, merge_configs
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 from typing_extensions import TypedDict
 
-from langchain_crossrerank.blending import INITIAL_SCORE, Blend, blend_scores
-from langchain_crossrerank.cross_encoders import (
-    DEFAULT_MODEL,
-    Backend,
-    CrossEncoder,
-    PairScore,
-    TextPair,
-    as_cross_encoder,
-    load_cross_encoder,
-    without_credentials,
-)
-from langchain_crossrerank.cross_encoders.pairs import check_query, log_odds, shorten
+from langchain_crossrerank.blending import Blend, blend_scores
+from langchain_crossrerank.checks import check_query, shorten
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, as_cross_encoder
+from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL, Backend, load_cross_encoder, without_credentials
+from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import drain
+from langchain_crossrerank.cross_encoders.scores import log_odds
 from langchain_crossrerank.errors import InvalidInputError, RerankTimeoutError
+from langchain_crossrerank.metadata import (
+    BEST_WINDOW,
+    INITIAL_RANK,
+    INITIAL_SCORE,
+    PRUNED,
+    RELEVANCE_SCORE,
+    RERANK_ERROR,
+    RERANKED,
+    TRUNCATED,
+)
 from langchain_crossrerank.passages import check_template, render_passage
-
-RELEVANCE_SCORE = "relevance_score"
-"""Metadata key of the cross-encoder's score, a plain float."""
-
-INITIAL_RANK = "initial_rank"
-"""Metadata key of the place, counted from 1, that the first stage gave."""
-
-TRUNCATED = "truncated"
-"""Metadata key that is `True` where the model did not read the passage's end."""
-
-BEST_WINDOW = "best_window"
-"""Metadata key of the best window's `[first, last + 1]` characters in the passage, where it was read in windows."""
-
-PRUNED = "pruned"
-"""Metadata key that is `True` where a cascade's cheaper model ruled the passage out before the full one read it."""
-
-RERANKED = "reranked"
-"""Metadata key that is `False` where the model failed and the first stage's order was kept."""
-
-RERANK_ERROR = "rerank_error"
-"""Metadata key of the reason, beside `reranked: False`."""
 
 _STALE_KEYS = (RELEVANCE_SCORE, BEST_WINDOW, RERANKED, RERANK_ERROR)
 

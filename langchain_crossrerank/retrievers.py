@@ -14,11 +14,11 @@ from langchain_core.retrievers import BaseRetriever, RetrieverLike
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
-from langchain_crossrerank.blending import INITIAL_SCORE
-from langchain_crossrerank.cross_encoders import DEFAULT_MODEL
-from langchain_crossrerank.cross_encoders.pairs import check_query, shorten
+from langchain_crossrerank.checks import check_query, shorten
+from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.reranker import RELEVANCE_SCORE, CrossEncoderReranker
+from langchain_crossrerank.metadata import INITIAL_SCORE, RELEVANCE_SCORE
+from langchain_crossrerank.reranker import CrossEncoderReranker
 
 if TYPE_CHECKING:
     from langchain_classic.retrievers import ContextualCompressionRetriever

@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 
 from langchain_crossrerank.cross_encoders.base import CrossEncoder
-from langchain_crossrerank.cross_encoders.pairs import Activation, EncodedPair, TextPair, check_finite
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
+from langchain_crossrerank.cross_encoders.scores import Activation, check_finite
 from langchain_crossrerank.errors import InvalidInputError, ScoringError
 
 

@@ -15,11 +15,11 @@ import json
 import shutil
 from pathlib import Path
 
-from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
-from langchain_crossrerank.cross_encoders.packing import pack_weights
-from langchain_crossrerank.cross_encoders.pairs import Activation
-from langchain_crossrerank.cross_encoders.source import ModelSource
+from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.model_files import ModelSource
+from langchain_crossrerank.cross_encoders.scores import Activation
 from langchain_crossrerank.files import write_whole
+from langchain_crossrerank.onnx_graphs.packing import pack_weights
 
 GOLDEN = Path(__file__).with_name("golden_triples.jsonl")
 

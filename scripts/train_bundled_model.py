@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from langchain_crossrerank.cross_encoders.packing import rounded
 from langchain_crossrerank.evaluation.collection import load_beir
+from langchain_crossrerank.onnx_graphs.packing import rounded
 from langchain_crossrerank.training import train
 from langchain_crossrerank.training.data import TrainingData, read_training_data
 from langchain_crossrerank.training.trainer import TrainingSettings

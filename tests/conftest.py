@@ -58,7 +58,7 @@ def make_tiny_model(folder: Path, *, num_labels: int, seed: int = 0) -> Path:
     from tokenizers import Tokenizer
     from tokenizers.processors import TemplateProcessing
 
-    from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER
+    from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER
 
     torch.manual_seed(seed)
     tokenizer = Tokenizer.from_file(str(BUNDLED_FOLDER / "tokenizer.json"))

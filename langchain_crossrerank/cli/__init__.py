@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from langchain_crossrerank.cli.measure import evaluate_folder, profile_files, sweep_folder
 from langchain_crossrerank.cli.search import DEMO_QUESTIONS, ask, compare_lists, demo, demo_pdf, drop_output
 from langchain_crossrerank.cli.train import train_model, train_options
-from langchain_crossrerank.cross_encoders import DEFAULT_MODEL
+from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL
 from langchain_crossrerank.errors import CrossRerankError
 
 __all__ = ["DEMO_QUESTIONS", "demo_pdf", "main"]

@@ -13,14 +13,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langchain_crossrerank.cross_encoders import DEFAULT_MODEL
+from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL
 from langchain_crossrerank.errors import AnswerError, CrossRerankError, InvalidInputError, ModelNotFoundError
 from langchain_crossrerank.files import write_whole
 
 if TYPE_CHECKING:
     from langchain_classic.retrievers import ContextualCompressionRetriever
 
-    from langchain_crossrerank.cross_encoders import CrossEncoder
+    from langchain_crossrerank.cross_encoders.base import CrossEncoder
 
 DEMO_QUESTIONS = (
     "What is LoRA?",
@@ -118,7 +118,7 @@ def check_target(option: str, path: str | None, suffixes: Sequence[str] = ()) ->
 
 def chosen_model(options: argparse.Namespace) -> CrossEncoder:
     """Load the cross-encoder that the options name."""
-    from langchain_crossrerank.cross_encoders import load_cross_encoder
+    from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
 
     return load_cross_encoder(options.model or ("bundled" if options.offline else DEFAULT_MODEL))
 

@@ -31,7 +31,7 @@ def train_model(options: argparse.Namespace) -> None:
             raise InvalidInputError(f"--teacher {BI_ENCODER} needs --embeddings MODEL, which names the bi-encoder.")
         teacher = embeddings
     elif options.teacher:
-        from langchain_crossrerank.cross_encoders import load_cross_encoder
+        from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
 
         teacher = load_cross_encoder(options.teacher)
     chosen = {field.name: getattr(options, field.name, None) for field in dataclasses.fields(TrainingSettings)}

@@ -11,19 +11,17 @@ from uuid import uuid4
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
+from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.cross_encoders.pairs import (
-    Activation,
     EncodedPair,
     PairScore,
     TextPair,
-    check_finite,
     check_text_pairs,
     chunks_to_encode,
     plan_batches,
-    shorten,
-    sigmoid,
 )
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler, drain
+from langchain_crossrerank.cross_encoders.scores import Activation, check_finite, sigmoid
 from langchain_crossrerank.errors import CrossRerankError, InvalidInputError, ScoringError
 
 ScoreSteps = Generator[None, None, "list[PairScore]"]
@@ -218,49 +216,6 @@ class CrossEncoder(BaseCrossEncoder):
             f"{type(self).__name__}({self.name!r}, backend={self.backend!r}, activation={self.activation!r}, "
             f"max_length={self.max_length}, max_batch_tokens={self.max_batch_tokens})"
         )
-
-
-class WrapperCrossEncoder(CrossEncoder):
-    """A cross-encoder around another one: delegates everything, for a subclass to override one thing.
-
-    Args:
-        inner: The cross-encoder to wrap; any LangChain `BaseCrossEncoder`.
-    """
-
-    def __init__(self, inner: BaseCrossEncoder) -> None:
-        self.inner = as_cross_encoder(inner)
-        self.name = self.inner.name
-        self.backend = self.inner.backend
-        self.activation = self.inner.activation
-        self.max_length = self.inner.max_length
-        self.max_batch_tokens = self.inner.max_batch_tokens
-        self.max_batch_pairs = self.inner.max_batch_pairs
-        self.scores_pairs_alone = self.inner.scores_pairs_alone
-
-    @property
-    def fingerprint(self) -> str:
-        """The wrapped model's fingerprint."""
-        return self.inner.fingerprint
-
-    @cached_property
-    def scheduler(self) -> StepScheduler:
-        """The wrapped model's worker, so that wrapped and bare calls take turns."""
-        return self.inner.scheduler
-
-    def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
-        return self.inner._encode(text_pairs)
-
-    def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
-        return self.inner._encode_windows(text_pairs, overlap)
-
-    def _plan(self, encoded: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
-        return self.inner._plan(encoded)
-
-    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        return self.inner._score_batch(batch)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.inner!r})"
 
 
 class ForeignCrossEncoder(CrossEncoder):

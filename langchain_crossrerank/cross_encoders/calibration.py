@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from langchain_crossrerank.cross_encoders.prepared import GraphPrecision, recall, remember
+from langchain_crossrerank._machine import recall, remember
+from langchain_crossrerank.onnx_graphs.cache import GraphPrecision
 
 DEFAULT_BATCH_TOKENS = 512
 """Tokens of one forward pass where nothing was measured: they fit the caches of most processors."""

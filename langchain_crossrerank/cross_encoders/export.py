@@ -14,15 +14,15 @@ import onnx
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from langchain_crossrerank.cross_encoders.graph import quantise
-from langchain_crossrerank.cross_encoders.heads import check_num_labels, relevance_logits
-from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
-from langchain_crossrerank.cross_encoders.packing import pack_weights
+from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.model_files import ModelSource, find_source
 from langchain_crossrerank.cross_encoders.pairs import TextPair
-from langchain_crossrerank.cross_encoders.prepared import make_ready
-from langchain_crossrerank.cross_encoders.producer import PRODUCER
-from langchain_crossrerank.cross_encoders.source import ModelSource, find_source
+from langchain_crossrerank.cross_encoders.scores import check_num_labels, relevance_logits
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.onnx_graphs.cache import make_ready
+from langchain_crossrerank.onnx_graphs.packing import pack_weights
+from langchain_crossrerank.onnx_graphs.provenance import PRODUCER
+from langchain_crossrerank.onnx_graphs.rewriting import quantise
 
 PARITY_PAIRS: tuple[TextPair, ...] = (
     ("What is LoRA?", "LoRA trains two small matrices beside each frozen weight matrix."),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from langchain_crossrerank.errors import InvalidInputError, ScoringError
+from langchain_crossrerank.checks import check_query, shorten
+from langchain_crossrerank.errors import InvalidInputError
 
 TextPair = tuple[str, str]
 """A query and a passage, in this order."""
 
-Activation = Literal["identity", "sigmoid"]
-"""`"identity"` gives the model's logits, `"sigmoid"` maps them to 0..1."""
 
 _ENCODE_PAIRS = 64
 _ENCODE_CHARACTERS = 200_000
@@ -88,34 +86,6 @@ def check_text_pairs(text_pairs: Iterable[TextPair]) -> list[TextPair]:
     return checked
 
 
-def check_query(query: object, *, what: str = "query") -> str:
-    """Give the query back if it is a string with something in it.
-
-    Args:
-        query: The query.
-        what: What to call it in an error.
-
-    Raises:
-        InvalidInputError: If it is not a string, or blank.
-    """
-    if not isinstance(query, str):
-        raise InvalidInputError(f"{what} is {shorten(query)} of type {type(query).__name__}; pass a string.")
-    if not query or query.isspace():
-        raise InvalidInputError(f"{what} is {query!r}, which asks nothing; pass the text to search for.")
-    return query
-
-
-def check_finite(scores: Sequence[float], name: str) -> None:
-    """Raise `ScoringError` with the positions of scores that are NaN or infinite."""
-    positions = [position for position, score in enumerate(scores) if not math.isfinite(score)]
-    if positions:
-        raise ScoringError(
-            f"{name!r} gave scores that are not finite at positions {shorten(positions)} of {len(scores)}; "
-            "the weights or their precision are broken, so no order can be trusted.",
-            positions=positions,
-        )
-
-
 def plan_batches(
     encoded: Sequence[EncodedPair], max_batch_tokens: int, max_batch_pairs: int | None = None
 ) -> list[list[EncodedPair]]:
@@ -154,20 +124,6 @@ def chunks_to_encode(pairs: Iterable[TextPair]) -> Iterator[list[TextPair]]:
         yield chunk
 
 
-def sigmoid(logit: float) -> float:
-    """Map a logit to 0..1 without overflow."""
-    if logit >= 0:
-        return 1.0 / (1.0 + math.exp(-logit))
-    return math.exp(logit) / (1.0 + math.exp(logit))
-
-
-def log_odds(probability: float) -> float:
-    """Undo `sigmoid`; 0 and 1 give the log-odds of a probability within 1e-12 of them."""
-    smallest = 1e-12
-    clipped = min(max(probability, smallest), 1 - smallest)
-    return math.log(clipped / (1 - clipped))
-
-
 def encodable(text: str) -> str:
     """Replace lone surrogates, which no tokenizer takes; surrogate pairs become the character they stand for."""
     if text.isascii():
@@ -177,9 +133,3 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
-
-
-def shorten(value: object, limit: int = 80) -> str:
-    """Show a value in an error message without flooding it."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."

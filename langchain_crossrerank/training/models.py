@@ -21,10 +21,10 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
+from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.export import PARITY_PAIRS, PARITY_TOLERANCE, export_onnx
-from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.model_files import ModelSource, find_source
 from langchain_crossrerank.cross_encoders.pairs import TextPair
-from langchain_crossrerank.cross_encoders.source import ModelSource, find_source
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.training.warm_start import WarmStartConfig, WarmStartCrossEncoder, bi_encoder_weights

@@ -11,8 +11,9 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.embeddings import Embeddings
 from torch import Tensor
 
-from langchain_crossrerank.cross_encoders import ForeignCrossEncoder, as_cross_encoder
-from langchain_crossrerank.cross_encoders.pairs import TextPair, log_odds
+from langchain_crossrerank.cross_encoders.base import ForeignCrossEncoder, as_cross_encoder
+from langchain_crossrerank.cross_encoders.pairs import TextPair
+from langchain_crossrerank.cross_encoders.scores import log_odds
 from langchain_crossrerank.errors import InvalidInputError, TrainingError
 from langchain_crossrerank.training.models import Trainable
 from langchain_crossrerank.training.vectors import described, unit

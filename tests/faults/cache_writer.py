@@ -12,8 +12,9 @@ import signal
 import sys
 from typing import Any
 
-from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder, SQLiteScoreCache
 from langchain_crossrerank.cross_encoders.pairs import TextPair
+from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
+from langchain_crossrerank.cross_encoders.wrappers.score_caches import SQLiteScoreCache
 from langchain_crossrerank.testing import FakeCrossEncoder
 
 PATIENCE = 60.0

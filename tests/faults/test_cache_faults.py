@@ -25,14 +25,10 @@ from langchain_core.documents import Document
 from langchain_core.stores import BaseStore, InMemoryByteStore
 
 from langchain_crossrerank import CrossEncoderReranker, load_cross_encoder
-from langchain_crossrerank.cross_encoders.cached import (
-    CacheCounts,
-    CachedCrossEncoder,
-    MemoryScoreCache,
-    SQLiteScoreCache,
-)
 from langchain_crossrerank.cross_encoders.pairs import TextPair, check_text_pairs
-from langchain_crossrerank.cross_encoders.windowed import WindowedCrossEncoder
+from langchain_crossrerank.cross_encoders.wrappers.cached import CacheCounts, CachedCrossEncoder
+from langchain_crossrerank.cross_encoders.wrappers.score_caches import MemoryScoreCache, SQLiteScoreCache
+from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder
 from langchain_crossrerank.errors import ScoringError
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 from tests.faults.cache_writer import pairs_of
@@ -300,7 +296,10 @@ def assert_right_with_one_warning(
         for _ in range(3):
             assert score(model, PAIRS) == true_scores(PAIRS)
     (record,) = caplog.records
-    assert (record.levelno, record.name) == (logging.WARNING, "langchain_crossrerank.cross_encoders.cached")
+    assert (record.levelno, record.name) == (
+        logging.WARNING,
+        "langchain_crossrerank.cross_encoders.wrappers.score_caches",
+    )
     assert word in record.getMessage()
 
 
@@ -757,7 +756,7 @@ def make_external_model(folder: Path, weight: float) -> Path:
     """Make a model whose graph is the same for every weight, because its weights are in a file beside it."""
     onnx = pytest.importorskip("onnx", reason="needs the export extra")
     numpy = pytest.importorskip("numpy")
-    from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER
+    from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER
 
     folder.mkdir()
     helper, types = onnx.helper, onnx.TensorProto

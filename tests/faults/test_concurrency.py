@@ -19,11 +19,11 @@ import pytest
 from langchain_core.documents import Document
 
 from langchain_crossrerank import CrossEncoder, CrossEncoderReranker, load_cross_encoder
-from langchain_crossrerank.cross_encoders import EncodedPair
-from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
-from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
-from langchain_crossrerank.cross_encoders.windowed import WindowedCrossEncoder
+from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
+from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder
 from langchain_crossrerank.errors import ModelNotFoundError, OverloadedError
 from langchain_crossrerank.testing import FakeCrossEncoder
 from tests.faults.conftest import Tally
@@ -261,7 +261,7 @@ def test_a_model_is_loaded_once_for_many_threads(monkeypatch: pytest.MonkeyPatch
 def test_a_load_that_fails_holds_nobody_up(tmp_path: Path, tally: Tally) -> None:
     """64 threads that ask for a missing model all get the error, and once the model is there it loads."""
     tally(f"{CALLERS} threads that fail to load at once", CALLERS)
-    from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER
+    from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER
 
     place = tmp_path / "model"
 

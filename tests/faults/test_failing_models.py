@@ -18,7 +18,8 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import RunnableLambda
 
 from langchain_crossrerank import CrossEncoderReranker
-from langchain_crossrerank.cross_encoders import CrossEncoder, EncodedPair
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair
 from langchain_crossrerank.errors import (
     CrossRerankError,
     InvalidInputError,
@@ -80,7 +81,7 @@ FAULTS: dict[str, Callable[[Sequence[EncodedPair]], Any]] = {
     "raises MemoryError": raising(MemoryError()),
     "raises StopIteration": raising(StopIteration("stray")),
     "raises TimeoutError": raising(TimeoutError("its own")),
-    "raises asyncio.TimeoutError": raising(asyncio.TimeoutError()),
+    "raises asyncio.TimeoutError": raising(TimeoutError()),
     "raises UnicodeEncodeError": raising(UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")),
     "raises ScoringError": raising(ScoringError("bad weights", positions=[1])),
     "raises OverloadedError": raising(OverloadedError("busy")),

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="needs the training extra")
 from langchain_crossrerank.errors import InvalidInputError, TrainingError  # noqa: E402
 from langchain_crossrerank.training import checkpoints  # noqa: E402
 from langchain_crossrerank.training.models import Trainable  # noqa: E402
-from tests.unit.test_training_run import bi_encoder_folder, data_file, one_thread, run  # noqa: E402, F401
+from tests.unit.training.test_trainer import bi_encoder_folder, data_file, one_thread, run  # noqa: E402, F401
 
 CHILD = Path(__file__).with_name("train_in_child.py")
 

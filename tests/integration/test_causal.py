@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from langchain_crossrerank.cross_encoders import load_cross_encoder
+from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
+from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.scheduling import drain
-from langchain_crossrerank.cross_encoders.source import ModelSource
 from langchain_crossrerank.errors import InvalidInputError, UnsupportedModelError
 from langchain_crossrerank.testing import check_cross_encoder
 
 torch = pytest.importorskip("torch", reason="needs the torch extra")
 transformers = pytest.importorskip("transformers", reason="needs the torch extra")
-causal = pytest.importorskip("langchain_crossrerank.cross_encoders.causal", reason="needs the torch extra")
+causal = pytest.importorskip("langchain_crossrerank.cross_encoders.backends.causal", reason="needs the torch extra")
 
 
 def make_tiny_causal_model(folder: Path, *, steps: int) -> Path:

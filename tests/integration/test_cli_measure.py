@@ -23,8 +23,8 @@ pytest.importorskip("ir_measures", reason="needs the eval extra")
 
 from langchain_crossrerank import cli, evaluation, load_cross_encoder
 from langchain_crossrerank.cli import measure, search
-from langchain_crossrerank.cross_encoders.base import WrapperCrossEncoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair
+from langchain_crossrerank.cross_encoders.wrappers.base import WrapperCrossEncoder
 from langchain_crossrerank.evaluation import EvaluationResult, load_beir
 from tests.integration.chat_server import chunk
 

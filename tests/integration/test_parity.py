@@ -15,13 +15,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from langchain_crossrerank.cross_encoders import CrossEncoder, load_cross_encoder
-from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
-from langchain_crossrerank.cross_encoders.pairs import TextPair, sigmoid
-from langchain_crossrerank.cross_encoders.producer import unpack_at_load
+from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
+from langchain_crossrerank.cross_encoders.model_files import ModelSource
+from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.scheduling import drain
-from langchain_crossrerank.cross_encoders.source import ModelSource
+from langchain_crossrerank.cross_encoders.scores import sigmoid
 from langchain_crossrerank.errors import InvalidInputError, ModelError, ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.onnx_graphs.provenance import unpack_at_load
 from langchain_crossrerank.testing import check_cross_encoder
 
 torch = pytest.importorskip("torch", reason="needs the torch extra")
@@ -29,7 +31,8 @@ transformers = pytest.importorskip("transformers", reason="needs the torch extra
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the torch extra")
 onnx = pytest.importorskip("onnx", reason="needs the export extra")
 
-from langchain_crossrerank.cross_encoders import export, packing  # noqa: E402
+from langchain_crossrerank.cross_encoders import export  # noqa: E402
+from langchain_crossrerank.onnx_graphs import packing  # noqa: E402
 from tests.conftest import make_tiny_model  # noqa: E402 - it needs what the lines above ask for
 
 Load = Callable[..., CrossEncoder]

@@ -12,12 +12,14 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from langchain_crossrerank.cross_encoders import CrossEncoder, load_cross_encoder, onnx
-from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
-from langchain_crossrerank.cross_encoders.onnx import OnnxCrossEncoder
+from langchain_crossrerank._machine import cache_folder
+from langchain_crossrerank.cross_encoders.backends import onnx
+from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
+from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER, ModelSource
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
-from langchain_crossrerank.cross_encoders.prepared import cache_folder
-from langchain_crossrerank.cross_encoders.source import BUNDLED_FOLDER, ModelSource
+from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
 
 QUERIES = ("What is low-rank adaptation?", "When does the ferry leave?", "How is tea brewed?")
@@ -110,7 +112,7 @@ def openvino_on(monkeypatch: pytest.MonkeyPatch, *, able: bool, precision: Any) 
     """Load the bundled model on a processor that says whether it has bf16."""
     import openvino
 
-    from langchain_crossrerank.cross_encoders.openvino import OpenVinoCrossEncoder
+    from langchain_crossrerank.cross_encoders.backends.openvino import OpenVinoCrossEncoder
 
     core = openvino.Core
 

@@ -10,8 +10,8 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_crossrerank import CrossEncoderReranker, create_rerank_retriever
-from langchain_crossrerank.blending import INITIAL_SCORE, blend_scores, first_stage_scores, ranks_of, z_normalised
-from langchain_crossrerank.reranker import INITIAL_RANK, RELEVANCE_SCORE
+from langchain_crossrerank.blending import blend_scores, first_stage_scores, ranks_of, z_normalised
+from langchain_crossrerank.metadata import INITIAL_RANK, INITIAL_SCORE, RELEVANCE_SCORE
 from langchain_crossrerank.retrievers import ScoringVectorStoreRetriever
 from langchain_crossrerank.testing import ScriptedCrossEncoder
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 import langchain_crossrerank.reranker as reranker_module
 from langchain_crossrerank import CrossEncoder, CrossEncoderReranker, create_rerank_retriever
-from langchain_crossrerank.cross_encoders import EncodedPair
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair
 from langchain_crossrerank.errors import InvalidInputError, ScoringError
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 

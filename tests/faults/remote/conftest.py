@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from langchain_crossrerank.cross_encoders import remote as remote_module
-from langchain_crossrerank.cross_encoders import remote_answers
-from langchain_crossrerank.cross_encoders.remote import RemoteCrossEncoder
+from langchain_crossrerank.cross_encoders.backends.remote import answers as remote_answers
+from langchain_crossrerank.cross_encoders.backends.remote import client as remote_module
+from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
 from tests.faults.remote.rerank_server import (
     NO_CERTIFICATES,
     NOW,

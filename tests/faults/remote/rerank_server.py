@@ -24,8 +24,9 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 
 from langchain_crossrerank import CrossEncoderReranker
-from langchain_crossrerank.cross_encoders import CrossEncoder, TextPair
-from langchain_crossrerank.cross_encoders.remote import RemoteCrossEncoder
+from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.errors import RemoteError
 
 WATCHDOG = 30

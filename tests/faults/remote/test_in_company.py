@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from langchain_crossrerank import CrossEncoderReranker
-from langchain_crossrerank.cross_encoders import load_cross_encoder
+from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
 from langchain_crossrerank.cross_encoders.base import ScoreSteps
-from langchain_crossrerank.cross_encoders.cached import CachedCrossEncoder
-from langchain_crossrerank.cross_encoders.remote import RemoteCrossEncoder
+from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
+from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.errors import RemoteError, RerankTimeoutError, ScoringError
 from tests.faults.conftest import Tally
 from tests.faults.remote.rerank_server import (

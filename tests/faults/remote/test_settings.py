@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from langchain_crossrerank.cross_encoders.remote import RemoteCrossEncoder
+from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
 from tests.faults.conftest import Tally
 from tests.faults.remote.rerank_server import KEY, shows_key, whole

@@ -1,0 +1,58 @@
+"""Checks of what callers pass, and how a value is shown in a message."""
+
+from __future__ import annotations
+
+import math
+
+from langchain_crossrerank.errors import InvalidInputError
+
+
+def check_query(query: object, *, what: str = "query") -> str:
+    """Give the query back if it is a string with something in it.
+
+    Args:
+        query: The query.
+        what: What to call it in an error.
+
+    Raises:
+        InvalidInputError: If it is not a string, or blank.
+    """
+    if not isinstance(query, str):
+        raise InvalidInputError(f"{what} is {shorten(query)} of type {type(query).__name__}; pass a string.")
+    if not query or query.isspace():
+        raise InvalidInputError(f"{what} is {query!r}, which asks nothing; pass the text to search for.")
+    return query
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """Show a value in an error message without flooding it."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def check_choices(**settings: tuple[object, tuple[str, ...]]) -> None:
+    """Raise `InvalidInputError` unless each setting is one of its choices."""
+    for what, (value, choices) in settings.items():
+        if value not in choices:
+            raise InvalidInputError(f"{what} is {shorten(value)}; pass {' or '.join(map(repr, choices))}.")
+
+
+def check_whole_numbers(**settings: tuple[object, int]) -> None:
+    """Raise `InvalidInputError` unless each setting is a whole number, and at least its least."""
+    for what, (value, least) in settings.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise InvalidInputError(f"{what} is {shorten(value)}; pass a whole number of at least {least}.")
+
+
+def check_seconds(*, timeout: object, max_retry_wait: object) -> None:
+    """Raise `InvalidInputError` unless both are finite numbers of seconds, and `timeout` above 0."""
+    for what, value in (("timeout", timeout), ("max_retry_wait", max_retry_wait)):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+        if not is_number or (what == "timeout" and value == 0):
+            least = "above 0" if what == "timeout" else "of 0 or more"
+            raise InvalidInputError(f"{what} is {shorten(value)}; pass a number of seconds {least}.")
+
+
+def cut(text: str, limit: int) -> str:
+    """Shorten a text to `limit` characters, with dots for what is left out."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -1,0 +1,1 @@
+"""Cross-encoders around another one: each delegates everything and overrides one thing."""

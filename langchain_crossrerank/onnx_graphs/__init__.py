@@ -1,0 +1,1 @@
+"""ONNX graphs: rewritten, quantised, packed and cached; nothing here knows about scoring."""

@@ -1,0 +1,393 @@
+"""Makes an ONNX graph faster without changing what it computes. Needs the `onnx` package.
+
+A classifier reads the last layer's output at one token, [CLS]. `rewrite` moves that choice upwards, through every
+operation that treats tokens one by one, so that the last layer's queries, attention rows, feed-forward and
+normalisation are computed for that token alone; only its keys and values still need all tokens. Shape arithmetic is
+replaced by constants on the way. What an operation does to the shapes of its inputs is not derived but observed: the
+graph is run on two small inputs of different sizes. A graph that is not understood raises, and the result is compared
+with the original before anyone uses it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+from langchain_crossrerank.errors import UnsupportedModelError
+from langchain_crossrerank.onnx_graphs.external_data import external_locations
+from langchain_crossrerank.onnx_graphs.provenance import unpack_at_load
+
+TOLERANCE = 1e-4
+"""Largest difference in logits that a rewritten graph may show."""
+
+LARGEST_BYTES = 1_500_000_000
+"""Larger graphs are left as they are: a rewritten one has to fit into one file, which protobuf limits to 2 GiB."""
+
+_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+_PROBES = ((2, 11), (3, 13))
+_CHECKS = ((1, 3), (2, 16), (3, 45))
+
+_ELEMENTWISE = {
+    *("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Where", "Equal", "And", "Or", "Not", "Less", "Greater"),
+    *("Sqrt", "Reciprocal", "Exp", "Log", "Neg", "Abs", "Erf", "Tanh", "Sigmoid", "Relu", "LeakyRelu", "Clip", "Cast"),
+    *("Gelu", "FastGelu", "QuickGelu", "BiasGelu", "Identity", "Dropout"),
+}
+_ALONG_LAST_AXIS = {"LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization"}
+
+Dim = int | str
+Dims = tuple[Dim, ...]
+
+
+class NotUnderstoodError(UnsupportedModelError):
+    """This graph cannot be made faster here; it runs as it is."""
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A faster graph.
+
+    Attributes:
+        model: The graph.
+        difference: Largest difference in logits from the original on the checks.
+        first_token_only: How many operations now work on the first token alone.
+    """
+
+    model: onnx.ModelProto
+    difference: float
+    first_token_only: int
+
+
+def rewrite(path: Path) -> Rewritten:
+    """Make a cross-encoder's graph faster, and check that it computes the same.
+
+    Args:
+        path: The graph; its external data, if any, must have been checked.
+
+    Returns:
+        The faster graph, in one piece.
+
+    Raises:
+        NotUnderstoodError: If the graph is too large, is of a kind not known here, or came out different.
+    """
+    beside = [path.parent / location for location in external_locations(path)]
+    size = sum(file.stat().st_size for file in (path, *beside) if file.is_file())
+    if size > LARGEST_BYTES:
+        raise NotUnderstoodError(
+            f"it has {size / 1e9:.1f} GB, and only graphs up to {LARGEST_BYTES / 1e9} GB are rewritten"
+        )
+    try:
+        model = _simplified(path)
+        strange = {entry.name for entry in model.graph.input} - _INPUTS
+        if strange or any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
+            raise NotUnderstoodError(f"it has the inputs {sorted(strange)}, or branches or loops")
+        dims = _observed_dims(model)
+        _freeze_reshapes(model.graph, dims)
+        moved = _select_first_token(model.graph, dims)
+        _remove_unused(model.graph)
+        onnx.checker.check_model(model)
+        difference = _largest_difference(path, model)
+    except NotUnderstoodError:
+        raise
+    except Exception as err:  # onnx and onnxruntime raise many kinds, without a common public class
+        raise NotUnderstoodError(f"{type(err).__name__}: {err}") from err
+    if not difference <= TOLERANCE:
+        raise NotUnderstoodError(f"it came out different by {difference:.2g} in logits (allowed {TOLERANCE:g})")
+    return Rewritten(model, difference, moved)
+
+
+def quantise(path: Path) -> bytes:
+    """Give a graph whose matrix products run in eight bits: weights by column in seven, activations as they come.
+
+    Args:
+        path: A graph in fp32.
+
+    Raises:
+        NotUnderstoodError: If onnxruntime's quantiser cannot do it.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "int8.onnx"
+        try:
+            model = _simplified(path)
+            # Without these marks the quantiser asks for preparation of another kind, by way of the root logger.
+            for mark in ("onnx.infer", "onnx.quant.pre_process"):
+                model.metadata_props.add(key=mark, value="onnxruntime.quant")
+            # Processors without VNNI add pairs of products in sixteen bits, which overflow if weights use all eight.
+            quantize_dynamic(
+                model,
+                made,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                reduce_range=True,
+                weight_type=QuantType.QInt8,
+            )
+            return made.read_bytes()
+        except Exception as err:  # the quantiser raises whatever onnx and onnxruntime raise
+            raise NotUnderstoodError(f"it cannot be quantised ({type(err).__name__}: {err})") from err
+
+
+def _simplified(path: Path) -> onnx.ModelProto:
+    """Fold constants, by onnxruntime's own passes that change no values; weights come out in fp32."""
+    with tempfile.TemporaryDirectory() as folder:
+        folded = Path(folder) / "folded.onnx"
+        options = _session_options(path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+        options.optimized_model_filepath = str(folded)
+        if external_locations(path):
+            # Otherwise the folded graph would look for the original's weights beside itself.
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnx.load(str(folded))
+
+
+def _observed_dims(model: onnx.ModelProto) -> dict[str, Dims]:
+    """Run the graph on two small inputs; each axis of each tensor is a number, `"batch"`, `"tokens"` or `"?"`."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    names = [name for node in model.graph.node for name in node.output if name]
+    there = {entry.name for entry in probe.graph.output}
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
+    session = _session(probe.SerializeToString(), onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    small, large = (
+        {**feed, **dict(zip(names, session.run(names, feed), strict=True))}
+        for feed in (_feed(model, batch, tokens) for batch, tokens in _PROBES)
+    )
+    symbols = {tuple(pair): name for pair, name in zip(zip(*_PROBES, strict=True), ("batch", "tokens"), strict=True)}
+    dims: dict[str, Dims] = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for name, one in small.items():
+        pairs = zip(np.shape(one), np.shape(large[name]), strict=True)
+        dims[name] = tuple(a if a == b else symbols.get((a, b), "?") for a, b in pairs)
+    return dims
+
+
+def _freeze_reshapes(graph: onnx.GraphProto, dims: dict[str, Dims]) -> None:
+    """Replace computed target shapes by constants: 0 copies an axis of the input, -1 stands for what is left."""
+    for number, node in enumerate(graph.node):
+        if node.op_type != "Reshape" or any(a.name == "allowzero" and a.i for a in node.attribute):
+            continue
+        before, after = dims[node.input[0]], dims[node.output[0]]
+        shape = [
+            dim if isinstance(dim, int) else 0 if before[i : i + 1] == (dim,) else -1 for i, dim in enumerate(after)
+        ]
+        if shape.count(-1) <= 1 and "?" not in (dim for dim, code in zip(after, shape, strict=True) if code == 0):
+            node.input[1] = _constant(graph, f"frozen_shape_{number}", np.array(shape, dtype=np.int64))
+
+
+def _select_first_token(graph: onnx.GraphProto, dims: dict[str, Dims]) -> int:
+    """Compute for the first token alone whatever only the first token is taken of; give how many operations that are.
+
+    A tensor is narrow if all that reads it takes its first entry along one axis, either at the end or by way of an
+    operation that is itself narrow and treats entries along that axis one by one.
+    """
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if np.prod(tensor.dims) < 9}
+    uses: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            uses.setdefault(name, []).append((node, place))
+    results = {entry.name for entry in graph.output}
+    narrow: dict[str, int] = {}
+    for node in reversed(graph.node):
+        output = node.output[0]
+        spare = any(name in uses or name in results for name in node.output[1:])
+        if output in results or output not in uses or spare:
+            continue
+        axes = {_axis_taken(user, place, narrow, dims, constants) for user, place in uses[output]}
+        axis = axes.pop()
+        if (
+            not axes
+            and axis is not None
+            and dims[output][axis] == "tokens"
+            and _input_axes(node, axis, dims, constants)
+        ):
+            narrow[output] = axis
+    _narrow_inputs(graph, narrow, dims, constants)
+    return len(narrow)
+
+
+def _axis_taken(
+    node: onnx.NodeProto, place: int, narrow: dict[str, int], dims: dict[str, Dims], constants: dict[str, Any]
+) -> int | None:
+    """Along which axis this use of a tensor takes the first entry alone; `None` if it needs all of it."""
+    if place == 0 and _takes_first_token(node, dims, constants):
+        return 1
+    if node.output[0] not in narrow:
+        return None
+    axes = _input_axes(node, narrow[node.output[0]], dims, constants)
+    return axes.get(place) if axes else None
+
+
+def _takes_first_token(node: onnx.NodeProto, dims: dict[str, Dims], constants: dict[str, Any]) -> bool:
+    if dims[node.input[0]][1:2] != ("tokens",):
+        return False
+    rest = [constants.get(name) for name in node.input[1:]]
+    if any(value is None for value in rest):
+        return False
+    if node.op_type == "Gather":
+        return _attribute(node, "axis", 0) == 1 and not np.any(rest[0])
+    # Starts, ends, axes and, where given, steps.
+    bounds = [np.ravel(value).tolist() for value in rest if value is not None]
+    return node.op_type == "Slice" and bounds[:3] == [[0], [1], [1]] and bounds[3:] in ([], [[1]])
+
+
+def _input_axes(  # noqa: PLR0911 - one a kind of operation
+    node: onnx.NodeProto, axis: int, dims: dict[str, Dims], constants: dict[str, Any]
+) -> dict[int, int] | None:
+    """Say which axis of each input goes one by one with an axis of the output; `None` if the operation mixes entries.
+
+    Inputs that do not vary along it are left out.
+    """
+    kind, result = node.op_type, dims[node.output[0]]
+    last = len(result) - 1
+    if kind in _ELEMENTWISE:
+        return _broadcast_axes(node.input, axis - len(result), dims)
+    if kind in _ALONG_LAST_AXIS:
+        along = _attribute(node, "axis", -1) % len(result)
+        return _broadcast_axes(node.input, axis - len(result), dims) if axis < along == last else None
+    if kind == "ReduceMean":
+        # Before opset 17 a layer normalisation is written with two of these.
+        return {0: axis} if axis < last and _mean_axes(node, constants) in ([-1], [last]) else None
+    if kind == "Softmax":
+        return {0: axis} if _attribute(node, "axis", -1) % len(result) != axis else None
+    if kind == "MatMul":
+        first, second = dims[node.input[0]], dims[node.input[1]]
+        if axis == last or len(first) < 2 or len(second) < 2:
+            return None
+        if axis == last - 1:
+            return {0: len(first) - 2}
+        return _broadcast_axes(node.input, axis - len(result), dims)
+    if kind == "Transpose":
+        return {0: _attribute(node, "perm", list(range(last, -1, -1)))[axis]}
+    if kind == "Reshape":
+        return _reshaped_axis(dims[node.input[0]], result, axis)
+    if kind == "Concat":
+        return (
+            dict.fromkeys(range(len(node.input)), axis) if _attribute(node, "axis", 0) % len(result) != axis else None
+        )
+    if kind == "Slice" and len(node.input) > 3:
+        axes = constants.get(node.input[3])
+        return {0: axis} if axes is not None and all(int(a) % len(result) != axis for a in axes) else None
+    return None
+
+
+def _mean_axes(node: onnx.NodeProto, constants: dict[str, Any]) -> list[int] | None:
+    """Give the axes of which a mean is taken; `None` if they are not known, or do not stay as axes of length 1."""
+    if not _attribute(node, "keepdims", 1):
+        return None
+    given = constants.get(node.input[1]) if len(node.input) > 1 else _attribute(node, "axes", None)
+    return None if given is None else [int(axis) for axis in np.ravel(given)]
+
+
+def _broadcast_axes(inputs: Sequence[str], axis_from_end: int, dims: dict[str, Dims]) -> dict[int, int] | None:
+    axes = {}
+    for place, name in enumerate(inputs):
+        axis = len(dims[name]) + axis_from_end if name else -1
+        if axis >= 0 and dims[name][axis] != 1:
+            axes[place] = axis
+    return axes or None
+
+
+def _reshaped_axis(before: Dims, after: Dims, axis: int) -> dict[int, int] | None:
+    """Find the axis that a reshape carries over: the same size, behind the same number of entries."""
+    for place, dim in enumerate(before):
+        if dim == after[axis] and _product(before[:place]) == _product(after[:axis]):
+            return {0: place}
+    return None
+
+
+def _product(dims: Dims) -> tuple[int, list[str]]:
+    numbers = [dim for dim in dims if isinstance(dim, int)]
+    return int(np.prod(numbers)), sorted(dim for dim in dims if isinstance(dim, str))
+
+
+def _narrow_inputs(
+    graph: onnx.GraphProto, narrow: dict[str, int], dims: dict[str, Dims], constants: dict[str, Any]
+) -> None:
+    """Let narrow operations read the first entry of inputs that are not narrow themselves."""
+    nodes: list[onnx.NodeProto] = []
+    sliced: dict[tuple[str, int], str] = {}
+    for node in graph.node:
+        axes = _input_axes(node, narrow[node.output[0]], dims, constants) if node.output[0] in narrow else None
+        for place, axis in (axes or {}).items():
+            name = node.input[place]
+            if name in narrow:
+                continue
+            if (name, axis) not in sliced:
+                sliced[name, axis] = f"{name}_first_{axis}"
+                bounds = [_constant(graph, f"first_{what}_{v}", np.array([v])) for what, v in enumerate((0, 1, axis))]
+                nodes.append(helper.make_node("Slice", [name, *bounds], [sliced[name, axis]]))
+            node.input[place] = sliced[name, axis]
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _remove_unused(graph: onnx.GraphProto) -> None:
+    needed = {entry.name for entry in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(weights)
+
+
+def _largest_difference(path: Path, model: onnx.ModelProto) -> float:
+    original, rewritten = _session(path), _session(model.SerializeToString())
+    output = model.graph.output[0].name
+    differences = []
+    for batch, tokens in _CHECKS:
+        feed = _feed(model, batch, tokens)
+        (expected,), (found,) = (session.run([output], feed) for session in (original, rewritten))
+        differences.append(np.abs(np.asarray(expected, dtype=np.float64) - found).max())
+    return float(np.max(differences))
+
+
+def _feed(model: onnx.ModelProto, batch: int, tokens: int) -> dict[str, Any]:
+    """Make inputs with arbitrary tokens, two segments, and padding in the last row."""
+    tables = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    words = [
+        tables[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "Gather" and node.input[1] == "input_ids" and node.input[0] in tables
+    ]
+    ids = np.random.default_rng(tokens).integers(5, max(6, min(words, default=10)), size=(batch, tokens))
+    mask = np.ones((batch, tokens), dtype=np.int64)
+    mask[-1, tokens - tokens // 4 :] = 0
+    types = np.zeros_like(mask)
+    types[:, tokens // 3 :] = 1
+    every = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types * mask}
+    return {entry.name: every[entry.name] for entry in model.graph.input}
+
+
+def _constant(graph: onnx.GraphProto, name: str, value: Any) -> str:
+    if name not in {tensor.name for tensor in graph.initializer}:
+        graph.initializer.append(numpy_helper.from_array(value, name))
+    return name
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
+
+
+def _session_options(model: Path | bytes, level: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = level
+    unpack_at_load(options, model)
+    return options
+
+
+def _session(model: Path | bytes, level: Any = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL) -> Any:
+    content = str(model) if isinstance(model, Path) else model
+    return onnxruntime.InferenceSession(content, _session_options(model, level), providers=["CPUExecutionProvider"])

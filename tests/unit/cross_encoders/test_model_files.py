@@ -1,0 +1,308 @@
+"""Where a model's files are found, and what its config says about unit, length and head."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER, ModelSource, find_source
+from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
+
+MakeSource = Callable[..., ModelSource]
+Fetches = list[dict[str, Any]]
+
+SIGMOID = "torch.nn.modules.activation.Sigmoid"
+IDENTITY = "torch.nn.modules.linear.Identity"
+UNLIMITED = int(1e30)
+"""What transformers saves as `model_max_length` of a tokenizer without a limit."""
+
+
+@pytest.fixture
+def make_source(tmp_path: Path) -> MakeSource:
+    """Write a model folder of description files and give its source."""
+
+    def make(config: Any, **files: Any) -> ModelSource:
+        (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        for name, content in files.items():
+            (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+        return ModelSource("some/model", tmp_path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("config", "activation"),
+    [
+        pytest.param({"num_labels": 1}, "sigmoid", id="one label"),
+        pytest.param({"num_labels": 2}, "identity", id="two labels"),
+        pytest.param({}, "identity", id="two labels by default"),
+        pytest.param(
+            {"num_labels": 1, "sentence_transformers": {"activation_fn": IDENTITY}}, "identity", id="identity"
+        ),
+        pytest.param({"num_labels": 2, "sentence_transformers": {"activation_fn": SIGMOID}}, "sigmoid", id="sigmoid"),
+        pytest.param({"num_labels": 1, "sentence_transformers": {"version": "4"}}, "sigmoid", id="no key of ours"),
+        pytest.param({"num_labels": 1, "sentence_transformers": None}, "sigmoid", id="null section"),
+        pytest.param({"num_labels": 1, "sentence_transformers": {"activation_fn": None}}, "sigmoid", id="null"),
+        pytest.param({"num_labels": 1, "sbert_ce_default_activation_function": IDENTITY}, "identity", id="old key"),
+        pytest.param({"num_labels": 1, "sbert_ce_default_activation_function": None}, "sigmoid", id="old key null"),
+        pytest.param(
+            {"sentence_transformers": {"activation_fn": SIGMOID}, "sbert_ce_default_activation_function": IDENTITY},
+            "sigmoid",
+            id="new key wins",
+        ),
+    ],
+)
+def test_the_unit_is_the_one_that_sentence_transformers_would_take(
+    make_source: MakeSource, config: dict[str, Any], activation: str
+) -> None:
+    """The config's activation counts, by its new or old key; without one the number of labels decides."""
+    assert make_source(config).activation == activation
+
+
+def test_the_unit_is_read_where_current_releases_write_it(make_source: MakeSource) -> None:
+    """A model saved by sentence-transformers 6 keeps its activation in a file of its own."""
+    source = make_source({"num_labels": 1}, config_sentence_transformers={"activation_fn": IDENTITY})
+    assert source.activation == "identity"
+
+
+@pytest.mark.parametrize("key", ["sentence_transformers", "sbert_ce_default_activation_function"])
+@pytest.mark.parametrize("named", ["torch.nn.modules.activation.Softmax", "my_package.Calibrated", "Tanh"])
+def test_an_unknown_activation_is_refused(make_source: MakeSource, key: str, named: str) -> None:
+    """A unit that this package does not know raises, names it, and says how to load the model all the same."""
+    source = make_source({"num_labels": 1, key: {"activation_fn": named} if key == "sentence_transformers" else named})
+    with pytest.raises(UnsupportedModelError, match=r"'some/model'.*activation=\"identity\"") as raised:
+        _ = source.activation
+    assert repr(named) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer", "expected"),
+    [
+        pytest.param({}, None, 512, id="nobody says"),
+        pytest.param({}, {}, 512, id="empty"),
+        pytest.param({"max_position_embeddings": 128}, None, 128, id="positions"),
+        pytest.param({}, {"model_max_length": 256}, 256, id="tokenizer"),
+        pytest.param({"max_position_embeddings": 512}, {"model_max_length": 128}, 128, id="tokenizer below positions"),
+        pytest.param({"max_position_embeddings": 128}, {"model_max_length": 512}, 128, id="positions below tokenizer"),
+        pytest.param({"max_position_embeddings": 512}, {"model_max_length": UNLIMITED}, 512, id="unlimited tokenizer"),
+        pytest.param({"max_position_embeddings": 512}, {"model_max_length": None}, 512, id="null"),
+        pytest.param({"max_length": 256, "max_position_embeddings": 512}, None, 256, id="own key"),
+        pytest.param({"max_position_embeddings": 514}, None, 514, id="bert counts from zero"),
+        pytest.param({"model_type": "bert", "max_position_embeddings": 514, "pad_token_id": 0}, None, 514, id="bert"),
+        pytest.param(
+            {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, None, 512, id="roberta"
+        ),
+        pytest.param(
+            {"model_type": "roberta", "max_position_embeddings": 514}, None, 512, id="roberta, no padding told"
+        ),
+        pytest.param(
+            {"model_type": "xlm-roberta", "max_position_embeddings": 8194, "pad_token_id": 1}, None, 8192, id="xlm"
+        ),
+        pytest.param(
+            {"model_type": "camembert", "max_position_embeddings": 514, "pad_token_id": 1}, None, 512, id="camembert"
+        ),
+        pytest.param(
+            {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1},
+            {"model_max_length": 512},
+            512,
+            id="roberta, both",
+        ),
+        pytest.param(
+            {},
+            {"model_max_length": UNLIMITED},
+            512,
+            id="unlimited tokenizer, no positions",
+        ),
+        pytest.param(
+            {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": None},
+            None,
+            512,
+            id="roberta, null padding",
+        ),
+    ],
+)
+def test_max_length_is_the_tightest_limit(
+    make_source: MakeSource, config: dict[str, Any], tokenizer: dict[str, Any] | None, expected: int
+) -> None:
+    """Tokenizer and position table both bind; RoBERTa's table counts from behind its padding id."""
+    files = {} if tokenizer is None else {"tokenizer_config": tokenizer}
+    assert make_source(config, **files).max_length == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"num_labels": 1}, 1),
+        ({"num_labels": 3}, 3),
+        ({"id2label": {"0": "LABEL_0"}}, 1),
+        ({"id2label": {"0": "no", "1": "maybe", "2": "yes"}}, 3),
+        ({"id2label": {}}, 2),
+        ({"id2label": None, "num_labels": None}, 2),
+        ({}, 2),
+    ],
+    ids=str,
+)
+def test_the_number_of_labels_is_the_configs(make_source: MakeSource, config: dict[str, Any], expected: int) -> None:
+    """Told outright, by the names of the labels, or two as transformers has it."""
+    assert make_source(config).num_labels == expected
+
+
+def test_a_graph_is_found_beside_the_config_first(make_source: MakeSource) -> None:
+    """`model.onnx` is taken before `onnx/model.onnx`; without either there is no graph."""
+    source = make_source({})
+    assert source.onnx_file is None
+    nested, beside = source.folder / "onnx" / "model.onnx", source.folder / "model.onnx"
+    nested.parent.mkdir()
+    nested.touch()
+    assert source.onnx_file == nested
+    beside.touch()
+    assert source.onnx_file == beside
+
+
+@pytest.mark.parametrize("read", ["config", "tokenizer_file", "activation", "max_length", "num_labels"])
+def test_a_missing_file_is_named_with_what_is_there(tmp_path: Path, read: str) -> None:
+    """A folder that lacks a needed file raises with the file, the folder and its contents."""
+    (tmp_path / "README.md").touch()
+    missing = "tokenizer.json" if read == "tokenizer_file" else "config.json"
+    with pytest.raises(ModelNotFoundError, match=rf"no {missing} in .*\(there: README.md\)") as raised:
+        getattr(ModelSource("some/model", tmp_path), read)
+    assert str(tmp_path) in str(raised.value)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["", "{", "not json", b"\xff\xfe\x00"], ids=repr)
+def test_a_broken_file_is_named(make_source: MakeSource, file: str, content: str | bytes) -> None:
+    """A file that is not JSON raises with its path, whatever is wrong in it."""
+    source = make_source({"num_labels": 1}, tokenizer_config={})
+    (source.folder / file).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(UnsupportedModelError, match=rf"{file} is not valid JSON") as raised:
+        _ = source.max_length
+    assert isinstance(raised.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize("content", [None, 3, [], [1], "text"], ids=repr)
+def test_json_that_is_no_object_is_refused(make_source: MakeSource, content: Any) -> None:
+    """A config must be a JSON object; anything else is named as broken."""
+    with pytest.raises(UnsupportedModelError, match=r"config\.json"):
+        _ = make_source(content).config
+
+
+def test_bundled_is_the_folder_in_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The name always means the model inside the package, even beside a folder that is called so."""
+    (tmp_path / "bundled").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_source("bundled") == ModelSource("bundled", BUNDLED_FOLDER)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_folder_is_taken_as_it_is(tmp_path: Path, kind: Callable[[Path], Any]) -> None:
+    """A folder is found by string or path, and resolved."""
+    assert find_source(kind(tmp_path)) == ModelSource(str(tmp_path), tmp_path.resolve())
+
+
+def test_a_folder_in_the_home_is_found_by_its_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`~` stands for the home folder."""
+    (tmp_path / "model").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert find_source("~/model").folder == (tmp_path / "model").resolve()
+
+
+@pytest.fixture
+def fetches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fetches:
+    """Calls that would have gone to the hub."""
+    calls: Fetches = []
+
+    def fetch(name: str, **kwargs: Any) -> str:
+        calls.append({"name": name, **kwargs})
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    return calls
+
+
+def test_an_existing_folder_wins_over_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fetches: Fetches
+) -> None:
+    """A folder that is called like a repository is read, and nothing is fetched."""
+    (tmp_path / "org" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert find_source("org/model").folder == (tmp_path / "org" / "model").resolve()
+    assert fetches == []
+
+
+@pytest.mark.parametrize("name", ["./nope", "../nope", "/nope/model", "~/nope", "a/b/c", "models/nope/"])
+def test_what_can_only_be_a_folder_is_not_looked_for_on_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fetches: Fetches, name: str
+) -> None:
+    """A path that does not exist raises with the place that was looked at, and nothing is fetched."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ModelNotFoundError, match="no model folder") as raised:
+        find_source(name)
+    assert repr(name) in str(raised.value)
+    assert fetches == []
+
+
+def test_a_file_is_no_model_folder(tmp_path: Path, fetches: Fetches) -> None:
+    """Who names the graph instead of its folder is told so."""
+    file = tmp_path / "model.onnx"
+    file.touch()
+    with pytest.raises(ModelNotFoundError, match="it is a file"):
+        find_source(file)
+    assert fetches == []
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_only_the_files_that_are_needed_are_fetched(fetches: Fetches, tmp_path: Path, weights: bool) -> None:
+    """From the hub come description files and, for the onnx backend, one graph; never pickles or other weights."""
+    source = find_source("org/model", revision="v1", local_files_only=True, weights=weights)
+    assert source == ModelSource("org/model", tmp_path)
+    (call,) = fetches
+    assert (call["name"], call["revision"], call["local_files_only"]) == ("org/model", "v1", True)
+    patterns = call["allow_patterns"]
+    assert ("onnx/model.onnx" in patterns) is weights
+    assert "config.json" in patterns
+    assert all(Path(pattern).suffix in (".json", ".onnx", ".onnx_data") for pattern in patterns)
+    assert not any(wild in pattern for pattern in patterns for wild in "*?[")
+
+
+_RESPONSE = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co/org/model"))
+
+
+@pytest.mark.parametrize(
+    "err",
+    [
+        RepositoryNotFoundError("404", response=_RESPONSE),
+        RevisionNotFoundError("404", response=_RESPONSE),
+        GatedRepoError("403", response=_RESPONSE),
+        HFValidationError("bad name"),
+        LocalEntryNotFoundError("not cached"),
+        httpx.ConnectError("no route"),
+        ConnectionError("offline"),
+        OSError("disk full"),
+    ],
+    ids=lambda err: type(err).__name__,
+)
+def test_whatever_the_hub_client_raises_is_one_error(monkeypatch: pytest.MonkeyPatch, err: Exception) -> None:
+    """No model from the hub is one error that names what was asked for and `"bundled"`, and keeps the cause."""
+
+    def fail(*args: Any, **kwargs: Any) -> str:
+        raise err
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(ModelNotFoundError, match=r"'org/model'.*\"bundled\"") as raised:
+        find_source("org/model")
+    assert raised.value.__cause__ is err
