@@ -17,7 +17,7 @@ dev:
 	bash -euo pipefail -c "$$($(PYTHON) scripts/readme_command.py test)"
 
 test:
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 lint:
 	$(BIN)/ruff format --check .

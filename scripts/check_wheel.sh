@@ -29,5 +29,5 @@ assert best[0].metadata["initial_rank"] == 2, best
 assert "torch" not in sys.modules and "site-packages" in langchain_crossrerank.__file__
 print("wheel without extras:", best[0])
 PYTHON
-"$root/.venv-wheel/bin/pip" install -q -c "$root/constraints.txt" pytest pytest-asyncio pytest-socket hypothesis
-"$root/.venv-wheel/bin/pytest" -q tests/unit
+"$root/.venv-wheel/bin/pip" install -q -c "$root/constraints.txt" pytest pytest-asyncio pytest-socket pytest-xdist hypothesis
+"$root/.venv-wheel/bin/pytest" -q -n auto tests/unit

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from langchain_core.documents import Document
 
+pytest_plugins = ["tests.fault_tally"]
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 os.environ.pop("OPENAI_API_KEY", None)

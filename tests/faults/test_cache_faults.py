@@ -31,8 +31,8 @@ from langchain_crossrerank.cross_encoders.wrappers.score_caches import MemorySco
 from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder
 from langchain_crossrerank.errors import ScoringError
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
+from tests.fault_tally import Tally
 from tests.faults.cache_writer import pairs_of
-from tests.faults.conftest import Tally
 from tests.faults.test_invariants import PROFILE, passages, queries
 
 WATCHDOG = 120

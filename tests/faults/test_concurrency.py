@@ -26,7 +26,7 @@ from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEnco
 from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder
 from langchain_crossrerank.errors import ModelNotFoundError, OverloadedError
 from langchain_crossrerank.testing import FakeCrossEncoder
-from tests.faults.conftest import Tally
+from tests.fault_tally import Tally
 
 CALLERS = 64
 

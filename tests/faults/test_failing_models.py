@@ -29,7 +29,7 @@ from langchain_crossrerank.errors import (
     ScoringError,
 )
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
-from tests.faults.conftest import Tally
+from tests.fault_tally import Tally
 
 WATCHDOG = 30
 """Seconds after which a test that hangs fails; no test waits for it to pass."""

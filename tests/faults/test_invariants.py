@@ -16,7 +16,7 @@ from langchain_core.documents import Document
 
 from langchain_crossrerank import CrossEncoder, CrossEncoderReranker, load_cross_encoder
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
-from tests.faults.conftest import Tally
+from tests.fault_tally import Tally
 
 PROFILE = settings(
     derandomize=True,

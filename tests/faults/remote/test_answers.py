@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Tally
+from tests.fault_tally import Tally
 from tests.faults.remote.rerank_server import (
     EXPECTED,
     KEY,

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.conftest import Tally
+from tests.fault_tally import Tally
 from tests.faults.remote.rerank_server import (
     EXPECTED,
     NOW,

@@ -15,7 +15,7 @@ from langchain_crossrerank.cross_encoders.base import ScoreSteps
 from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.errors import RemoteError, RerankTimeoutError, ScoringError
-from tests.faults.conftest import Tally
+from tests.fault_tally import Tally
 from tests.faults.remote.rerank_server import (
     ECHOES,
     EXPECTED,

@@ -9,7 +9,7 @@ import pytest
 
 from langchain_crossrerank import CrossEncoderReranker
 from langchain_crossrerank.errors import RemoteError
-from tests.faults.conftest import Tally
+from tests.fault_tally import Tally
 from tests.faults.remote.rerank_server import (
     ECHOES,
     KEY,

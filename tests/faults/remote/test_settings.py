@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
-from tests.faults.conftest import Tally
+from tests.fault_tally import Tally
 from tests.faults.remote.rerank_server import KEY, shows_key, whole
 
 PASSWORDS = [
