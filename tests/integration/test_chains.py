@@ -16,8 +16,9 @@ from langchain_core.retrievers import RetrieverLike
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from langchain_crossrerank import create_rag_chain, create_rerank_retriever
-from langchain_crossrerank.chains import NOT_ENOUGH_INFORMATION, ExtractiveAnswerer, format_context, format_sources
+from langchain_crossrerank.chains import format_context, format_sources
 from langchain_crossrerank.errors import InvalidInputError, MissingExtraError
+from langchain_crossrerank.extractive import NOT_ENOUGH_INFORMATION, ExtractiveAnswerer
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 from tests.integration.chat_server import ANSWER, ChatServer
 

@@ -21,7 +21,7 @@ ROOT = Path(langchain_crossrerank.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"checks", "extras", "files", "metadata", "passages"},
+    {"checks", "extras", "files", "metadata", "passages", "sources"},
     {"_machine", "blending", "models"},
     {"onnx_graphs", "indexing"},
     {"cross_encoders.scheduling", "cross_encoders.scores", "cross_encoders.precision"},
@@ -33,7 +33,7 @@ LAYERS = (
     {"cross_encoders.loading"},
     {"cross_encoders"},
     {"reranker"},
-    {"retrievers"},
+    {"retrievers", "extractive"},
     {"chains", "evaluation"},
     {"training"},
     {"cli"},
