@@ -21,7 +21,7 @@ ROOT = Path(langchain_crossrerank.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"checks", "extras", "files", "metadata", "passages", "sources"},
+    {"_terminal", "checks", "extras", "files", "metadata", "passages", "sources"},
     {"_machine", "blending", "models"},
     {"onnx_graphs", "indexing"},
     {"cross_encoders.scheduling", "cross_encoders.scores", "cross_encoders.precision"},
