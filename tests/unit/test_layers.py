@@ -20,7 +20,7 @@ PACKAGE = "langchain_crossrerank"
 ROOT = Path(langchain_crossrerank.__file__).parent
 
 LAYERS = (
-    {"errors"},
+    {"errors", "_process"},
     {"_terminal", "checks", "extras", "files", "metadata", "passages", "sources"},
     {"_machine", "blending", "models"},
     {"onnx_graphs", "indexing"},
