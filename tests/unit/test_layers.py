@@ -24,7 +24,7 @@ LAYERS = (
     {"_terminal", "checks", "extras", "files", "metadata", "passages", "sources"},
     {"_machine", "blending", "models"},
     {"onnx_graphs", "indexing"},
-    {"cross_encoders.scheduling", "cross_encoders.scores", "cross_encoders.precision"},
+    {"cross_encoders.fingerprints", "cross_encoders.scheduling", "cross_encoders.scores", "cross_encoders.precision"},
     {"cross_encoders.pairs"},
     {"cross_encoders.base"},
     {"cross_encoders.model_files", "cross_encoders.pair_encoder", "cross_encoders.calibration", "testing"},
