@@ -73,7 +73,12 @@ class OpenVinoCrossEncoder(OnnxCrossEncoder):
 
     def open_graph(self, model: Path | bytes) -> Any:
         """Compile a graph with this model's threads and precision."""
-        settings = {"INFERENCE_PRECISION_HINT": self._hint, "PERFORMANCE_HINT": "LATENCY"}
+        settings = {
+            "INFERENCE_PRECISION_HINT": self._hint,
+            "PERFORMANCE_HINT": "LATENCY",
+            # By default activations that meet packed weights are rounded to eight bits, group by group.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+        }
         if self._num_threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(self._num_threads)
         return _Session(self._core.compile_model(self._core.read_model(model), "CPU", settings))
