@@ -4,32 +4,80 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+READABLE = 0o666
+"""Permissions of a result, before the process's umask."""
+
+PRIVATE = 0o600
+"""Permissions of a file that only its owner may read, such as a cache."""
 
 
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Write a file through a temporary one beside it, which then takes its name.
+@contextmanager
+def open_whole(path: str | os.PathLike[str], *, mode: int = READABLE) -> Iterator[BinaryIO]:
+    """Open a new file that takes the name `path` when the block ends, and not at all if the block raises.
+
+    The content is first written under an unpredictable name in the same folder. That name is created exclusively, so
+    a link planted there is never followed.
 
     Args:
-        path: The file; its folder is made if it is not there.
-        content: What to write; text becomes UTF-8.
+        path: The file; its folder is made if it does not exist. A link of this name is replaced, not followed.
+        mode: Permissions of the file, from which the process's umask is subtracted.
+
+    Yields:
+        The open file, for bytes.
+
+    Raises:
+        OSError: If the file cannot be written.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-        # mkstemp makes private files; a result is as readable as any file of this user.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    temporary = target.with_name(f".{target.name[:40]}-{secrets.token_hex(8)}")
+    with open_new(temporary, mode=mode) as file:
+        try:
+            yield file
+            file.flush()
+            # On Windows an open file cannot be renamed.
+            file.close()
+            temporary.replace(target)
+        except BaseException:
+            file.close()
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def open_new(path: Path, *, mode: int = READABLE) -> BinaryIO:
+    """Create a file for writing bytes that must not exist yet, not even as a link.
+
+    Args:
+        path: The file.
+        mode: Permissions of the file, from which the process's umask is subtracted.
+
+    Raises:
+        FileExistsError: If something of this name exists.
+        OSError: If it cannot be created.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, mode), "wb")
+
+
+def write_whole(path: str | os.PathLike[str], content: str | bytes, *, mode: int = READABLE) -> None:
+    """Write a file whole or not at all; see `open_whole`.
+
+    Args:
+        path: The file; its folder is made if it does not exist.
+        content: What to write; text becomes UTF-8.
+        mode: Permissions of the file, from which the process's umask is subtracted.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    with open_whole(path, mode=mode) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def hash_files(paths: Iterable[Path]) -> str:
