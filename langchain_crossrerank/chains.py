@@ -113,7 +113,12 @@ def default_llm() -> BaseLanguageModel[Any] | None:
         load_dotenv(find_dotenv(usecwd=True))
     if not os.environ.get("OPENAI_API_KEY"):
         return None
-    check_extra("rag", needed_for="ChatOpenAI, because OPENAI_API_KEY is set")
+    check_extra(
+        "rag",
+        needed_for="ChatOpenAI, because OPENAI_API_KEY is set",
+        modules=("langchain_openai",),
+        backend="openai",
+    )
     from langchain_openai import ChatOpenAI
 
     return ChatOpenAI(model="gpt-4o-mini", temperature=0)

@@ -12,7 +12,7 @@ CrossRerankError
 ├── RerankTimeoutError      (TimeoutError)  scoring did not finish in the time allowed
 ├── OverloadedError         (RuntimeError)  too many reranks are already waiting
 ├── IndexingError           (RuntimeError)  a file could not be read or indexed
-├── TrainingError           (RuntimeError)  a training run cannot go on
+├── TrainingError           (RuntimeError)  a training run cannot continue
 └── AnswerError             (RuntimeError)  a command could not answer
 ```
 
@@ -52,7 +52,7 @@ class MissingExtraError(CrossRerankError, ImportError):
     """An optional dependency is needed and not installed.
 
     Attributes:
-        backend: What needed it, for example `"torch"` or `"PDF indexing"`.
+        backend: Key of the part of the package that needs it, for example `"torch"`, `"openvino"` or `"openai"`.
         extra: The extra that installs it, as in `pip install "langchain-crossrerank[extra]"`.
     """
 

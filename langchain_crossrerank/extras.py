@@ -1,7 +1,8 @@
-"""Which optional dependencies an extra brings, and the error that names it when they are missing."""
+"""Which optional dependencies an extra installs, and the check that names the extra when one is missing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from langchain_crossrerank.errors import MissingExtraError
@@ -25,34 +26,36 @@ _MODULES: dict[str, tuple[str, ...]] = {
 }
 
 
-def missing_modules(extra: str) -> list[str]:
-    """Name the modules of `extra` that are not installed; nothing is imported.
+def missing_modules(extra: str, modules: Sequence[str] | None = None) -> list[str]:
+    """Return the modules of an extra that are not installed; nothing is imported.
 
     Args:
         extra: One of the extras in `pyproject.toml`.
-
-    Returns:
-        Module names, empty when the extra is complete.
+        modules: The modules to look for; `None` looks for every module of the extra.
     """
-    return [module for module in _MODULES[extra] if find_spec(module) is None]
+    return [module for module in (_MODULES[extra] if modules is None else modules) if find_spec(module) is None]
 
 
-def check_extra(extra: str, *, needed_for: str) -> None:
-    """Raise unless every module of `extra` is installed.
+def check_extra(
+    extra: str, *, needed_for: str, modules: Sequence[str] | None = None, backend: str | None = None
+) -> None:
+    """Raise unless the modules that a call needs are installed.
 
     Args:
         extra: One of the extras in `pyproject.toml`.
-        needed_for: What asked for it, in words that fit after "needed for".
+        needed_for: What needs it, in words that fit after "needed for".
+        modules: The modules that this call needs; `None` for every module of the extra.
+        backend: The error's `backend`; `None` for the name of the extra.
 
     Raises:
-        MissingExtraError: With the exact `pip` line.
+        MissingExtraError: If one is missing. The message has the `pip` command that installs it.
     """
-    missing = missing_modules(extra)
+    missing = missing_modules(extra, modules)
     if missing:
         names = ", ".join(missing)
         raise MissingExtraError(
             f"{names} is needed for {needed_for} and is not installed: "
             f'run `pip install "langchain-crossrerank[{extra}]"`.',
-            backend=needed_for,
+            backend=backend or extra,
             extra=extra,
         )

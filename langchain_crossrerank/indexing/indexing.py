@@ -137,7 +137,7 @@ def load_embeddings(name: str = DEFAULT_EMBEDDINGS, **kwargs: Any) -> Embeddings
         MissingExtraError: If the `rag` extra, or for the offline name the `offline` extra, is not installed.
         ModelNotFoundError: If the model is no folder and cannot be fetched.
     """
-    check_extra("rag", needed_for="embeddings")
+    check_extra("rag", needed_for="embeddings", modules=("langchain_huggingface",), backend="embeddings")
     folder = name
     if name == OFFLINE_EMBEDDINGS:
         check_extra("offline", needed_for=f"the embeddings {name!r}")
@@ -224,7 +224,7 @@ def split_documents(documents: Sequence[Document], *, chunk_size: int = 500, chu
             f"chunk_size={chunk_size} and chunk_overlap={chunk_overlap} do not fit; "
             "pass a positive size and a smaller overlap."
         )
-    check_extra("rag", needed_for="splitting documents")
+    check_extra("rag", needed_for="splitting documents", modules=("langchain_text_splitters",), backend="splitting")
     from langchain_text_splitters import RecursiveCharacterTextSplitter
 
     splitter = RecursiveCharacterTextSplitter(chunk_size=chunk_size, chunk_overlap=chunk_overlap, add_start_index=True)
@@ -243,7 +243,7 @@ def _load_all(files: Sequence[Path]) -> tuple[list[Document], list[IndexingError
 
 
 def _load_pdf(path: Path) -> Iterator[Document]:
-    check_extra("rag", needed_for="reading PDF files")
+    check_extra("rag", needed_for="reading PDF files", modules=("langchain_community", "pypdf"), backend="pdf")
     import pypdf.errors
     from langchain_community.document_loaders import PyPDFLoader
 

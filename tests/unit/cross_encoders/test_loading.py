@@ -252,25 +252,7 @@ def test_a_missing_extra_names_its_pip_line(
     assert str(raised.value).startswith(f"{', '.join(missing)} is needed for the model {str(folder)!r}")
     assert 'pip install "langchain-crossrerank[torch]"' in str(raised.value)
     assert raised.value.extra == "torch"
-    assert "torch backend" in raised.value.backend
-
-
-def test_presence_is_tested_without_importing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asking for an extra looks for every one of its modules and imports none."""
-    asked: list[str] = []
-    monkeypatch.setattr(extras, "find_spec", asked.append)
-    assert extras.missing_modules("export") == asked == ["torch", "sentence_transformers"]
-
-
-@pytest.mark.parametrize("extra", extras._MODULES)
-def test_a_complete_extra_passes_and_an_empty_one_is_named(monkeypatch: pytest.MonkeyPatch, extra: str) -> None:
-    """Each extra of the package is checked by the same rule."""
-    monkeypatch.setattr(extras, "find_spec", lambda name: ModuleSpec(name, None))
-    extras.check_extra(extra, needed_for="this")
-    monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=rf"needed for this .*langchain-crossrerank\[{extra}\]") as raised:
-        extras.check_extra(extra, needed_for="this")
-    assert (raised.value.backend, raised.value.extra) == ("this", extra)
+    assert raised.value.backend == "torch"
 
 
 def test_the_bundled_model_does_not_run_on_torch(install_torch: Install) -> None:

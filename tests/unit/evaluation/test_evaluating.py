@@ -438,7 +438,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, module: str) 
         MissingExtraError, match=rf'{module} is needed.*pip install "langchain-crossrerank\[eval\]"'
     ) as caught:
         run(base)
-    assert (caught.value.extra, caught.value.backend) == ("eval", "evaluate")
+    assert (caught.value.extra, caught.value.backend) == ("eval", "eval")
     assert first_stage.asked == []
 
 
