@@ -26,9 +26,9 @@ from langchain_crossrerank import create_rerank_retriever, load_cross_encoder, l
 from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.evaluation import Collection, evaluate, load_beir, load_qrels, load_run, run_retriever
-from langchain_crossrerank.evaluation.collection import Qrels
-from langchain_crossrerank.evaluation.evaluating import as_run
-from langchain_crossrerank.evaluation.significance import measure_per_query, paired_bootstrap
+from langchain_crossrerank.evaluation.judgements import Qrels
+from langchain_crossrerank.evaluation.measures import as_run, measure_per_query
+from langchain_crossrerank.evaluation.significance import paired_bootstrap
 
 MEASURES = ("nDCG@10", "RR@10")
 BI_ENCODER = "bi-encoder"

@@ -113,7 +113,7 @@ def _collection(options: argparse.Namespace, measures: Sequence[str]) -> Collect
     check_extra("eval", needed_for="measuring")
     from langchain_crossrerank.evaluation import load_beir
     from langchain_crossrerank.evaluation.drafting import DRAFTED_QRELS
-    from langchain_crossrerank.evaluation.significance import check_measures
+    from langchain_crossrerank.evaluation.measures import check_measures
 
     check_measures(measures)
     root = Path(options.folder)

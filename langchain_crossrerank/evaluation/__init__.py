@@ -1,10 +1,21 @@
 """Answers whether reranking helps: one query side by side, many queries with judgements, the time of each stage."""
 
-from langchain_crossrerank.evaluation.collection import Collection, load_beir, load_qrels, load_run, run_retriever
-from langchain_crossrerank.evaluation.comparison import Comparison, RankedDocument, compare
-from langchain_crossrerank.evaluation.evaluating import EvaluationResult, MeasureResult, evaluate
-from langchain_crossrerank.evaluation.profiling import ProfileResult, StageTimes, profile
-from langchain_crossrerank.evaluation.sweeping import SweepResult, SweepRow, sweep
+from langchain_crossrerank.evaluation.collection import Collection, load_beir, load_run, run_retriever
+from langchain_crossrerank.evaluation.comparing import compare
+from langchain_crossrerank.evaluation.evaluating import evaluate
+from langchain_crossrerank.evaluation.judgements import load_qrels
+from langchain_crossrerank.evaluation.profiling import profile
+from langchain_crossrerank.evaluation.results import (
+    Comparison,
+    EvaluationResult,
+    MeasureResult,
+    ProfileResult,
+    RankedDocument,
+    StageTimes,
+    SweepResult,
+    SweepRow,
+)
+from langchain_crossrerank.evaluation.sweeping import sweep
 
 __all__ = [
     "Collection",

@@ -14,12 +14,11 @@ from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.evaluation.judgements import Qrels, check_qrels, load_qrels
+from langchain_crossrerank.evaluation.text_files import read_lines
 
 DRAFTED = "drafted"
 """What the metadata of a query that a language model drafted says under `origin`."""
-
-Qrels = dict[str, dict[str, int]]
-"""Judgements: query id to document id to grade."""
 
 
 @dataclass(frozen=True)
@@ -73,31 +72,6 @@ def load_beir(folder: str | os.PathLike[str], *, qrels: str = "qrels.tsv") -> Co
     return Collection(list(documents.values()), judged, grades, frozenset(drafted & judged.keys()))
 
 
-def load_qrels(file: str | os.PathLike[str]) -> Qrels:
-    """Read judgements: `query-id`, `corpus-id`, `score` by line, separated by tabs, after a header.
-
-    Raises:
-        InvalidInputError: If the file is missing, a line is malformed, or a pair is judged twice.
-    """
-    grades: Qrels = {}
-    for number, line in _lines(Path(file)):
-        parts = line.split("\t")
-        if number == 1 and parts[-1].strip() == "score":
-            continue
-        where = f"{os.fspath(file)}, line {number}"
-        try:
-            query_id, document_id, written = parts
-            grade = int(written)
-        except ValueError as err:
-            raise InvalidInputError(
-                f"{where}: {line!r} is not query-id, corpus-id and a whole-number score, separated by tabs."
-            ) from err
-        if document_id in grades.setdefault(query_id, {}):
-            raise InvalidInputError(f"{where}: {query_id!r} and {document_id!r} are judged twice; keep one line.")
-        grades[query_id][document_id] = grade
-    return grades
-
-
 def load_run(file: str | os.PathLike[str]) -> dict[str, list[tuple[str, float]]]:
     """Read a fixed first stage.
 
@@ -112,7 +86,7 @@ def load_run(file: str | os.PathLike[str]) -> dict[str, list[tuple[str, float]]]
     """
     run: dict[str, list[tuple[str, float]]] = {}
     is_trec = None
-    for number, line in _lines(Path(file)):
+    for number, line in read_lines(Path(file)):
         parts = line.split("\t")
         columns = line.split()
         if is_trec is None:
@@ -173,44 +147,8 @@ def run_retriever(
     return RunnableLambda(lambda query: found.get(query, []), name="fixed_run")
 
 
-def check_qrels(
-    qrels: Mapping[str, Mapping[str, int]], queries: Mapping[str, Any], documents: Mapping[str, Any], *, where: str
-) -> None:
-    """Raise unless judgements speak of known queries and documents, and of at least one.
-
-    Raises:
-        InvalidInputError: Naming the first unknown ids.
-    """
-    strangers = [key for key in qrels if key not in queries]
-    if strangers:
-        raise InvalidInputError(f"{where} judges queries that are not there: {strangers[:5]}; remove them or add them.")
-    unknown = sorted({key for grades in qrels.values() for key in grades if key not in documents})
-    if unknown:
-        raise InvalidInputError(
-            f"{where} judges {len(unknown)} documents that the corpus lacks, for example {unknown[:5]}; "
-            "remove them or add them."
-        )
-    if not qrels:
-        raise InvalidInputError(f"{where} holds no judgements; without them nothing can be measured.")
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Give the lines that are not blank, with their numbers as an editor shows them."""
-    if not file.is_file():
-        raise InvalidInputError(
-            f"there is no file {str(file)!r}; a BEIR folder has corpus.jsonl, queries.jsonl and qrels."
-        )
-    try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError as err:
-        raise InvalidInputError(f"{file} is not UTF-8 text ({err}); convert it.") from err
-
-
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in _lines(file):
+    for number, line in read_lines(file):
         where = f"{file}, line {number}"
         try:
             row = json.loads(line)

@@ -447,7 +447,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, module: str) 
     [
         ({"qrels": {}}, "qrels is empty"),
         ({"qrels": {"q1": {"a": 1}, "q9": {"a": 1}}}, r"queries that have no text: \['q9'\]"),
-        ({"measures": ["nDCG@10", "xyz@3"]}, "'xyz@3' is no measure"),
+        ({"measures": ["nDCG@10", "xyz@3"]}, "'xyz@3' is not a measure"),
         ({"measures": ["P"]}, "'P'"),
         ({"measures": []}, "measures"),
         ({"measures": "nDCG@10"}, "measures"),
@@ -618,7 +618,7 @@ def test_a_binary_file_is_no_checkpoint(tmp_path: Path) -> None:
     """What is not even text is named in the same way, and stays as it was."""
     file = tmp_path / "picture"
     file.write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(InvalidInputError, match="picture' is no checkpoint of evaluate"):
+    with pytest.raises(InvalidInputError, match="picture' is not a checkpoint of evaluate"):
         evaluate(retriever(), QUERIES, QRELS, checkpoint=file, show_progress=False)
     assert file.read_bytes() == b"\x89PNG\xff\xfe"
 

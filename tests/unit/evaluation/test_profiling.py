@@ -78,7 +78,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that `profile` reads, instead of the computer's."""
     clock = Clock()
     # The package's attribute of this name is the function.
-    monkeypatch.setattr(importlib.import_module("langchain_crossrerank.evaluation.profiling"), "time", clock)
+    monkeypatch.setattr(importlib.import_module("langchain_crossrerank.evaluation.timing"), "time", clock)
     return clock
 
 

@@ -265,7 +265,7 @@ def test_advice_needs_times() -> None:
         ({"ks": 5}, "ks is 5"),
         ({"top_ns": ()}, r"top_ns is \(\)"),
         ({"top_ns": (3, 0)}, r"top_ns is \(3, 0\)"),
-        ({"measure": "xyz@3"}, "'xyz@3' is no measure"),
+        ({"measure": "xyz@3"}, "'xyz@3' is not a measure"),
         ({"measure": "P"}, "'P'"),
     ],
 )
