@@ -10,7 +10,7 @@ CrossRerankError
 ├── ScoringError            (RuntimeError)  the model failed or gave unusable scores
 │   └── RemoteError                         a server could not be reached or answered with an error
 ├── RerankTimeoutError      (TimeoutError)  scoring did not finish in the time allowed
-├── OverloadedError         (RuntimeError)  too many reranks are already waiting
+├── OverloadedError         (RuntimeError)  too much work is waiting to be done in time
 ├── IndexingError           (RuntimeError)  a file could not be read or indexed
 ├── TrainingError           (RuntimeError)  a training run cannot continue
 └── AnswerError             (RuntimeError)  a command could not answer
@@ -63,7 +63,13 @@ class MissingExtraError(CrossRerankError, ImportError):
 
 
 class ModelError(CrossRerankError):
-    """A model cannot be loaded or used."""
+    """A model cannot be loaded or used.
+
+    Attributes:
+        retry_after: Seconds until a rerank tries to load it again, if the failure is remembered; otherwise `None`.
+    """
+
+    retry_after: float | None = None
 
 
 class ModelNotFoundError(ModelError, OSError):
@@ -103,7 +109,15 @@ class RerankTimeoutError(CrossRerankError, TimeoutError):
 
 
 class OverloadedError(CrossRerankError, RuntimeError):
-    """The bounded queue of waiting reranks is full."""
+    """By the measured speed of the model, a rerank cannot be done before its deadline.
+
+    Attributes:
+        retry_after: Seconds after which the same rerank could be in time, or `None` if that is not known.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class IndexingError(CrossRerankError, RuntimeError):

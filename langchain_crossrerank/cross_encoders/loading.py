@@ -1,59 +1,48 @@
-"""From a name or a folder to a cross-encoder: the backends, and the one place that chooses between them."""
+"""From settings to a cross-encoder: chooses the backend, and loads each model once in a process."""
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import copy
 import os
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any
 
-from langchain_crossrerank.checks import shorten
-from langchain_crossrerank.cross_encoders.base import (
-    DEFAULT_MAX_BATCH_TOKENS,
-    CrossEncoder,
-    ForeignCrossEncoder,
-    as_cross_encoder,
-)
-from langchain_crossrerank.cross_encoders.pairs import EncodedPair, PairScore, TextPair
+from langchain_crossrerank._process import Guarded, ProcessMark
+from langchain_crossrerank._threads import native_work, start_thread
+from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder
+from langchain_crossrerank.cross_encoders.model_files import ModelSource, find_source, is_hub_name
 from langchain_crossrerank.cross_encoders.precision import Precision
 from langchain_crossrerank.cross_encoders.scores import Activation
-from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.cross_encoders.settings import DEFAULT_MODEL, Backend, ModelSettings, check_settings
+from langchain_crossrerank.errors import (
+    CrossRerankError,
+    InvalidInputError,
+    MissingExtraError,
+    ModelError,
+    RerankTimeoutError,
+)
 from langchain_crossrerank.extras import check_extra, missing_modules
-
-if TYPE_CHECKING:
-    from langchain_crossrerank.cross_encoders.model_files import ModelSource
 
 __all__ = [
     "DEFAULT_MODEL",
-    "Activation",
     "Backend",
-    "CrossEncoder",
-    "EncodedPair",
-    "ForeignCrossEncoder",
-    "PairScore",
-    "Precision",
-    "TextPair",
-    "as_cross_encoder",
+    "await_model",
     "load_cross_encoder",
+    "model_future",
+    "wait_for_model",
+    "without_credentials",
 ]
 
-DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
-"""The cross-encoder that the Python API loads from the hub where none is named."""
+RETRY_SECONDS = 30.0
+"""How long a failed load is remembered before a rerank tries it again, in seconds."""
 
-Backend = Literal["auto", "onnx", "openvino", "torch", "remote"]
-"""What computes the scores; `"auto"` is resolved at load time by `load_cross_encoder`."""
+_QUICK_FAILURE_SECONDS = 1.0
 
-_PRECISIONS: dict[str, tuple[Precision, ...]] = {
-    "onnx": ("fp32", "int8", "auto"),
-    "openvino": ("fp32", "bf16", "auto"),
-    "torch": ("fp32", "bf16", "fp16", "auto"),
-    "remote": ("fp32",),
-}
-
-_LOADED: dict[tuple[Any, ...], CrossEncoder] = {}
-_LOCKS: dict[tuple[Any, ...], threading.Lock] = {}
-_GUARD = threading.Lock()
+_Key = tuple[ModelSettings, str]
 
 
 def load_cross_encoder(
@@ -71,11 +60,11 @@ def load_cross_encoder(
     trust_remote_code: bool = False,
     instruction: str | None = None,
 ) -> CrossEncoder:
-    """Load a cross-encoder, or give the copy that this process has loaded already with the same settings.
+    """Load a cross-encoder, or return the copy that this process has already loaded with the same settings.
 
     `backend="auto"` picks `"remote"` for an http(s) URL. Otherwise it picks `"onnx"` if the model has an ONNX graph
-    (`model.onnx` or `onnx/model.onnx`) and neither `device` other than the CPU nor `trust_remote_code` was asked for,
-    and `"torch"` where not, if its extra is installed. `repr` of the result shows what was picked.
+    (`model.onnx` or `onnx/model.onnx`) and neither `device` other than the CPU nor `trust_remote_code` is set, and
+    `"torch"` if not, provided that its extra is installed. `repr` of the result shows what was picked.
 
     Args:
         model: `"bundled"` for the model inside this package, a folder, a name on the Hugging Face hub, or the URL of a
@@ -83,16 +72,16 @@ def load_cross_encoder(
         backend: `"auto"`, `"onnx"`, `"openvino"`, `"torch"` or `"remote"`.
         activation: `"identity"` for logits, `"sigmoid"` for 0..1; `None` follows the model's config, as
             sentence-transformers does.
-        max_length: The most tokens of a pair that are read; `None` for what the model allows. Longer passages are
-            cut at their end, queries never.
-        max_batch_tokens: The most tokens, padding included, in one forward pass; more takes more memory. `None` for
-            what suits the backend: onnx and openvino measure it on this machine once.
+        max_length: Maximum tokens of a pair that are read; `None` for what the model allows. Longer passages are cut
+            at their end.
+        max_batch_tokens: Maximum tokens, padding included, in one forward pass; more takes more memory. `None` for
+            what suits the backend: onnx and openvino measure it once on each machine.
         precision: `"fp32"`, the default, is exact; LLM rerankers on a GPU default to the type of their weights. The
-            onnx backend has `"int8"` too, openvino `"bf16"`, torch `"bf16"` and `"fp16"`; `"auto"` takes the faster
-            one where the machine has instructions for it. `repr` shows which.
+            onnx backend also supports `"int8"`, openvino `"bf16"`, torch `"bf16"` and `"fp16"`; `"auto"` takes the
+            faster one if the machine has instructions for it. `repr` shows which.
         num_threads: Threads of one forward pass on the onnx and openvino backends; `None` for the physical cores that
             this process may use, a container's quota included.
-        device: `"cpu"`, or `"cuda"` on the torch backend, and on onnx where onnxruntime-gpu is installed.
+        device: `"cpu"`, or `"cuda"` on the torch backend, and on onnx if onnxruntime-gpu is installed.
         revision: Branch, tag or commit on the hub.
         local_files_only: Read the hub's local cache only. `HF_HUB_OFFLINE=1` does the same for the whole process.
         trust_remote_code: Run Python code from the model's repository; torch backend only.
@@ -102,14 +91,14 @@ def load_cross_encoder(
         A cross-encoder, shared by all callers in this process that pass the same arguments.
 
     Raises:
-        InvalidInputError: If an argument is out of range.
-        ModelNotFoundError: If there is no such model, it cannot be reached, or files are missing.
+        InvalidInputError: If an argument is out of range or not supported by the backend.
+        ModelNotFoundError: If the model does not exist, cannot be reached, or lacks files.
         UnsupportedModelError: If it cannot be used for reranking.
         MissingExtraError: If the torch backend is needed and not installed.
     """
-    wanted = _Wanted(
-        name=_check_settings(model, backend, activation),
-        backend=backend,
+    settings = check_settings(
+        model,
+        backend,
         activation=activation,
         max_length=max_length,
         max_batch_tokens=max_batch_tokens,
@@ -121,185 +110,218 @@ def load_cross_encoder(
         trust_remote_code=trust_remote_code,
         instruction=instruction,
     )
-    wanted.check()
-    place = os.path.realpath(wanted.name) if os.path.isdir(wanted.name) else wanted.name
-    return _load_once((wanted, place), wanted.load)
+    return _join_load(settings, try_again=True).outcome().result()
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What a caller of `load_cross_encoder` asked for."""
+def model_future(settings: ModelSettings) -> Future[CrossEncoder]:
+    """Return the one load of these settings that all callers share, starting it if need be.
 
-    name: str
-    backend: Backend
-    activation: Activation | None
-    max_length: int | None
-    max_batch_tokens: int | None
-    precision: Precision | None
-    num_threads: int | None
-    device: str | None
-    revision: str | None
-    local_files_only: bool
-    trust_remote_code: bool
-    instruction: str | None
+    It runs on a thread of its own and cannot be cancelled. A failed load is remembered for `RETRY_SECONDS`, unless it
+    failed quickly on local files; until then the future holds the same error, and its `retry_after` says how many
+    seconds are left.
+    """
+    return _join_load(settings, try_again=False).outcome()
 
-    def check(self) -> None:
-        """Raise `InvalidInputError` for what no backend takes, or the one asked for does not."""
-        if self.device is not None and not isinstance(self.device, str):
-            raise InvalidInputError(f'device is {self.device!r}; pass the name of a device, for example "cuda".')
-        if self.backend in ("onnx", "openvino"):
-            other_device = None if self.device == "cpu" or self.backend == "onnx" else self.device
-            for what, value in (("device", other_device), ("trust_remote_code", self.trust_remote_code)):
-                if value:
-                    raise InvalidInputError(
-                        f'{what} is {value!r}, which the {self.backend} backend has not; use backend="torch".'
-                    )
-        self._check_precision(self.backend)
-        limits: tuple[tuple[str, Any, int], ...] = (
-            ("max_length", self.max_length, 8),
-            ("max_batch_tokens", self.max_batch_tokens, 1),
-            ("num_threads", self.num_threads, 1),
+
+def wait_for_model(settings: ModelSettings, *, timeout: float | None = None) -> CrossEncoder:
+    """Wait for the shared load of a model; see `model_future`.
+
+    Args:
+        settings: Settings from `check_settings`.
+        timeout: Seconds, counted from the beginning of the load, so that while a load hangs only its first callers
+            wait for it. `None` for no limit.
+
+    Raises:
+        RerankTimeoutError: If the model is not loaded in time; the load goes on.
+        CrossRerankError: The load's own error.
+    """
+    load = _join_load(settings, try_again=False)
+    try:
+        return load.outcome().result(load.patience(timeout))
+    except FutureTimeoutError as err:
+        if load.future.done():
+            raise
+        raise load.late(timeout) from err
+
+
+async def await_model(
+    settings: ModelSettings,
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109 - the argument of `wait_for_model`
+) -> CrossEncoder:
+    """Wait for the shared load of a model without blocking the event loop or its executor; see `wait_for_model`."""
+    load = _join_load(settings, try_again=False)
+    outcome = load.outcome()
+    if outcome.done():
+        return outcome.result()
+    try:
+        # Shielded by running already: cancelling the awaiting task does not cancel the load.
+        return await asyncio.wait_for(asyncio.wrap_future(outcome), load.patience(timeout))
+    except TimeoutError as err:
+        if load.future.done():
+            raise
+        raise load.late(timeout) from err
+
+
+class _Load:
+    """One attempt to load a model, shared by all who ask for it meanwhile.
+
+    Attributes:
+        future: The model, or the error.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self.future: Future[CrossEncoder] = Future()
+        # A running future refuses to be cancelled, so that nobody can take the model from the others.
+        self.future.set_running_or_notify_cancel()
+        self._settings = settings
+        self._began = time.monotonic()
+        self._ended = self._began
+        self._mark = ProcessMark()
+        context = contextvars.copy_context()
+        start_thread(lambda: context.run(self._run), name=f"crossrerank-load-{without_credentials(settings.model)}")
+
+    def _run(self) -> None:
+        try:
+            model = _load(self._settings)
+        except BaseException as err:  # noqa: BLE001 - the callers get it, whatever it is
+            self._ended = time.monotonic()
+            self.future.set_exception(err)
+        else:
+            self.future.set_result(model)
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether this process is a fork, made while another process was loading."""
+        return not self.future.done() and not self._mark.is_current
+
+    @property
+    def failed(self) -> bool:
+        """Whether the load is over without a model."""
+        return self.future.done() and self.future.exception() is not None
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until a failed load may be tried again."""
+        took = self._ended - self._began
+        is_cheap = not is_hub_name(self._settings.model) and took < _QUICK_FAILURE_SECONDS
+        if is_cheap or isinstance(self.future.exception(), InvalidInputError | MissingExtraError):
+            return 0.0
+        return max(0.0, self._ended + RETRY_SECONDS - time.monotonic())
+
+    def outcome(self) -> Future[CrossEncoder]:
+        """Return the future, with an error of the caller's own if it has failed."""
+        if not self.failed:
+            return self.future
+        err = self.future.exception()
+        if isinstance(err, CrossRerankError):
+            # A shared error would gather the tracebacks of all its callers.
+            shared, err = err, copy.copy(err)
+            err.__cause__ = shared.__cause__
+        if isinstance(err, ModelError):
+            err.retry_after = self.retry_after
+        own: Future[CrossEncoder] = Future()
+        own.set_exception(err)
+        return own
+
+    def patience(self, timeout: float | None) -> float | None:
+        """Return the seconds that a caller with this timeout still waits."""
+        return None if timeout is None else max(0.0, self._began + timeout - time.monotonic())
+
+    def late(self, timeout: float | None) -> RerankTimeoutError:
+        """Make the error for a caller whose time is over."""
+        spent = time.monotonic() - self._began
+        return RerankTimeoutError(
+            f"the model {without_credentials(self._settings.model)!r} has been loading for {spent:.1f} s, and "
+            f"timeout={timeout}; call warm_up() before the first query, or allow more time. The load goes on."
         )
-        for name, number, least in limits:
-            if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < least):
-                raise InvalidInputError(f"{name} is {number!r}; pass a whole number of at least {least}.")
 
-    def load(self) -> CrossEncoder:
-        """Find the model's files, choose the backend, and load."""
-        from langchain_crossrerank.cross_encoders.model_files import BUNDLED, find_source
 
-        if self.backend == "remote" or (self.backend == "auto" and self.name.startswith(("http://", "https://"))):
-            return self._connect()
-        if self.backend == "torch":
-            return self._load_torch()
-        wants_torch = self.trust_remote_code or self.device not in (None, "cpu")
-        source = find_source(
-            self.name,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-            weights=self.backend != "auto" or not wants_torch,
-        )
-        chosen = _pick_backend(source, wants_torch=wants_torch) if self.backend == "auto" else self.backend
-        self._check_precision(chosen)
-        if chosen != "torch":
-            return self._load_graph(source, chosen)
-        if self.name == BUNDLED:
-            raise _bundled_is_a_graph()
-        return self._load_torch(source)
+# One entry for each model and settings that were asked for.
+_LOADS: Guarded[dict[_Key, _Load]] = Guarded(dict)
 
-    def _load_graph(self, source: ModelSource, backend: str) -> CrossEncoder:
-        settings: dict[str, Any] = {
-            "activation": self.activation,
-            "max_length": self.max_length,
-            "max_batch_tokens": self.max_batch_tokens,
-            "num_threads": self.num_threads,
-            "precision": self.precision or "fp32",
-        }
-        if backend == "openvino":
-            check_extra("openvino", needed_for=f"the model {self.name!r} on the openvino backend")
-            from langchain_crossrerank.cross_encoders.backends.openvino import OpenVinoCrossEncoder
 
-            return OpenVinoCrossEncoder(source, **settings)
-        from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
+def _join_load(settings: ModelSettings, *, try_again: bool) -> _Load:
+    place = os.path.realpath(settings.model) if os.path.isdir(settings.model) else settings.model
+    key = (settings, place)
+    with _LOADS as loads:
+        load = loads.get(key)
+        over = load is not None and load.failed and (try_again or load.retry_after == 0)
+        if load is None or load.is_orphaned or over:
+            load = loads[key] = _Load(settings)
+        return load
 
-        return OnnxCrossEncoder(source, **settings, device=self.device or "cpu")
 
-    def _load_torch(self, source: ModelSource | None = None) -> CrossEncoder:
-        from langchain_crossrerank.cross_encoders.model_files import BUNDLED, find_source
+def _load(settings: ModelSettings) -> CrossEncoder:
+    """Find the model's files, choose the backend, and make the cross-encoder."""
+    backend = settings.known_backend
+    if backend == "remote":
+        return _connect(settings)
+    if backend == "torch":
+        check_extra("torch", needed_for=f"the model {settings.model!r} on the torch backend")
+    where: dict[str, Any] = {"revision": settings.revision, "local_files_only": settings.local_files_only}
+    source = find_source(settings.model, **where, weights=backend != "torch")
+    if backend == "auto":
+        # Without torch, the onnx backend's own error names both ways out.
+        backend = "onnx" if source.onnx_file is not None or missing_modules("torch") else "torch"
+        settings.check_backend(backend)
+    with native_work():
+        if backend == "torch":
+            return _load_weights(settings, source, where)
+        return _load_graph(settings, source, backend)
 
-        if self.name == BUNDLED:
-            raise _bundled_is_a_graph()
-        check_extra("torch", needed_for=f"the model {self.name!r} on the torch backend")
-        where: dict[str, Any] = {"revision": self.revision, "local_files_only": self.local_files_only}
-        source = source or find_source(self.name, **where, weights=False)
-        settings: dict[str, Any] = {
-            "activation": self.activation,
-            "max_length": self.max_length,
-            "max_batch_tokens": self.max_batch_tokens or DEFAULT_MAX_BATCH_TOKENS,
-            "precision": self.precision if source.is_causal else self.precision or "fp32",
-            "device": self.device,
-            "trust_remote_code": self.trust_remote_code,
-        }
-        if source.is_causal:
-            from langchain_crossrerank.cross_encoders.backends.causal import CausalCrossEncoder
 
-            weights = find_source(self.name, **where, safetensors=True)
-            return CausalCrossEncoder(weights, instruction=self.instruction, **settings)
-        if not self.trust_remote_code:
-            source.check_classifier()
-        from langchain_crossrerank.cross_encoders.backends.torch import TorchCrossEncoder
+def _load_graph(settings: ModelSettings, source: ModelSource, backend: Backend) -> CrossEncoder:
+    arguments: dict[str, Any] = {
+        "activation": settings.activation,
+        "max_length": settings.max_length,
+        "max_batch_tokens": settings.max_batch_tokens,
+        "num_threads": settings.num_threads,
+        "precision": settings.precision or "fp32",
+    }
+    if backend == "openvino":
+        check_extra("openvino", needed_for=f"the model {settings.model!r} on the openvino backend")
+        from langchain_crossrerank.cross_encoders.backends.openvino import OpenVinoCrossEncoder
 
-        is_folder = os.path.isdir(os.path.expanduser(self.name))
-        return TorchCrossEncoder(str(source.folder) if is_folder else self.name, **settings, **where)
+        return OpenVinoCrossEncoder(source, **arguments)
+    from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
 
-    def _connect(self) -> CrossEncoder:
-        check_extra("remote", needed_for=f"the rerank server at {without_credentials(self.name)!r}")
-        from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
+    return OnnxCrossEncoder(source, **arguments, device=settings.device or "cpu")
 
-        activation, max_length = self.activation or "sigmoid", self.max_length or 512
-        return RemoteCrossEncoder(self.name, activation=activation, max_length=max_length)
 
-    def _check_precision(self, backend: Backend) -> None:
-        if self.precision is None:
-            return
-        if self.precision not in get_args(Precision):
-            known = ", ".join(map(repr, get_args(Precision)))
-            raise InvalidInputError(f"precision is {self.precision!r}; pass one of {known}.")
-        if backend in _PRECISIONS and self.precision not in _PRECISIONS[backend]:
-            having = [name for name, precisions in _PRECISIONS.items() if self.precision in precisions]
-            raise InvalidInputError(
-                f"precision is {self.precision!r}, which the {backend} backend has not; pass one of "
-                f"{', '.join(map(repr, _PRECISIONS[backend]))}, or backend={' or '.join(map(repr, having))}."
-            )
+def _load_weights(settings: ModelSettings, source: ModelSource, where: dict[str, Any]) -> CrossEncoder:
+    arguments: dict[str, Any] = {
+        "activation": settings.activation,
+        "max_length": settings.max_length,
+        "max_batch_tokens": settings.max_batch_tokens or DEFAULT_MAX_BATCH_TOKENS,
+        "precision": settings.precision if source.is_causal else settings.precision or "fp32",
+        "device": settings.device,
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    if source.is_causal:
+        from langchain_crossrerank.cross_encoders.backends.causal import CausalCrossEncoder
+
+        weights = find_source(settings.model, **where, safetensors=True)
+        return CausalCrossEncoder(weights, instruction=settings.instruction, **arguments)
+    if not settings.trust_remote_code:
+        source.check_classifier()
+    from langchain_crossrerank.cross_encoders.backends.torch import TorchCrossEncoder
+
+    is_folder = os.path.isdir(os.path.expanduser(settings.model))
+    return TorchCrossEncoder(str(source.folder) if is_folder else settings.model, **arguments, **where)
+
+
+def _connect(settings: ModelSettings) -> CrossEncoder:
+    check_extra("remote", needed_for=f"the rerank server at {without_credentials(settings.model)!r}")
+    from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
+
+    return RemoteCrossEncoder(
+        settings.model, activation=settings.activation or "sigmoid", max_length=settings.max_length or 512
+    )
 
 
 def without_credentials(address: str) -> str:
-    """Give a URL without the name and password that it may carry, fit to be shown; other text as it is."""
+    """Return a URL without the name and password that it may carry, safe to show; other text is returned unchanged."""
     scheme, separator, rest = address.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else address
-
-
-def _bundled_is_a_graph() -> InvalidInputError:
-    return InvalidInputError('the bundled model is an ONNX graph; load it with backend="onnx", "openvino" or "auto".')
-
-
-def _pick_backend(source: ModelSource, *, wants_torch: bool) -> Literal["onnx", "torch"]:
-    if wants_torch:
-        return "torch"
-    if source.onnx_file is not None:
-        return "onnx"
-    # Without torch, the onnx backend's own error names both ways out.
-    return "onnx" if missing_modules("torch") else "torch"
-
-
-def _load_once(key: tuple[Any, ...], load: Callable[[], CrossEncoder]) -> CrossEncoder:
-    with _GUARD:
-        lock = _LOCKS.setdefault(key, threading.Lock())
-    with lock:
-        if key not in _LOADED:
-            _LOADED[key] = load()
-        return _LOADED[key]
-
-
-def _forget_locks() -> None:
-    # In a forked child a lock may be held by a thread that does not exist there.
-    global _GUARD  # noqa: PLW0603
-    _GUARD = threading.Lock()
-    _LOCKS.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_locks)
-
-
-def _check_settings(model: object, backend: str, activation: str | None) -> str:
-    if not isinstance(model, str | os.PathLike) or not os.fspath(model).strip():
-        raise InvalidInputError(
-            f'model is {shorten(model)}; pass "bundled", a folder, or a name on the Hugging Face hub.'
-        )
-    if backend not in get_args(Backend):
-        raise InvalidInputError(f"backend is {backend!r}; pass one of {', '.join(map(repr, get_args(Backend)))}.")
-    if activation is not None and activation not in get_args(Activation):
-        raise InvalidInputError(f'activation is {activation!r}; pass "identity", "sigmoid" or None.')
-    return os.fspath(model)

@@ -152,6 +152,13 @@ class ModelSource:
         )
 
 
+def is_hub_name(name: str) -> bool:
+    """Return whether a name can only be one on the hub: it is neither `"bundled"` nor a path."""
+    folder = Path(name).expanduser()
+    is_path = folder.exists() or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    return name != BUNDLED and not is_path
+
+
 def find_source(
     model: str | os.PathLike[str],
     *,
@@ -184,7 +191,7 @@ def find_source(
     folder = Path(name).expanduser()
     if folder.is_dir():
         return ModelSource(name, folder.resolve())
-    if folder.is_file() or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+    if not is_hub_name(name):
         reason = "it is a file" if folder.is_file() else f"looked at {folder.absolute()}"
         raise ModelNotFoundError(f"there is no model folder {name!r} ({reason}); pass the folder with config.json.")
     files = _DESCRIPTION_FILES + (_GRAPH_FILES if weights else [])

@@ -1,0 +1,154 @@
+"""The settings of a model to load, and every check of them that needs no file, network or model library."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from langchain_crossrerank.checks import shorten
+from langchain_crossrerank.cross_encoders.model_files import BUNDLED
+from langchain_crossrerank.cross_encoders.precision import Precision
+from langchain_crossrerank.cross_encoders.scores import Activation
+from langchain_crossrerank.errors import InvalidInputError
+
+DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
+"""The cross-encoder that the Python API loads from the hub if none is named."""
+
+Backend = Literal["auto", "onnx", "openvino", "torch", "remote"]
+"""What computes the scores; `"auto"` is resolved at load time by `load_cross_encoder`."""
+
+_PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
+    "onnx": ("fp32", "int8", "auto"),
+    "openvino": ("fp32", "bf16", "auto"),
+    "torch": ("fp32", "bf16", "fp16", "auto"),
+    "remote": ("fp32",),
+}
+
+# What torch calls its devices; the last few are those of vendors' plug-ins.
+_DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "npu", "mlu", "musa", "privateuseone")
+
+_NOT_SUPPORTED: dict[Backend, tuple[str, ...]] = {
+    "onnx": ("trust_remote_code",),
+    "openvino": ("trust_remote_code",),
+    "torch": ("num_threads",),
+    "remote": ("max_batch_tokens", "num_threads", "device", "revision", "local_files_only", "trust_remote_code"),
+}
+
+
+def _as_text(model: object) -> object:
+    return os.fspath(model) if isinstance(model, os.PathLike) else model
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True))
+class ModelSettings:
+    """What `load_cross_encoder` takes; its docstring explains each of them.
+
+    Made by `check_settings`, which also checks how settings go together. The descriptions here complete the sentence
+    "pass ..." of an error message.
+    """
+
+    model: Annotated[str, BeforeValidator(_as_text)] = Field(
+        default=DEFAULT_MODEL, pattern=r"\S", description='"bundled", a folder, a URL, or a name on the hub'
+    )
+    backend: Backend = Field(default="auto", description='"auto", "onnx", "openvino", "torch" or "remote"')
+    activation: Activation | None = Field(default=None, description='"identity", "sigmoid" or None')
+    max_length: int | None = Field(default=None, ge=8, description="a whole number of at least 8")
+    max_batch_tokens: int | None = Field(default=None, ge=1, description="a whole number of at least 1")
+    precision: Precision | None = Field(default=None, description='"fp32", "bf16", "fp16", "int8", "auto" or None')
+    num_threads: int | None = Field(default=None, ge=1, description="a whole number of at least 1")
+    device: str | None = Field(
+        default=None,
+        pattern=rf"^({'|'.join(_DEVICES)})(:\d+)?$",
+        description='the name of a device, for example "cpu", "cuda", "cuda:0" or "mps"',
+    )
+    revision: str | None = Field(default=None, description="a branch, tag or commit, or None")
+    local_files_only: bool = Field(default=False, description="True or False")
+    trust_remote_code: bool = Field(default=False, description="True or False")
+    instruction: str | None = Field(default=None, description="a sentence, or None")
+
+    @property
+    def is_url(self) -> bool:
+        """Whether the model is the address of a rerank server."""
+        return self.model.startswith(("http://", "https://"))
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether only the torch backend can do what is asked, whatever files the model has."""
+        return self.trust_remote_code or self.device not in (None, "cpu")
+
+    @property
+    def known_backend(self) -> Backend:
+        """The backend as far as it is known before the model's files are; otherwise `"auto"`."""
+        if self.backend != "auto":
+            return self.backend
+        if self.is_url:
+            return "remote"
+        return "torch" if self.needs_torch else "auto"
+
+    def check_backend(self, backend: Backend) -> None:
+        """Raise `InvalidInputError` for a setting that a backend does not support."""
+        if backend == "auto":
+            return
+        for name in _NOT_SUPPORTED[backend]:
+            self._check_supported(name, backend, supported=not getattr(self, name))
+        on_cpu = self.device in (None, "cpu")
+        has_device = on_cpu or backend == "torch" or (backend == "onnx" and str(self.device).startswith("cuda"))
+        self._check_supported("device", backend, supported=has_device)
+        precisions = (None, *_PRECISIONS[backend])
+        self._check_supported("precision", backend, supported=self.precision in precisions)
+        if self.model == BUNDLED and backend in ("torch", "remote"):
+            raise InvalidInputError(
+                f"the bundled model is an ONNX graph and does not run on the {backend} backend; load it with "
+                'backend="onnx", "openvino" or "auto", and without device or trust_remote_code.'
+            )
+
+    def _check_supported(self, name: str, backend: Backend, *, supported: bool) -> None:
+        if supported:
+            return
+        value = getattr(self, name)
+        if name == "precision":
+            others = [other for other, precisions in _PRECISIONS.items() if value in precisions]
+        elif name == "device":
+            others = ["torch"]
+        else:
+            others = [other for other, missing in _NOT_SUPPORTED.items() if name not in missing]
+        raise InvalidInputError(
+            f"{name} is {value!r}, which is not supported by the {backend} backend; leave it out, or pass "
+            f"backend={' or '.join(map(repr, others))}."
+        )
+
+
+def check_settings(model: object = DEFAULT_MODEL, backend: object = "auto", **model_kwargs: Any) -> ModelSettings:
+    """Check the arguments of `load_cross_encoder` without loading anything.
+
+    Args:
+        model: `"bundled"`, a folder, a name on the hub, or a URL.
+        backend: The backend's name.
+        **model_kwargs: The other arguments of `load_cross_encoder`.
+
+    Returns:
+        The settings.
+
+    Raises:
+        InvalidInputError: If an argument is unknown or out of range, or is not supported by the backend.
+    """
+    known = [field.name for field in fields(ModelSettings)]
+    for name in model_kwargs:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"its arguments are {', '.join(known)}."
+            raise InvalidInputError(f"load_cross_encoder has no argument {shorten(name)}; {hint}")
+    arguments: dict[str, Any] = {"model": model, "backend": backend, **model_kwargs}
+    try:
+        settings = ModelSettings(**arguments)
+    except ValidationError as err:
+        name = str(err.errors()[0]["loc"][0])
+        expected = vars(ModelSettings)["__pydantic_fields__"][name].description
+        raise InvalidInputError(f"{name} is {shorten(arguments[name])}; pass {expected}.") from err
+    settings.check_backend(settings.known_backend)
+    return settings
