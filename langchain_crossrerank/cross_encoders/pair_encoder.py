@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 from tokenizers import Encoding, Tokenizer
 
+from langchain_crossrerank._process import Guarded
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 
 PASSAGE_CACHE_BYTES = 16 * 1024 * 1024
 """What the token ids of passages seen before may take."""
 
-_ENTRY_OVERHEAD = 250
+_ENTRY_BYTES = 400
+"""What an entry takes in memory beyond its token ids: the key, and the entry's places in an `LRUCache`."""
 _PROBES = (
     ("a query", "and a passage"),
     ("", "x"),
@@ -61,9 +61,7 @@ class PairEncoder:
         self._plain = tokenizer
         self._max_length = max_length
         self._special = tokenizer.num_special_tokens_to_add(is_pair=True)
-        self._passages: OrderedDict[bytes, tuple[bytes, bool]] = OrderedDict()
-        self._bytes = 0
-        self._lock, self._pid = threading.Lock(), os.getpid()
+        self._passages = Guarded(_no_passages)
         probes = [pair for pair in _PROBES if self.room(pair[0]) > 0]
         tokenizer.enable_truncation(max_length, strategy="only_second")
         self._frame = _Frame.of(tokenizer.encode("a", "b"))
@@ -106,10 +104,8 @@ class PairEncoder:
 
     def _passage_ids(self, passages: Sequence[str]) -> list[tuple[Any, bool]]:
         keys = [hashlib.blake2b(passage.encode(), digest_size=16).digest() for passage in passages]
-        with self._own_lock():
-            known = {key: self._passages[key] for key in keys if key in self._passages}
-            for key in known:
-                self._passages.move_to_end(key)
+        with self._passages as passages_seen:
+            known = {key: passages_seen[key] for key in keys if key in passages_seen}
         missing = {key: passage for key, passage in zip(keys, passages, strict=True) if key not in known}
         if missing:
             encodings = self._plain.encode_batch(list(missing.values()), add_special_tokens=False)
@@ -121,20 +117,10 @@ class PairEncoder:
         return [(np.frombuffer(known[key][0], dtype=np.int32), known[key][1]) for key in keys]
 
     def _remember(self, fresh: dict[bytes, tuple[bytes, bool]]) -> None:
-        with self._own_lock():
+        with self._passages as passages_seen:
             for key, value in fresh.items():
-                if key not in self._passages:
-                    self._passages[key] = value
-                    self._bytes += len(value[0]) + _ENTRY_OVERHEAD
-            while self._bytes > PASSAGE_CACHE_BYTES:
-                _, (ids, _) = self._passages.popitem(last=False)
-                self._bytes -= len(ids) + _ENTRY_OVERHEAD
-
-    def _own_lock(self) -> threading.Lock:
-        # In a forked child the parent's lock may be held by a thread that is not there.
-        if os.getpid() != self._pid:
-            self._lock, self._pid = threading.Lock(), os.getpid()
-        return self._lock
+                if _entry_bytes(value) <= passages_seen.maxsize:
+                    passages_seen[key] = value
 
     def _agrees(self, pairs: Sequence[TextPair], expected: Sequence[Encoding]) -> bool:
         for made, encoding in zip(self.encode(pairs), expected, strict=True):
@@ -142,6 +128,14 @@ class PairEncoder:
             if not same or made.truncated != bool(encoding.overflowing):
                 return False
         return True
+
+
+def _no_passages() -> LRUCache[bytes, tuple[bytes, bool]]:
+    return LRUCache(PASSAGE_CACHE_BYTES, getsizeof=_entry_bytes)
+
+
+def _entry_bytes(value: tuple[bytes, bool]) -> int:
+    return len(value[0]) + _ENTRY_BYTES
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
-from langchain_crossrerank.cross_encoders.wrappers.score_caches import SQLiteScoreCache
+from langchain_crossrerank.cross_encoders.wrappers.sqlite_score_cache import SQLiteScoreCache
 from langchain_crossrerank.testing import FakeCrossEncoder
 
 PATIENCE = 60.0
@@ -56,13 +56,13 @@ def write(path: str, starts: list[int], size: int, stage: str = "free", steps: i
             stop()
 
     cache, model = open_cache(path)
-    connection = cache._connection()
+    connection = cache._connected.get()
     for start in starts:
         if start == starts[-1]:
             connection.set_trace_callback(watch)
         model.score(pairs_of(start, size))
         say("committed", start)
-    say("warned" if cache._told else "quiet")
+    say("warned" if cache._warned else "quiet")
     cache.close()
 
 
@@ -74,9 +74,9 @@ def fork(path: str) -> None:
     for start in range(0, 60, 10):
         model.score(pairs_of(start + (100 if child else 0), 10))
     if child == 0:
-        os._exit(1 if cache._told else 0)
+        os._exit(1 if cache._warned else 0)
     _, status = os.waitpid(child, 0)
-    say("warned" if cache._told or status else "quiet")
+    say("warned" if cache._warned or status else "quiet")
     cache.close()
 
 

@@ -17,23 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from langchain_classic.storage import LocalFileStore
-from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 from langchain_core.stores import BaseStore, InMemoryByteStore
 
-from langchain_crossrerank import CrossEncoderReranker, load_cross_encoder
-from langchain_crossrerank.cross_encoders.pairs import TextPair, check_text_pairs
+from langchain_crossrerank import CrossEncoderReranker
+from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.wrappers.cached import CacheCounts, CachedCrossEncoder
-from langchain_crossrerank.cross_encoders.wrappers.score_caches import MemoryScoreCache, SQLiteScoreCache
-from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder
-from langchain_crossrerank.errors import ScoringError
-from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
+from langchain_crossrerank.cross_encoders.wrappers.score_caches import MemoryScoreCache
+from langchain_crossrerank.cross_encoders.wrappers.sqlite_score_cache import SQLiteScoreCache
+from langchain_crossrerank.testing import FakeCrossEncoder
 from tests.fault_tally import Tally
 from tests.faults.cache_writer import pairs_of
-from tests.faults.test_invariants import PROFILE, passages, queries
 
 WATCHDOG = 120
 """Seconds after which a child process that hangs is ended and fails its test."""
@@ -246,7 +241,7 @@ def good_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cache") / "good.db"
     cache = SQLiteScoreCache(path)
     CachedCrossEncoder(FakeCrossEncoder(), cache).score(PAIRS)
-    cache._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    cache._connected.get().execute("PRAGMA wal_checkpoint(TRUNCATE)")
     cache.close()
     return path
 
@@ -289,16 +284,16 @@ BROKEN = [
 
 
 def assert_right_with_one_warning(
-    model: CachedCrossEncoder, score: Score, caplog: pytest.LogCaptureFixture, *, word: str
+    model: CachedCrossEncoder, score: Score, caplog: pytest.LogCaptureFixture, *, word: str, logger: str
 ) -> None:
-    """Score three times; all scores are right, and one warning in all names the place."""
+    """Score three times; all scores are right, and one warning in all, from the given module, names the place."""
     with caplog.at_level(logging.DEBUG, logger="langchain_crossrerank"):
         for _ in range(3):
             assert score(model, PAIRS) == true_scores(PAIRS)
     (record,) = caplog.records
     assert (record.levelno, record.name) == (
         logging.WARNING,
-        "langchain_crossrerank.cross_encoders.wrappers.score_caches",
+        f"langchain_crossrerank.cross_encoders.wrappers.{logger}",
     )
     assert word in record.getMessage()
 
@@ -313,7 +308,7 @@ def test_a_broken_file_costs_time_and_one_warning(
     make_broken(kind, path, good_file)
     asked = FakeCrossEncoder()
     model = CachedCrossEncoder(asked, path)
-    assert_right_with_one_warning(model, score, caplog, word=str(path))
+    assert_right_with_one_warning(model, score, caplog, word=str(path), logger="sqlite_score_cache")
     assert model.counts.hits == 0
     assert sum(len(batch) for batch in asked.batches) == 3 * len(PAIRS)
 
@@ -325,7 +320,7 @@ def test_a_path_under_a_file_costs_time_and_one_warning(
     tally("a cache path under a file")
     (tmp_path / "file").write_text("")
     model = CachedCrossEncoder(FakeCrossEncoder(), tmp_path / "file" / "scores.db")
-    assert_right_with_one_warning(model, score, caplog, word="scores.db")
+    assert_right_with_one_warning(model, score, caplog, word="scores.db", logger="sqlite_score_cache")
 
 
 @pytest.mark.parametrize("fault", ["PRAGMA max_page_count=2", "PRAGMA query_only=ON"], ids=["full", "read-only"])
@@ -367,11 +362,11 @@ def test_a_file_that_another_process_holds_costs_one_warning(
     """A writer that never lets go is waited for as long as `busy_timeout` says, and then done without."""
     tally("a cache file that is locked")
     path = tmp_path / "scores.db"
-    SQLiteScoreCache(path).get_many([])
+    SQLiteScoreCache(path).get_many([b""])
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
-    model = CachedCrossEncoder(FakeCrossEncoder(), SQLiteScoreCache(path, busy_timeout=0.001))
-    assert_right_with_one_warning(model, score, caplog, word="locked")
+    model = CachedCrossEncoder(FakeCrossEncoder(), SQLiteScoreCache(path, busy_timeout=0.001, retry_seconds=0))
+    assert_right_with_one_warning(model, score, caplog, word="locked", logger="sqlite_score_cache")
     holder.execute("ROLLBACK")
     holder.close()
     assert score(model, PAIRS) == score(model, PAIRS) == true_scores(PAIRS)
@@ -457,7 +452,7 @@ def test_a_damaged_value_is_recomputed_and_mended(
     damage(path, VALUES[kind])
     asked = FakeCrossEncoder()
     model = CachedCrossEncoder(asked, path)
-    assert_right_with_one_warning(model, score, caplog, word="cache")
+    assert_right_with_one_warning(model, score, caplog, word="cache", logger="cached")
     assert sum(len(batch) for batch in asked.batches) == len(PAIRS)
     assert model.counts == CacheCounts(hits=2 * len(PAIRS), misses=len(PAIRS))
 
@@ -548,6 +543,10 @@ STORE_FAULTS = [
 ]
 
 
+DAMAGED = ["gives text", "gives numbers", "gives other bytes"]
+"""Faults that only show when a value is read."""
+
+
 @pytest.mark.parametrize("fault", STORE_FAULTS)
 def test_a_failing_store_costs_time_and_one_warning(
     fault: str, score: Score, caplog: pytest.LogCaptureFixture, tally: Tally
@@ -555,7 +554,9 @@ def test_a_failing_store_costs_time_and_one_warning(
     """A store that raises or gives nonsense never fails a rerank and never makes a score."""
     tally(f"a byte store that {fault}")
     model = CachedCrossEncoder(FakeCrossEncoder(), BadStore(fault))
-    assert_right_with_one_warning(model, score, caplog, word="cache")
+    assert_right_with_one_warning(
+        model, score, caplog, word="cache", logger="cached" if fault in DAMAGED else "score_caches"
+    )
     assert model.counts.hits == 0
 
 
@@ -594,223 +595,3 @@ def test_a_reranker_does_not_notice_a_broken_cache(tmp_path: Path, tally: Tally)
     reranker = CrossEncoderReranker(model=CachedCrossEncoder(FakeCrossEncoder(), path), on_error="keep_order")
     expected = CrossEncoderReranker(model=FakeCrossEncoder()).compress_documents(candidates, PAIRS[0][0])
     assert reranker.compress_documents(candidates, PAIRS[0][0]) == expected
-
-
-# --- What is kept, and under which key ---------------------------------------------------------------------------
-
-
-@PROFILE
-@given(
-    limit=st.integers(1, 2000),
-    work=st.lists(
-        st.one_of(
-            st.dictionaries(st.sampled_from([bytes([n]) for n in range(12)]), st.binary(max_size=300), max_size=5),
-            st.lists(st.sampled_from([bytes([n]) for n in range(12)]), max_size=5),
-        ),
-        max_size=12,
-    ),
-)
-def test_memory_stays_within_its_bytes(tally: Tally, limit: int, work: list[Any]) -> None:
-    """After any reads and writes the cache is within `max_bytes`, has what was last put, and drops the oldest first."""
-    tally("any use of the memory cache")
-    cache = MemoryScoreCache(max_bytes=limit)
-    used: dict[bytes, bytes] = {}
-    for step in work:
-        if isinstance(step, dict):
-            cache.put_many(step)
-            for key, value in step.items():
-                used.pop(key, None)
-                used[key] = value
-        else:
-            found = cache.get_many(step)
-            assert found == {key: used[key] for key in step if key in used}
-            for key in step:
-                if key in used:
-                    used[key] = used.pop(key)
-        while sum(len(key) + len(value) + 200 for key, value in used.items()) > limit:
-            used.pop(next(iter(used)))
-        assert cache.size_bytes == sum(len(key) + len(value) + 200 for key, value in used.items())
-        assert cache.size_bytes <= limit
-        assert dict(cache._values) == used
-    assert cache.get_many(list(used)) == used
-
-
-def test_the_estimate_of_bytes_is_no_less_than_what_python_takes(tally: Tally) -> None:
-    """The bytes that the memory cache counts are at least those of its keys and values as Python holds them."""
-    tally("the memory cache's estimate")
-    cache = MemoryScoreCache()
-    CachedCrossEncoder(FakeCrossEncoder(), cache).score(pairs_of(0, 1000))
-    held = sum(sys.getsizeof(key) + sys.getsizeof(value) for key, value in cache._values.items())
-    assert len(cache._values) == 1000
-    assert held + sys.getsizeof(cache._values) <= cache.size_bytes
-
-
-@PROFILE
-@given(pairs=st.lists(st.tuples(queries, passages), max_size=8))
-def test_every_pair_has_a_key_of_its_own(tally: Tally, pairs: list[TextPair]) -> None:
-    """Of any texts, each different pair is a miss once and a hit ever after, with the score that the model gives."""
-    tally("any texts through a cache")
-    model = CachedCrossEncoder(FakeCrossEncoder())
-    different = len(set(check_text_pairs(pairs)))
-    assert model.score(pairs) == true_scores(pairs)
-    assert model.counts == CacheCounts(hits=0, misses=different)
-    assert model.score(pairs[::-1]) == true_scores(pairs[::-1])
-    assert model.counts == CacheCounts(hits=different, misses=different)
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (("ab", "c"), ("a", "bc")),
-        (("a", "b"), ("b", "a")),
-        (("a", "b"), ("A", "b")),
-        (("a", "b"), ("a ", "b")),
-        (("a", ""), ("a", "a")),
-        (("a\0", "b"), ("a", "\0b")),
-        (("é", "b"), ("e\u0301", "b")),
-    ],
-)
-def test_pairs_that_look_alike_are_kept_apart(first: TextPair, second: TextPair, tally: Tally) -> None:
-    """Where query and passage meet, case, white space and composition all count."""
-    tally("pairs that look alike")
-    model = CachedCrossEncoder(FakeCrossEncoder())
-    model.score([first])
-    model.score([second])
-    assert model.counts == CacheCounts(hits=0, misses=2)
-
-
-def variant(**settings: Any) -> FakeCrossEncoder:
-    """Make a fake model with other settings."""
-    model = FakeCrossEncoder()
-    vars(model).update(settings)
-    return model
-
-
-MODELS: dict[str, Callable[[], BaseCrossEncoder]] = {
-    "another name": lambda: variant(name="other"),
-    "another activation": lambda: variant(activation="identity"),
-    "another max_length": lambda: variant(max_length=64),
-    "windows": lambda: WindowedCrossEncoder(FakeCrossEncoder()),
-    "another overlap of windows": lambda: WindowedCrossEncoder(FakeCrossEncoder(), overlap=3),
-    "another class": lambda: ScriptedCrossEncoder({}),
-}
-
-
-@pytest.mark.parametrize("kind", MODELS)
-def test_another_model_or_setting_finds_nothing(kind: str, tally: Tally) -> None:
-    """What one model left in a shared cache is not there for another model or for other settings."""
-    tally(f"a shared cache: {kind}")
-    fingerprints = {
-        FakeCrossEncoder().fingerprint,
-        *(CachedCrossEncoder(make()).fingerprint for make in MODELS.values()),
-    }
-    assert len(fingerprints) == len(MODELS) + 1
-    cache = MemoryScoreCache()
-    CachedCrossEncoder(FakeCrossEncoder(), cache).score(PAIRS)
-    model = CachedCrossEncoder(MODELS[kind](), cache)
-    _, known = model._look_up(PAIRS)
-    assert known == {}
-    assert model.counts == CacheCounts(hits=0, misses=len(PAIRS))
-
-
-def test_the_bundled_models_settings_are_kept_apart(tally: Tally) -> None:
-    """Activation, `max_length` and windows of the real model each have scores of their own, and they are right."""
-    tally("a shared cache: settings of the bundled model", 5)
-    cache = MemoryScoreCache()
-    pair = ("what is lora", "low rank adaptation of large language models " * 30)
-    plain = [
-        load_cross_encoder("bundled"),
-        load_cross_encoder("bundled", activation="identity"),
-        load_cross_encoder("bundled", max_length=32),
-    ]
-    models = [*plain, WindowedCrossEncoder(plain[0]), WindowedCrossEncoder(plain[0], overlap=5)]
-    for model in models:
-        cached = CachedCrossEncoder(model, cache)
-        assert cached.score([pair]) == model.score([pair]) == cached.score([pair])
-        assert cached.counts == CacheCounts(hits=1, misses=1)
-
-
-class Trained(BaseCrossEncoder):
-    """A cross-encoder of another package, which has weights but no name."""
-
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
-
-    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
-        """Score by the passage's length."""
-        return [self.weight * len(passage) for _, passage in text_pairs]
-
-
-def test_foreign_models_without_a_name_are_kept_apart(tally: Tally) -> None:
-    """Two models of one class, of which nothing more is known, never get each other's scores from a shared cache."""
-    tally("a shared cache: foreign models")
-    cache = MemoryScoreCache()
-    for weight in (1.0, -2.0):
-        cached = CachedCrossEncoder(Trained(weight), cache)
-        assert cached.score([("q", "four")]) == [4 * weight]
-        assert cached.score([("q", "four")]) == [4 * weight]
-        assert cached.counts == CacheCounts(hits=1, misses=1)
-
-
-def make_external_model(folder: Path, weight: float) -> Path:
-    """Make a model whose graph is the same for every weight, because its weights are in a file beside it."""
-    onnx = pytest.importorskip("onnx", reason="needs the export extra")
-    numpy = pytest.importorskip("numpy")
-    from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER
-
-    folder.mkdir()
-    helper, types = onnx.helper, onnx.TensorProto
-    table = numpy.full((30522, 1), weight, dtype=numpy.float32)
-    graph = helper.make_graph(
-        [
-            helper.make_node("Gather", ["table", "input_ids"], ["looked_up"]),
-            helper.make_node("ReduceMean", ["looked_up"], ["logits"], axes=[1], keepdims=0),
-        ],
-        "sum",
-        [helper.make_tensor_value_info("input_ids", types.INT64, ["batch", "tokens"])],
-        [helper.make_tensor_value_info("logits", types.FLOAT, ["batch", 1])],
-        [onnx.numpy_helper.from_array(table, "table")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save_model(model, folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
-    for name in ("config.json", "tokenizer.json"):
-        shutil.copy(BUNDLED_FOLDER / name, folder / name)
-    return folder
-
-
-def test_weights_in_a_file_beside_the_graph_count_too(tmp_path: Path, tally: Tally) -> None:
-    """Two models whose graphs are equal and whose external weights are not have scores of their own in a cache."""
-    tally("a shared cache: external weights")
-    folders = [make_external_model(tmp_path / f"m{weight}", weight) for weight in (1.0, 2.0)]
-    assert folders[0].joinpath("model.onnx").read_bytes() == folders[1].joinpath("model.onnx").read_bytes()
-    cache = MemoryScoreCache()
-    scores = []
-    for folder in folders:
-        model = load_cross_encoder(folder, activation="identity")
-        cached = CachedCrossEncoder(model, cache)
-        assert cached.score([("q", "p")]) == model.score([("q", "p")])
-        scores += cached.score([("q", "p")])
-    assert scores == [1.0, 2.0]
-
-
-def test_hits_and_misses_are_counted(score: Score, tmp_path: Path, tally: Tally) -> None:
-    """Each different pair of a call counts once, in memory as in a file."""
-    tally("counts of hits and misses")
-    for cache in (None, tmp_path / "scores.db"):
-        model = CachedCrossEncoder(FakeCrossEncoder(), cache)
-        score(model, [*PAIRS[:10], *PAIRS[:5]])
-        assert model.counts == CacheCounts(hits=0, misses=10)
-        score(model, PAIRS[5:15])
-        assert model.counts == CacheCounts(hits=5, misses=15)
-        assert score(model, []) == []
-        assert model.counts == CacheCounts(hits=5, misses=15)
-
-
-def test_a_failing_model_leaves_nothing_in_the_cache(score: Score, tally: Tally) -> None:
-    """Scores of a call that failed are not kept, not even the good ones beside a NaN."""
-    tally("a failing model under a cache")
-    cache = Recording()
-    model = CachedCrossEncoder(ScriptedCrossEncoder({"bad": float("nan")}, default=0.5), cache)
-    with pytest.raises(ScoringError):
-        score(model, [("q", "good"), ("q", "bad")])
-    assert cache.values == {}

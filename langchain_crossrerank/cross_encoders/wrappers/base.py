@@ -1,9 +1,9 @@
-"""The wrapper base class: delegates everything to another cross-encoder."""
+"""The base class of wrappers, which delegates everything to another cross-encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from typing import TYPE_CHECKING
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
@@ -11,9 +11,15 @@ from langchain_crossrerank.cross_encoders.base import CrossEncoder, as_cross_enc
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 
+if TYPE_CHECKING:
+    from langchain_crossrerank.cross_encoders.scores import Activation
+
 
 class WrapperCrossEncoder(CrossEncoder):
-    """A cross-encoder around another one: delegates everything, for a subclass to override one thing.
+    """A cross-encoder around another one: it delegates everything, and a subclass overrides one thing.
+
+    Attributes are looked up in the wrapped model each time, because some change while it is used: the size of a batch
+    is measured, and a server's unit may turn out to be another.
 
     Args:
         inner: The cross-encoder to wrap; any LangChain `BaseCrossEncoder`.
@@ -21,20 +27,48 @@ class WrapperCrossEncoder(CrossEncoder):
 
     def __init__(self, inner: BaseCrossEncoder) -> None:
         self.inner = as_cross_encoder(inner)
-        self.name = self.inner.name
-        self.backend = self.inner.backend
-        self.activation = self.inner.activation
-        self.max_length = self.inner.max_length
-        self.max_batch_tokens = self.inner.max_batch_tokens
-        self.max_batch_pairs = self.inner.max_batch_pairs
-        self.scores_pairs_alone = self.inner.scores_pairs_alone
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # read-only here
+        """The wrapped model's name."""
+        return self.inner.name
+
+    @property
+    def backend(self) -> str:  # type: ignore[override]
+        """The wrapped model's backend."""
+        return self.inner.backend
+
+    @property
+    def activation(self) -> Activation:  # type: ignore[override]
+        """The unit of the wrapped model's scores."""
+        return self.inner.activation
+
+    @property
+    def max_length(self) -> int:  # type: ignore[override]
+        """The most tokens of a pair that the wrapped model reads."""
+        return self.inner.max_length
+
+    @property
+    def max_batch_tokens(self) -> int:  # type: ignore[override]
+        """The most tokens in one forward pass of the wrapped model."""
+        return self.inner.max_batch_tokens
+
+    @property
+    def max_batch_pairs(self) -> int | None:  # type: ignore[override]
+        """The most pairs in one forward pass of the wrapped model."""
+        return self.inner.max_batch_pairs
+
+    @property
+    def scores_pairs_alone(self) -> bool:  # type: ignore[override]
+        """Whether the wrapped model scores a pair the same in any batch."""
+        return self.inner.scores_pairs_alone
 
     @property
     def fingerprint(self) -> str:
         """The wrapped model's fingerprint."""
         return self.inner.fingerprint
 
-    @cached_property
+    @property
     def scheduler(self) -> StepScheduler:
         """The wrapped model's worker, so that wrapped and bare calls take turns."""
         return self.inner.scheduler

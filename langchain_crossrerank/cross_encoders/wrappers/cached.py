@@ -1,4 +1,4 @@
-"""Remembers scores: scores only the pairs that were not scored before."""
+"""A cross-encoder that remembers scores and computes only those that it does not know."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import struct
-import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,15 +13,18 @@ from typing import Any, TypeVar
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.stores import BaseStore
 
+from langchain_crossrerank._process import Guarded
+from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.cross_encoders.base import ScoreSteps
 from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair, check_text_pairs
 from langchain_crossrerank.cross_encoders.wrappers.base import WrapperCrossEncoder
-from langchain_crossrerank.cross_encoders.wrappers.score_caches import ScoreCache, as_score_cache
+from langchain_crossrerank.cross_encoders.wrappers.score_caches import MemoryScoreCache, ScoreCache, StoreScoreCache
+from langchain_crossrerank.cross_encoders.wrappers.sqlite_score_cache import SQLiteScoreCache
 from langchain_crossrerank.errors import InvalidInputError
 
 _FORMAT = struct.Struct("<B?d?QQ")
 _FORMAT_VERSION = 1
-_CHECK_BYTES = 8
+_CHECKSUM_BYTES = 8
 
 Result = TypeVar("Result")
 
@@ -31,10 +33,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CacheCounts:
-    """How often a pair was found.
+    """How often a score was known.
 
     Attributes:
-        hits: Pairs whose score was kept.
+        hits: Pairs whose score was in the cache.
         misses: Pairs that had to be scored.
     """
 
@@ -42,17 +44,25 @@ class CacheCounts:
     misses: int
 
 
+@dataclass
+class _Tally:
+    hits: int = 0
+    misses: int = 0
+
+
 class CachedCrossEncoder(WrapperCrossEncoder):
     """Scores only the pairs that were not scored before.
 
-    A score is kept under a hash of the model's fingerprint (content hash of its weights or commit, activation,
-    `max_length`, windows) and of both texts, so another model, setting, template or text never finds it. Each value
-    carries a checksum; a damaged one is recomputed.
+    The key of a score is a hash of the model's fingerprint and of both texts, so another model, setting, template or
+    text never finds it. Each value carries a checksum; a damaged one is computed again.
 
     Args:
-        inner: The cross-encoder to ask for what is missing.
-        cache: Where to keep scores; `None` for a `MemoryScoreCache` of its own, a LangChain byte store, or a path
-            for a SQLite file.
+        inner: The cross-encoder that computes what is missing.
+        cache: Where to keep scores: `None` for a new `MemoryScoreCache`, any `ScoreCache`, a LangChain byte store, or
+            the path of a SQLite file.
+
+    Raises:
+        InvalidInputError: If `cache` is something else, or the scores of `inner` depend on the other pairs of a call.
     """
 
     def __init__(
@@ -63,66 +73,86 @@ class CachedCrossEncoder(WrapperCrossEncoder):
         super().__init__(inner)
         if not self.inner.scores_pairs_alone:
             raise InvalidInputError(
-                f"{self.inner!r} scores a pair by the others it comes with, so its scores cannot be kept. In a "
-                "cascade, put the cache inside: CascadeCrossEncoder(cheap, CachedCrossEncoder(full)); instead of "
-                'eight bits, load with precision="fp32".'
+                f"{self.inner!r} scores a pair differently with other pairs in the call, so its scores cannot be "
+                "cached. In a cascade, put the cache inside: CascadeCrossEncoder(cheap, CachedCrossEncoder(full)); "
+                'for a model in eight bits, load it with precision="fp32".'
             )
         self.cache = as_score_cache(cache)
-        self._hits = 0
-        self._misses = 0
-        self._told = False
-        self._count_lock = threading.Lock()
+        self._warned = False
+        self._tally = Guarded(_Tally)
 
     @property
     def counts(self) -> CacheCounts:
-        """Pairs found and not found so far; equal pairs of one call count once."""
-        return CacheCounts(self._hits, self._misses)
+        """Pairs known and not known so far; equal pairs of one call count once."""
+        with self._tally as tally:
+            return CacheCounts(tally.hits, tally.misses)
 
     def score_steps(self, text_pairs: Iterable[TextPair]) -> ScoreSteps:
-        """Look pairs up, score the missing ones, and keep those."""
+        """Look up the pairs, score the unknown ones, and keep their scores."""
         pairs = check_text_pairs(text_pairs)
-        keys, known = self._look_up(pairs)
+        known = self._look_up(pairs)
         yield
-        missing = [pair for pair in keys if pair not in known]
+        missing = [pair for pair in dict.fromkeys(pairs) if pair not in known]
         if missing:
-            known.update(zip(missing, (yield from self.inner.score_steps(missing)), strict=True))
-            self._keep({keys[pair]: known[pair] for pair in missing})
+            scored = dict(zip(missing, (yield from self.inner.score_steps(missing)), strict=True))
+            self._keep(scored)
+            known |= scored
         return [known[pair] for pair in pairs]
 
     async def ascore_pairs(self, text_pairs: Iterable[TextPair]) -> list[PairScore]:
-        """Like `score_steps`, leaving the missing pairs to the wrapped model's own way of not blocking the loop."""
+        """Score pairs like `score_steps`, without blocking the event loop."""
         pairs = check_text_pairs(text_pairs)
-        keys, known = await self.scheduler.run(_one_step(lambda: self._look_up(pairs)))
-        missing = [pair for pair in keys if pair not in known]
+        known = await self.scheduler.run(_one_step(lambda: self._look_up(pairs)))
+        missing = [pair for pair in dict.fromkeys(pairs) if pair not in known]
         if missing:
-            known.update(zip(missing, await self.inner.ascore_pairs(missing), strict=True))
-            await self.scheduler.run(_one_step(lambda: self._keep({keys[pair]: known[pair] for pair in missing})))
+            scored = dict(zip(missing, await self.inner.ascore_pairs(missing), strict=True))
+            await self.scheduler.run(_one_step(lambda: self._keep(scored)))
+            known |= scored
         return [known[pair] for pair in pairs]
 
-    def _look_up(self, pairs: Sequence[TextPair]) -> tuple[dict[TextPair, bytes], dict[TextPair, PairScore]]:
-        identity = self.inner.fingerprint.encode()
-        keys = _keys(identity, pairs)
+    def _look_up(self, pairs: Sequence[TextPair]) -> dict[TextPair, PairScore]:
+        keys = _keys(self.inner.fingerprint, pairs)
         values = self.cache.get_many(list(keys.values()))
         found = {key: _unpack(key, value) for key, value in values.items()}
-        self._tell_of_damage({key: values[key] for key, scored in found.items() if scored is None})
+        self._warn_damaged({key: values[key] for key, scored in found.items() if scored is None})
         known = {pair: scored for pair, key in keys.items() if (scored := found.get(key)) is not None}
-        with self._count_lock:
-            self._hits += len(known)
-            self._misses += len(keys) - len(known)
-        return keys, known
+        with self._tally as tally:
+            tally.hits += len(known)
+            tally.misses += len(keys) - len(known)
+        return known
 
-    def _tell_of_damage(self, damaged: Mapping[bytes, object]) -> None:
-        if damaged and not self._told:
-            self._told = True
+    def _warn_damaged(self, damaged: Mapping[bytes, object]) -> None:
+        if damaged and not self._warned:
+            self._warned = True
             _logger.warning(
-                "The score cache %s holds %d damaged values, the first %r; they are computed anew. This is said once.",
+                "The score cache %s contains %d damaged values, the first of which is %s; they are computed again. "
+                "Further damage is not logged.",
                 self.cache,
                 len(damaged),
-                next(iter(damaged.values())),
+                shorten(next(iter(damaged.values()))),
             )
 
-    def _keep(self, scored: Mapping[bytes, PairScore]) -> None:
-        self.cache.put_many({key: _pack(key, score) for key, score in scored.items()})
+    def _keep(self, scored: Mapping[TextPair, PairScore]) -> None:
+        # The fingerprint is asked for again: scoring may have shown a server's unit to be another.
+        keys = _keys(self.inner.fingerprint, scored)
+        self.cache.put_many({key: _pack(key, scored[pair]) for pair, key in keys.items()})
+
+
+def as_score_cache(cache: ScoreCache | BaseStore[str, bytes] | str | os.PathLike[str] | None) -> ScoreCache:
+    """Return what a caller passed as a cache as a `ScoreCache`; see `CachedCrossEncoder`.
+
+    Raises:
+        InvalidInputError: If it is nothing that can keep scores.
+    """
+    if cache is None:
+        return MemoryScoreCache()
+    if isinstance(cache, ScoreCache):
+        return cache
+    if isinstance(cache, BaseStore):
+        return StoreScoreCache(cache)
+    if isinstance(cache, str | os.PathLike):
+        return SQLiteScoreCache(cache)
+    raise InvalidInputError(f"cache is {shorten(cache)}; pass a ScoreCache, a LangChain byte store, a path, or None.")
 
 
 def _one_step(work: Callable[[], Result]) -> Generator[None, None, Result]:
@@ -130,9 +160,9 @@ def _one_step(work: Callable[[], Result]) -> Generator[None, None, Result]:
     return work()
 
 
-def _keys(identity: bytes, pairs: Iterable[TextPair]) -> dict[TextPair, bytes]:
-    """Hash each different pair together with the model's identity."""
-    start = _hashed(hashlib.blake2b(digest_size=20), identity)
+def _keys(fingerprint: str, pairs: Iterable[TextPair]) -> dict[TextPair, bytes]:
+    """Return a key for each different pair: a hash of the model's fingerprint and both texts."""
+    start = _hashed(hashlib.blake2b(digest_size=20), fingerprint.encode())
     queries: dict[str, Any] = {}
     keys: dict[TextPair, bytes] = {}
     for query, passage in pairs:
@@ -144,7 +174,7 @@ def _keys(identity: bytes, pairs: Iterable[TextPair]) -> dict[TextPair, bytes]:
 
 
 def _hashed(digest: Any, part: bytes) -> Any:
-    # Lengths keep ("ab", "c") and ("a", "bc") apart.
+    # With the lengths, ("ab", "c") and ("a", "bc") differ.
     digest.update(len(part).to_bytes(8, "little"))
     digest.update(part)
     return digest
@@ -153,14 +183,14 @@ def _hashed(digest: Any, part: bytes) -> Any:
 def _pack(key: bytes, scored: PairScore) -> bytes:
     window = scored.window or (0, 0)
     value = _FORMAT.pack(_FORMAT_VERSION, scored.truncated, scored.score, scored.window is not None, *window)
-    return value + hashlib.blake2b(key + value, digest_size=_CHECK_BYTES).digest()
+    return value + hashlib.blake2b(key + value, digest_size=_CHECKSUM_BYTES).digest()
 
 
 def _unpack(key: bytes, packed: object) -> PairScore | None:
-    if not isinstance(packed, bytes) or len(packed) != _FORMAT.size + _CHECK_BYTES:
+    if not isinstance(packed, bytes) or len(packed) != _FORMAT.size + _CHECKSUM_BYTES:
         return None
-    value, check = packed[:-_CHECK_BYTES], packed[-_CHECK_BYTES:]
-    if hashlib.blake2b(key + value, digest_size=_CHECK_BYTES).digest() != check:
+    value, check = packed[:-_CHECKSUM_BYTES], packed[-_CHECKSUM_BYTES:]
+    if hashlib.blake2b(key + value, digest_size=_CHECKSUM_BYTES).digest() != check:
         return None
     version, truncated, score, has_window, start, end = _FORMAT.unpack(value)
     return PairScore(score, truncated, (start, end) if has_window else None) if version == _FORMAT_VERSION else None

@@ -1,4 +1,4 @@
-"""A cheap model rules candidates out, the full one decides among the rest."""
+"""A cross-encoder of two models: a cheap one rules candidates out, the full one decides among the rest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
+from langchain_crossrerank.checks import check_whole_numbers
 from langchain_crossrerank.cross_encoders.base import ScoreSteps, as_cross_encoder
 from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair, check_text_pairs
 from langchain_crossrerank.cross_encoders.scheduling import drain
@@ -14,11 +15,12 @@ from langchain_crossrerank.errors import InvalidInputError
 
 
 class CascadeCrossEncoder(WrapperCrossEncoder):
-    """Scores every pair with a cheap model, and the best of each query with the full one.
+    """Scores every pair with a cheap model, and the best pairs of each query with the full one.
 
-    Survivors have exactly the full model's scores. What was ruled out stands below all survivors of its query, in the
-    cheap model's order, and is marked `pruned`: its score says nothing but that. A passage is lost to the first `top_n`
-    only if the cheap model does not rank it among the first `keep`; `choose_keep` measures how often that happens.
+    Survivors have exactly the full model's scores. Passages that were ruled out come after all survivors of their
+    query, in the cheap model's order, and are marked `pruned`: their score says nothing else. A passage that belongs
+    to the first `top_n` is lost only if the cheap model does not rank it among the first `keep`; `choose_keep` measures
+    how often that happens.
 
     The idea is that of Viola and Jones, "Rapid Object Detection using a Boosted Cascade of Simple Features" (CVPR
     2001), and of Wang, Lin and Metzler, "A Cascade Ranking Model for Efficient Ranked Retrieval" (SIGIR 2011).
@@ -26,7 +28,7 @@ class CascadeCrossEncoder(WrapperCrossEncoder):
     Args:
         cheap: A fast model: a smaller cross-encoder, or the same one in eight bits.
         full: The model that decides.
-        keep: Candidates of a query that the full model reads; with fewer, all are read and the cheap model is not used.
+        keep: Candidates of a query that the full model reads. A query with no more than that skips the cheap model.
 
     Raises:
         InvalidInputError: If `keep` is not positive.
@@ -34,19 +36,22 @@ class CascadeCrossEncoder(WrapperCrossEncoder):
 
     def __init__(self, cheap: BaseCrossEncoder, full: BaseCrossEncoder, *, keep: int = 15) -> None:
         super().__init__(full)
-        if keep < 1:
-            raise InvalidInputError(f"keep is {keep}; pass at least 1.")
+        check_whole_numbers(keep=(keep, 1))
         self.cheap = as_cross_encoder(cheap)
         self.keep = keep
-        self.scores_pairs_alone = False
+
+    @property
+    def scores_pairs_alone(self) -> bool:  # type: ignore[override]  # read-only here
+        """Always `False`: which passages survive depends on the others."""
+        return False
 
     @property
     def fingerprint(self) -> str:
-        """Both models' fingerprints and the width."""
+        """Both models' fingerprints and `keep`."""
         return f"cascade-{self.keep}:{self.cheap.fingerprint}:{self.inner.fingerprint}"
 
     def score_steps(self, text_pairs: Iterable[TextPair]) -> ScoreSteps:
-        """Score all pairs cheaply, then the best of each query in full."""
+        """Score all pairs with the cheap model, then the best of each query with the full one."""
         pairs = check_text_pairs(text_pairs)
         by_query: dict[str, list[TextPair]] = {}
         for pair in dict.fromkeys(pairs):
@@ -62,12 +67,13 @@ class CascadeCrossEncoder(WrapperCrossEncoder):
         return [scores[pair] for pair in pairs]
 
     async def ascore_pairs(self, text_pairs: Iterable[TextPair]) -> list[PairScore]:
-        """Like `score_steps`, interleaved with other calls on the full model's worker."""
+        """Score pairs like `score_steps`, interleaved with other calls on the full model's worker."""
         return await self.scheduler.run(self.score_steps(text_pairs))
 
     def _below(self, lowest: float, pruned: Sequence[TextPair]) -> dict[TextPair, PairScore]:
-        # Falling from the lowest survivor's score; within 0..1 where scores are probabilities.
-        step = (lowest if self.activation == "sigmoid" else 1.0) / (len(pruned) + 1)
+        # Evenly spaced below the lowest survivor, and not below 0 where scores are probabilities.
+        height = lowest if self.activation == "sigmoid" and lowest >= 0 else 1.0
+        step = height / (len(pruned) + 1)
         return {pair: PairScore(lowest - step * place, pruned=True) for place, pair in enumerate(pruned, start=1)}
 
     def __repr__(self) -> str:
@@ -77,24 +83,25 @@ class CascadeCrossEncoder(WrapperCrossEncoder):
 def recall_of_cheap(
     cheap: BaseCrossEncoder, full: BaseCrossEncoder, samples: Mapping[str, Sequence[str]], *, top_n: int = 5
 ) -> dict[int, float]:
-    """Measure how much of the full model's `top_n` survives in a cascade, for every width.
+    """Measure which share of the full model's best passages a cascade keeps, for every `keep`.
 
     Args:
         cheap: The cheap model.
         full: The full model.
-        samples: Candidate passages by query, as the first stage gives them; some dozens of queries.
-        top_n: How many documents are wanted in the end.
+        samples: Candidate passages by query, as the first stage returns them; a few dozen queries.
+        top_n: How many documents the reranker keeps.
 
     Returns:
-        For each `keep`, from 1 to the longest list, the mean share of the full model's first `top_n` that the cheap
-        model ranks among its own first `keep`.
+        For each `keep`, from 1 to the length of the longest list, the mean share of the full model's first `top_n`
+        that the cheap model ranks among its own first `keep`.
 
     Raises:
-        InvalidInputError: If there are no samples, one is empty, or `top_n` is not positive.
+        InvalidInputError: If there are no samples, a list is empty, or `top_n` is not positive.
     """
     if not samples or not all(samples.values()) or top_n < 1:
         raise InvalidInputError(
-            f"recall needs queries with passages and a positive top_n; got {len(samples)} queries, top_n={top_n}."
+            f"there are {len(samples)} queries and top_n is {top_n}; pass at least one query, passages for each query, "
+            "and a positive top_n."
         )
     found: list[list[float]] = []
     widest = max(len(set(passages)) for passages in samples.values())
@@ -104,8 +111,8 @@ def recall_of_cheap(
             _ranked(pairs, dict(zip(pairs, drain(as_cross_encoder(model).score_steps(pairs)), strict=True)))
             for model in (cheap, full)
         )
-        wanted = exact[:top_n]
-        found.append([len(set(wanted) & set(quick[:keep])) / len(wanted) for keep in range(1, widest + 1)])
+        best = exact[:top_n]
+        found.append([len(set(best) & set(quick[:keep])) / len(best) for keep in range(1, widest + 1)])
     return {keep: sum(shares) / len(shares) for keep, shares in enumerate(zip(*found, strict=True), start=1)}
 
 
@@ -117,23 +124,23 @@ def choose_keep(
     top_n: int = 5,
     recall: float = 0.99,
 ) -> int:
-    """Find the smallest `keep` of a cascade that holds on to enough of what the full model would choose.
+    """Find the smallest `keep` with which a cascade loses little of what the full model would choose.
 
     Args:
         cheap: The cheap model.
         full: The full model.
-        samples: Candidate passages by query; the figure is as good as they are like the queries to come.
-        top_n: How many documents are wanted in the end.
+        samples: Candidate passages by query; the result holds for queries like these.
+        top_n: How many documents the reranker keeps.
         recall: Mean share of the full model's first `top_n` that must survive.
 
     Returns:
-        The width; the longest list's length if nothing less is enough.
+        The smallest such `keep`; the length of the longest list if nothing less is enough.
 
     Raises:
-        InvalidInputError: If `recall` is not above 0 and at most 1, or what `recall_of_cheap` raises.
+        InvalidInputError: If `recall` is not above 0 and at most 1, or for what `recall_of_cheap` raises it.
     """
     if not 0 < recall <= 1:
-        raise InvalidInputError(f"recall is {recall}; pass a share above 0 and at most 1.")
+        raise InvalidInputError(f"recall is {recall!r}; pass a share above 0 and at most 1.")
     measured = recall_of_cheap(cheap, full, samples, top_n=top_n)
     return next((keep for keep, share in measured.items() if share >= recall), max(measured))
 

@@ -1,4 +1,4 @@
-"""Reads long passages whole: overlapping windows, and the best window's score."""
+"""A cross-encoder that reads long passages whole, in overlapping windows."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from langchain_crossrerank.errors import InvalidInputError
 
 
 class WindowedCrossEncoder(WrapperCrossEncoder):
-    """Scores a passage beyond `max_length` in overlapping token windows and gives it the best window's score.
+    """Scores a passage longer than `max_length` in overlapping token windows and returns the best window's score.
 
-    The winning window's character offsets come back in `PairScore.window`, and from the reranker in the metadata key
-    `best_window`. Passages that fit are scored as always.
+    The best window's character offsets are in `PairScore.window`, and in the metadata key `best_window` of the
+    reranker's documents. Passages that fit are scored as usual.
 
     Taking the best window is the aggregation that MaxP names in Dai and Callan, "Deeper Text Understanding for IR
     with Contextual Neural Language Modeling" (SIGIR 2019).
 
     Args:
         inner: A cross-encoder on the onnx or torch backend.
-        overlap: Tokens that neighbouring windows share, less than the room that a query leaves for the passage;
-            `None` is an eighth of `max_length`.
+        overlap: Tokens that neighbouring windows share, fewer than a query leaves for the passage; `None` for an
+            eighth of `max_length`.
 
     Raises:
-        InvalidInputError: If `overlap` is negative or half of `max_length` or more, or `inner` is a cache or a cascade,
-            which would be gone past.
+        InvalidInputError: If `overlap` is negative, or half of `max_length` or more, or if `inner` is a cache or a
+            cascade, which would be bypassed.
     """
 
     def __init__(self, inner: BaseCrossEncoder, *, overlap: int | None = None) -> None:
         super().__init__(inner)
         if type(self.inner).score_steps is not CrossEncoder.score_steps:
             raise InvalidInputError(
-                f"{self.inner!r} does not score part by part; put the windows inside, for example "
+                f"windows around {self.inner!r} would bypass it; put the windows inside, for example "
                 "CachedCrossEncoder(WindowedCrossEncoder(model))."
             )
         overlap = self.max_length // 8 if overlap is None else overlap

@@ -256,11 +256,12 @@ def test_memory_stays_within_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     for start in range(0, 600, 50):
         passages = [f"{number} " + "word " * (number % 90) for number in range(start, start + 50)]
         encoder.encode([("a query", passage) for passage in passages])
-        kept = sum(len(ids) + pairing._ENTRY_OVERHEAD for ids, _ in encoder._passages.values())
-        assert kept == encoder._bytes <= 20_000
+        with encoder._passages as passages_kept:
+            assert sum(map(pairing._entry_bytes, passages_kept.values())) == passages_kept.currsize <= 20_000
     check = prepared(wordpiece, 64)[1]
     assert encoder.encode([("a query", passages[-1])])[0].ids.tolist() == check.encode("a query", passages[-1]).ids
-    assert 10 < len(encoder._passages) < 100
+    with encoder._passages as passages_kept:
+        assert 10 < len(passages_kept) < 100
 
 
 def test_more_passages_at_once_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +270,8 @@ def test_more_passages_at_once_than_memory_holds(monkeypatch: pytest.MonkeyPatch
     encoder, own = PairEncoder(wordpiece(), 32), prepared(wordpiece, 32)[1]
     pairs = [("a query", f"passage {number % 30}") for number in range(100)]
     assert [made.ids.tolist() for made in encoder.encode(pairs)] == [own.encode(*pair).ids for pair in pairs]
-    assert encoder._bytes <= 600
+    with encoder._passages as passages_kept:
+        assert 0 < passages_kept.currsize <= 600
 
 
 def test_threads_get_their_own_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +287,8 @@ def test_threads_get_their_own_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(encode, range(64)))
-    assert encoder._bytes == sum(len(ids) + pairing._ENTRY_OVERHEAD for ids, _ in encoder._passages.values())
+    with encoder._passages as passages_kept:
+        assert sum(map(pairing._entry_bytes, passages_kept.values())) == passages_kept.currsize
 
 
 @pytest.mark.parametrize(("words", "room"), [(1, 28), (28, 1), (29, 0), (40, -11)])

@@ -366,5 +366,5 @@ def test_a_share_out_of_range_is_refused(recall: float) -> None:
 @pytest.mark.parametrize(("samples", "top_n"), [({}, 5), ({"q": []}, 5), ({"q": ["a"], "r": []}, 5), ({"q": ["a"]}, 0)])
 def test_samples_without_candidates_are_refused(samples: dict[str, list[str]], top_n: int) -> None:
     """No queries, a query without passages, or nothing wanted cannot be measured."""
-    with pytest.raises(InvalidInputError, match="recall needs"):
+    with pytest.raises(InvalidInputError, match="pass at least one query"):
         recall_of_cheap(Counting(CHEAP), Counting(FULL), samples, top_n=top_n)

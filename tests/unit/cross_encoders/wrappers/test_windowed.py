@@ -109,7 +109,7 @@ def test_a_backend_without_tokens_says_so() -> None:
 @pytest.mark.parametrize(
     "wrap", [CachedCrossEncoder, lambda model: CascadeCrossEncoder(FakeCrossEncoder(), model)], ids=["cache", "cascade"]
 )
-def test_windows_around_what_they_would_go_past_are_refused(wrap: Callable[[CrossEncoder], CrossEncoder]) -> None:
+def test_windows_that_would_bypass_a_wrapper_are_refused(wrap: Callable[[CrossEncoder], CrossEncoder]) -> None:
     """A cache or a cascade inside windows would do nothing, and the error says how to turn them round."""
     with pytest.raises(InvalidInputError, match="put the windows inside"):
         WindowedCrossEncoder(wrap(FakeCrossEncoder()))
