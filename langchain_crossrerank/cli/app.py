@@ -1,0 +1,161 @@
+"""Puts the commands together, and turns what happens in them into exit codes."""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from langchain_crossrerank.cli import demo, measure, models, search, train
+from langchain_crossrerank.cli.output import drop_output, note, say
+from langchain_crossrerank.errors import CrossRerankError
+
+_WRONG_CALL: tuple[type[Exception], ...] = tuple(
+    kind for kind in typer.BadParameter.__mro__ if issubclass(kind, Exception) and hasattr(kind, "format_message")
+)
+"""What typer raises for a wrong call; of these classes only `BadParameter` is public."""
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _crossrerank(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Two-stage retrieval with a cross-encoder, from the command line."""
+    if version:
+        import langchain_crossrerank
+
+        say(f"crossrerank {langchain_crossrerank.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        say(context.get_help())
+        raise typer.Exit
+
+
+def _add(name: str, command: Callable[..., int | None], *, panel: str, examples: Sequence[str]) -> None:
+    epilog = "\n\n".join(
+        ["[bold]Examples[/bold]", *(f"[cyan]$ crossrerank {name} {words}[/cyan]" for words in examples)]
+    )
+    register = app.command(name, rich_help_panel=panel, epilog=epilog)
+    register(_reporting_errors(command))
+
+
+def _reporting_errors(command: Callable[..., int | None]) -> Callable[..., int]:
+    """Let a command return its exit code, and say what went wrong in one line."""
+
+    @functools.wraps(command)
+    def run_command(*args: Any, **kwargs: Any) -> int:
+        try:
+            return command(*args, **kwargs) or 0
+        except KeyboardInterrupt:
+            note("interrupted")
+            return INTERRUPTED
+        except (CrossRerankError, OSError) as err:
+            # An OSError is a file that cannot be read or written: no permission, no space, a folder in its place.
+            note(f"error: {' '.join(str(err).split())}")
+            return 1
+
+    return run_command
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Parse the arguments, run the command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Documents contain any character, and a terminal's encoding may lack it.
+            stream.reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings():
+        # Other packages warn their developers; what concerns the user is printed by the command.
+        warnings.simplefilter("ignore")
+        _quieten()
+        try:
+            code = typer.main.get_command(app).main(list(arguments), prog_name="crossrerank", standalone_mode=False)
+        except _WRONG_CALL as err:
+            code = _report_wrong_call(err, arguments)
+    try:
+        # What is still buffered may fail; nothing would catch that when the interpreter exits.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+    return int(code or 0)
+
+
+def _report_wrong_call(err: Any, arguments: Sequence[str]) -> int:
+    usage = f"crossrerank {arguments[0]} [OPTIONS] ..." if err.ctx is None else err.ctx.get_usage()
+    note(" ".join(usage.removeprefix("Usage:").split()), prefix="Usage: ")
+    note(f"error: {' '.join(err.format_message().split())}")
+    return 2
+
+
+def _quieten() -> None:
+    # Errors and skipped files are printed by the command; the log would repeat them.
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(logging.NullHandler())
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+PDF = "report.pdf"
+_add("demo", demo.demo_command, panel="Search", examples=["", "--top-n 3"])
+_add(
+    "ask",
+    search.ask_command,
+    panel="Search",
+    examples=[f'{PDF} "What is LoRA?" --offline', 'notes/ more.md "When does the ferry leave?" --persist index'],
+)
+_add(
+    "compare",
+    search.compare_command,
+    panel="Search",
+    examples=[f'{PDF} "What is LoRA?" --offline --k 50 --top-n 3', f'{PDF} "What is LoRA?" --html lists.html'],
+)
+_add(
+    "evaluate",
+    measure.evaluate_command,
+    panel="Measure",
+    examples=[
+        "beir/ --offline --min-ndcg-gain 0.02",
+        "beir/ --run bm25.trec --measures nDCG@10,RR@10 --output result.html",
+        "beir/ --make-queries 50 --files report.pdf --files notes/",
+    ],
+)
+_add(
+    "sweep",
+    measure.sweep_command,
+    panel="Measure",
+    examples=["beir/ --offline --ks 5,10,20,50 --budget-ms 200"],
+)
+_add(
+    "profile",
+    measure.profile_command,
+    panel="Measure",
+    examples=[f'{PDF} "What is LoRA?" --offline --repeats 5'],
+)
+_add(
+    "train",
+    train.train_command,
+    panel="Models",
+    examples=["pairs.jsonl --base cross-encoder/ms-marco-MiniLM-L6-v2 --output my-model"],
+)
+_add(
+    "export",
+    models.export_command,
+    panel="Models",
+    examples=["BAAI/bge-reranker-base bge-onnx --precision fp16"],
+)

@@ -1,0 +1,68 @@
+"""The options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+
+def readable_text(text: str) -> str:
+    """Replace what was not valid in the terminal's encoding by U+FFFD, so that a model can read the text."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def finite_number(text: str) -> float:
+    """Read a number, and refuse nan and infinity."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{text!r} is not a finite number.")
+    return value
+
+
+def split_list(values: Sequence[str]) -> list[str]:
+    """Split `a,b` at its commas, but not inside brackets; an option may also be repeated."""
+    parts = [part.strip() for value in values for part in re.split(r",(?![^()]*\))", value)]
+    return [part for part in parts if part]
+
+
+def whole_numbers(values: Sequence[str], *, option: str) -> list[int]:
+    """Read a list of whole numbers."""
+    try:
+        return [int(part) for part in split_list(values)]
+    except ValueError as err:
+        raise typer.BadParameter(f"{option} is {', '.join(values)!r}; pass whole numbers, such as 5,10,20.") from err
+
+
+Files = Annotated[list[str], typer.Argument(metavar="FILE", help="PDF, text or Markdown files, or folders.")]
+Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What to search for.", parser=readable_text)]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help='Cross-encoder: "bundled", a folder or a hub name. '
+        "[dim]default: cross-encoder/ms-marco-MiniLM-L6-v2[/dim]",
+    ),
+]
+Embeddings = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="Bi-encoder of the first stage: a folder or a hub name.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Use the bundled models: no network, no API key.")]
+K = Annotated[int, typer.Option("--k", help="Candidates that the first stage fetches.")]
+TopN = Annotated[int, typer.Option(help="Documents to keep.")]
+Persist = Annotated[str | None, typer.Option(metavar="FOLDER", help="Keep the index in this folder and use it again.")]
+BeirFolder = Annotated[
+    str, typer.Argument(metavar="BEIR_DIR", help="Folder with corpus.jsonl, queries.jsonl and qrels.tsv.")
+]
+Qrels = Annotated[str | None, typer.Option(metavar="FILE", help="Judgements to use instead of the folder's qrels.tsv.")]
+Run = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="A fixed first stage: query-id, corpus-id, score per line, or a TREC run."),
+]
+Output = Annotated[str | None, typer.Option(metavar="FILE", help="Write a .json, .csv or .html file.")]

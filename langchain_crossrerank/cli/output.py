@@ -1,0 +1,154 @@
+"""Everything the commands print and write goes through this module, which makes it safe and colours it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_crossrerank._terminal import neutralise, one_line
+from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.files import write_whole
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from langchain_crossrerank.evaluation.display import Reportable
+
+SUFFIXES = (".json", ".csv", ".html")
+"""What `--output` may end in."""
+
+_WIDEST = 160
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def say(text: str, *, end: str = "\n") -> None:
+    """Print plain text of any origin."""
+    _write(neutralise(text) + end)
+
+
+def show(result: Reportable, notes: Sequence[str] = (), *, width: int | None = None) -> None:
+    """Print a result with notes below it: coloured tables on a terminal, plain text in a pipe.
+
+    Args:
+        result: What to print.
+        notes: What else to say about it.
+        width: Columns of the plain text; see `Reportable.to_text`.
+    """
+    console = make_console()
+    if not console.is_terminal:
+        say("\n\n".join([result.to_text(width), *notes]))
+        return
+    from langchain_crossrerank.cli.tables import report_table
+
+    with console.capture() as captured:
+        console.print(report_table(result.report(), notes))
+    _write(captured.get())
+
+
+def note(text: str, *, prefix: str = "crossrerank: ") -> None:
+    """Print one line on standard error."""
+    sys.stderr.write(f"{prefix}{one_line(text)}\n")
+    sys.stderr.flush()
+
+
+def make_console() -> Console:
+    """Make a console for standard output: as wide as the terminal, 80 columns in a pipe; it obeys `NO_COLOR`."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, markup=False)
+
+
+def output_width() -> int:
+    """Return the columns to lay text out in: the terminal's, `COLUMNS`, or 80 in a pipe."""
+    return max(80, min(make_console().width, _WIDEST))
+
+
+def drop_output() -> None:
+    """Discard further output: its reader (head, less) has gone, which is not an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+
+
+def check_target(option: str, path: str | None, suffixes: Sequence[str] = ()) -> None:
+    """Raise unless a result can be written to the path, before anything is computed for it."""
+    if path is None:
+        return
+    if suffixes and Path(path).suffix.lower() not in suffixes:
+        *most, last = suffixes
+        raise InvalidInputError(f"{option} is {path!r}; name a file that ends in {', '.join(most)} or {last}.")
+    if Path(path).is_dir():
+        raise InvalidInputError(f"{option} is {path!r}, which is a folder; name a file.")
+    if Path(path).exists() and not Path(path).is_file():
+        raise InvalidInputError(f"{option} is {path!r}, which is a device or a pipe; name a file.")
+    if not Path(path).parent.is_dir():
+        raise InvalidInputError(
+            f"{option} is {path!r}, and there is no folder {str(Path(path).parent)!r}; create it first."
+        )
+
+
+def report(result: Any, notes: Sequence[str], output: str | None) -> None:
+    """Write a result with its notes to a file, if one is named, and print both."""
+    try:
+        if output is not None:
+            write_whole(output, _as_text(result, notes, Path(output).suffix.lower()))
+    finally:
+        show(result, notes)
+
+
+def page(result: Any, notes: Sequence[str] = ()) -> str:
+    """Put a result's HTML, with notes below it, into a page of its own that follows the reader's light or dark mode."""
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>crossrerank</title>'
+    style = "<style>:root{color-scheme:light dark}body{font-family:sans-serif;margin:1.5em}</style>"
+    body = result._repr_html_() + "".join(f"<p>{escape(note)}</p>" for note in notes)
+    return f'<!doctype html><html lang="en"><head>{head}{style}</head><body>{body}</body></html>\n'
+
+
+def _as_text(result: Any, notes: Sequence[str], suffix: str) -> str:
+    if suffix == ".html":
+        text = page(result, notes)
+    elif suffix == ".csv":
+        text = _as_csv(result)
+    else:
+        content = {**result.to_dict(), **({"notes": list(notes)} if notes else {})}
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # UTF-8 cannot store a lone surrogate; it becomes its escape.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _as_csv(result: Any) -> str:
+    """One row per query and measure for an evaluation, per stage for a profile, per k for a sweep."""
+    if hasattr(result, "stages"):
+        head = ["stage", "p50_ms", "p95_ms", "share"]
+        rows = [[row.name, row.p50_ms, row.p95_ms, row.share] for row in result.stages]
+    elif hasattr(result, "rows"):
+        head = ["k", "measure", "quality", "ceiling", "p50_ms", "p95_ms"]
+        rows = [[row.k, result.measure, row.quality, row.ceiling, row.p50_ms, row.p95_ms] for row in result.rows]
+    else:
+        head = ["query_id", "measure", "before", "after"]
+        rows = [
+            [key, row.name, before, after] for row in result.measures for key, (before, after) in row.per_query.items()
+        ]
+    output = io.StringIO()
+    writer = csv.writer(output)
+    writer.writerow(head)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return output.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Keep a spreadsheet from running text as a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value

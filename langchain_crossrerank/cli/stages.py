@@ -1,0 +1,74 @@
+"""The two stages that a command's options describe: bi-encoder and index, then cross-encoder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from langchain_crossrerank.checks import check_whole_numbers
+from langchain_crossrerank.cli.output import note
+
+if TYPE_CHECKING:
+    from langchain_classic.retrievers import ContextualCompressionRetriever
+
+    from langchain_crossrerank.cross_encoders.base import CrossEncoder
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Models and sizes of the two stages.
+
+    Attributes:
+        model: Cross-encoder; `None` for the default.
+        embeddings: Bi-encoder; `None` for the default.
+        offline: Whether the defaults are the bundled models.
+        k: Candidates of the first stage.
+        top_n: Documents to keep; `None` for all.
+    """
+
+    model: str | None = None
+    embeddings: str | None = None
+    offline: bool = False
+    k: int = 20
+    top_n: int | None = 5
+
+    def check(self) -> None:
+        """Raise `InvalidInputError` unless `--k` and `--top-n` can be used."""
+        check_whole_numbers(**{"--k": (self.k, 1), "--top-n": (1 if self.top_n is None else self.top_n, 1)})
+
+    def load_model(self) -> CrossEncoder:
+        """Load the cross-encoder."""
+        from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL, load_cross_encoder
+
+        return load_cross_encoder(self.model or ("bundled" if self.offline else DEFAULT_MODEL))
+
+    def embeddings_name(self) -> str:
+        """Return the name of the bi-encoder."""
+        from langchain_crossrerank.indexing import DEFAULT_EMBEDDINGS, OFFLINE_EMBEDDINGS
+
+        return self.embeddings or (OFFLINE_EMBEDDINGS if self.offline else DEFAULT_EMBEDDINGS)
+
+    def over_files(
+        self, files: Sequence[str | os.PathLike[str]], *, persist: str | None = None
+    ) -> ContextualCompressionRetriever:
+        """Index files and put the cross-encoder on top; skipped files are named on standard error."""
+        from langchain_crossrerank.indexing import find_files, index_files
+        from langchain_crossrerank.retrievers import create_rerank_retriever
+
+        self.check()
+        find_files(files)
+        model = self.load_model()
+        report = index_files(
+            files,
+            embeddings=self.embeddings_name(),
+            persist_directory=persist,
+            show_progress=sys.stderr.isatty(),
+        )
+        for failure in report.failures:
+            note(f"skipped: {failure}")
+        if self.top_n is not None and self.k <= self.top_n:
+            note(f"--k {self.k} with --top-n {self.top_n}: only the order can change")
+        return create_rerank_retriever(report.vector_store, model=model, k=self.k, top_n=self.top_n)

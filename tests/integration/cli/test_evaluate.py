@@ -1,0 +1,239 @@
+"""`crossrerank evaluate`, with the models inside the package and without network."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ir_measures", reason="needs the eval extra")
+
+from langchain_crossrerank import EvaluationResult, cli
+from tests.integration.cli.collection import (
+    ANSWERS,
+    ASKED,
+    TEXTS,
+    check_page,
+    evaluate_run,
+    run_rows,
+    write_rows,
+    write_table,
+)
+
+QUESTIONS = Path(__file__).parents[3] / "notebooks" / "data" / "llm_fundamentals_questions"
+HEAD = "query-id\tcorpus-id\tscore\n"
+
+
+def test_evaluate_prints_a_verdict_and_a_table(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The verdict by the first measure stands first, then a row for each measure; nothing on standard error."""
+    assert cli.main(evaluate_run()) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0].startswith("Reranking helped: nDCG@10 0.387 -> 1.000 (+0.613, 95 % interval ")
+    assert [line.split()[0] for line in lines[4:7]] == ["nDCG@10", "RR@10", "R@5"]
+    assert "3 queries, 5 candidates at most, bundled" in captured.out
+    assert captured.err == ""
+
+
+def test_evaluate_embeds_a_folder_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a run the folder's documents are embedded and searched; the shipped questions find their passages."""
+    folder = tmp_path / "questions"
+    shutil.copytree(QUESTIONS, folder)
+    kept = (folder / "qrels.tsv").read_text().splitlines(keepends=True)
+    (folder / "qrels.tsv").write_text(
+        "".join(line for line in kept if line.split("\t")[0] in {"query-id", "q02", "q03"})
+    )
+    assert cli.main(["evaluate", "questions", "--offline", "--measures", "RR@10,R@k", "--k", "15"]) == 0
+    captured = capsys.readouterr()
+    assert re.search(r"^RR@10 ", captured.out, re.MULTILINE)
+    recall = re.search(r"^R@15 +\d\.\d+ +(\d\.\d+)", captured.out, re.MULTILINE)
+    assert recall is not None
+    assert float(recall[1]) > 0.5
+    assert "2 queries, 15 candidates at most, bundled" in captured.out
+
+
+def test_json_holds_the_whole_result(beir: Path, tmp_path: Path, results: list[EvaluationResult]) -> None:
+    """`--output x.json` holds what `to_dict` gives, and no more."""
+    assert cli.main(evaluate_run("--output", "x.json")) == 0
+    assert json.loads((tmp_path / "x.json").read_text()) == json.loads(json.dumps(results[0].to_dict()))
+
+
+def test_csv_has_a_row_for_each_query_and_measure(beir: Path, tmp_path: Path, results: list[EvaluationResult]) -> None:
+    """`--output x.csv` has every query's values before and after, under a header."""
+    assert cli.main(evaluate_run("--output", "x.csv")) == 0
+    with (tmp_path / "x.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["query_id", "measure", "before", "after"]
+    assert [(key, name, float(before), float(after)) for key, name, before, after in rows] == [
+        (key, row.name, *values) for row in results[0].measures for key, values in row.per_query.items()
+    ]
+    assert len(rows) == 3 * 3
+
+
+def test_html_is_a_page_of_its_own(beir: Path, tmp_path: Path, results: list[EvaluationResult]) -> None:
+    """`--output x.html` is a whole page, light or dark, that fetches nothing and holds the result's table."""
+    assert cli.main(evaluate_run("--output", "x.html")) == 0
+    check_page((tmp_path / "x.html").read_text(encoding="utf-8"), results[0]._repr_html_())
+
+
+def test_the_ending_of_output_may_be_in_capitals(beir: Path, tmp_path: Path) -> None:
+    """`.JSON` is JSON too."""
+    assert cli.main(evaluate_run("--output", "x.JSON")) == 0
+    assert json.loads((tmp_path / "x.JSON").read_text())["queries"] == 3
+
+
+@pytest.mark.parametrize(("least", "code"), [("0.61", 0), ("-1", 0), ("0", 0), ("0.62", 3), ("1", 3)])
+def test_a_gain_below_the_least_is_exit_code_3(
+    beir: Path, capsys: pytest.CaptureFixture[str], least: str, code: int
+) -> None:
+    """The gain of 0.613 passes up to that and fails above, which is said in one line after the result."""
+    assert cli.main(evaluate_run("--min-ndcg-gain", least)) == code
+    captured = capsys.readouterr()
+    assert captured.out.startswith("Reranking helped")
+    said = f"crossrerank: nDCG@10 gain +0.6131 is below {float(least)}\n" if code else ""
+    assert captured.err == said
+
+
+def test_a_gain_that_is_reached_exactly_is_enough(beir: Path, tmp_path: Path) -> None:
+    """The least gain itself is not below it."""
+    assert cli.main(evaluate_run("--output", "x.json")) == 0
+    gain = json.loads((tmp_path / "x.json").read_text())["measures"][0]["difference"]
+    assert cli.main(evaluate_run("--min-ndcg-gain", repr(gain))) == 0
+
+
+def test_the_gain_is_measured_though_nobody_asked(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With other `--measures` nDCG@10 is measured as well, and the verdict stays that of the first asked for."""
+    assert cli.main(evaluate_run("--measures", "RR@10", "--measures", "R@2", "--min-ndcg-gain", "0.62")) == 3
+    captured = capsys.readouterr()
+    assert "RR@10 0.200 -> 1.000" in captured.out.splitlines()[0]
+    assert [line.split()[0] for line in captured.out.splitlines()[4:7]] == ["RR@10", "R@2", "nDCG@10"]
+    assert "nDCG@10 gain +0.6131" in captured.err
+
+
+def test_other_judgements_take_the_place_of_the_folders(
+    beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--qrels` may judge queries that the folder's file does not, and the folder needs no file of its own."""
+    write_table(tmp_path / "other.tsv", [("q3", "tower", 1), ("q2", "bees", 1)])
+    for folders in ([("q1", "ferry", 1)], None):
+        if folders is None:
+            (beir / "qrels.tsv").unlink()
+        else:
+            write_table(beir / "qrels.tsv", folders)
+        assert cli.main(evaluate_run("--qrels", "other.tsv")) == 0
+        output = capsys.readouterr().out
+        assert "2 queries," in output
+        assert re.search(r"^R@5 +1\.000 +1\.000 ", output, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAD + "".join(f"{q}\t{d}\t{s}\n" for q, d, s in reversed(run_rows())),
+        "query-id\tcorpus-id\trank\tscore\n" + "".join(f"{q}\t{d}\t{10 - s:.0f}\t{s}\n" for q, d, s in run_rows()),
+        "query-id\tcorpus-id\n" + "".join(f"{q}\t{d}\n" for q, d, _ in run_rows()),
+        "".join(f"{q} Q0 {d} {10 - s:.0f} {s} bm25\n" for q, d, s in reversed(run_rows())),
+        "\n" + "".join(f"{q}\tQ0\t{d}\t{10 - s:.0f}\t{s}\tbm25\r\n" for q, d, s in run_rows()),
+    ],
+    ids=["scores", "ranks and scores", "order", "TREC by spaces", "TREC by tabs"],
+)
+def test_a_run_is_read_in_the_usual_forms(
+    beir: Path, tmp_path: Path, results: list[EvaluationResult], text: str
+) -> None:
+    """A table with or without ranks and scores, and a TREC run, are the same first stage."""
+    (tmp_path / "run.tsv").write_text(text, newline="")
+    assert cli.main(evaluate_run("--measures", "RR@10")) == 0
+    assert results[0].measures[0].per_query == dict.fromkeys(ANSWERS, (0.2, 1.0))
+
+
+def test_a_query_that_the_run_lacks_counts_as_0(beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A judged query without candidates is not dropped, and that is said."""
+    write_table(tmp_path / "run.tsv", [row for row in run_rows() if row[0] != "q2"])
+    assert cli.main(evaluate_run()) == 0
+    output = capsys.readouterr().out
+    assert "3 queries, 5 candidates" in output
+    assert "1 queries found nothing and count as 0" in output
+
+
+def test_k_is_the_number_of_candidates(beir: Path, results: list[EvaluationResult]) -> None:
+    """`--k 3` reranks the first three of a run, and `R@k` is recall at 3."""
+    assert cli.main(evaluate_run("--k", "3")) == 0
+    assert results[0].k == 3
+    assert [row.name for row in results[0].measures] == ["nDCG@10", "RR@10", "R@3"]
+
+
+def test_top_n_changes_nothing_that_is_measured(beir: Path, results: list[EvaluationResult]) -> None:
+    """All candidates are reranked and measured, whatever `--top-n`."""
+    for top_n in ("1", "5"):
+        assert cli.main(evaluate_run("--top-n", top_n)) == 0
+    assert results[0].measures == results[1].measures
+
+
+def test_a_checkpoint_spares_the_second_run(
+    beir: Path, tmp_path: Path, results: list[EvaluationResult], counting: Callable[..., Any]
+) -> None:
+    """A second run with the same `--checkpoint` scores nothing and gives the same result."""
+    model = counting()
+    assert cli.main(evaluate_run("--checkpoint", "done.jsonl")) == 0
+    assert model.pairs == 3 * 5
+    assert cli.main(evaluate_run("--checkpoint", "done.jsonl")) == 0
+    assert model.pairs == 3 * 5
+    assert results[0] == results[1]
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(
+    beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], counting: Callable[..., Any]
+) -> None:
+    """Ctrl-C is exit code 130, one line and no output file; the next run scores only what was left."""
+    counting(interrupted_at=ASKED["q3"])
+    arguments = evaluate_run("--checkpoint", "done.jsonl", "--output", "x.json")
+    assert cli.main(arguments) == 130
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "crossrerank: interrupted\n")
+    assert not (tmp_path / "x.json").exists()
+    model = counting()
+    assert cli.main(arguments) == 0
+    assert model.pairs == 5
+    assert json.loads((tmp_path / "x.json").read_text())["queries"] == 3
+
+
+def other_run(root: Path) -> list[str]:
+    write_table(root / "run.tsv", [(query_id, name, -score) for query_id, name, score in run_rows()])
+    return []
+
+
+def other_text(root: Path) -> list[str]:
+    rows = [{"_id": key, "text": text.replace("nine", "ten")} for key, text in TEXTS.items()]
+    write_rows(root / "beir" / "corpus.jsonl", rows)
+    return []
+
+
+def other_k(root: Path) -> list[str]:
+    return ["--k", "4"]
+
+
+@pytest.mark.parametrize("change", [other_run, other_text, other_k])
+def test_a_checkpoint_of_something_else_is_refused(
+    beir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    error_of: Callable[[int], str],
+    change: Callable[[Path], list[str]],
+) -> None:
+    """What was found in another run, another corpus or with another k is never taken for this one."""
+    assert cli.main(evaluate_run("--checkpoint", "done.jsonl")) == 0
+    capsys.readouterr()
+    more = change(tmp_path)
+    said = error_of(cli.main(evaluate_run("--checkpoint", "done.jsonl", *more)))
+    assert "'done.jsonl' belongs to another model, retriever or setting" in said
+
+
+def test_a_folder_as_checkpoint_is_one_line(beir: Path, error_of: Callable[[int], str]) -> None:
+    """A file that cannot be read is an error like any other, without a traceback."""
+    assert "'beir'" in error_of(cli.main(evaluate_run("--checkpoint", "beir")))

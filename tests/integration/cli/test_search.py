@@ -1,0 +1,87 @@
+"""`crossrerank ask` and `crossrerank compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from langchain_crossrerank import cli
+from tests.integration.cli.collection import ASKED, TEXTS
+
+FERRY = TEXTS["ferry"]
+QUESTION = ASKED["q1"]
+
+
+def test_ask_quotes_the_answer_with_its_source(notes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`ask --offline` prints an extractive answer and the sources with their scores."""
+    assert cli.main(["ask", notes, QUESTION, "--offline"]) == 0
+    captured = capsys.readouterr()
+    assert f'- "{FERRY}" (notes.txt)' in captured.out
+    assert "Extractive answer" in captured.out
+    assert captured.out.splitlines()[-1].endswith("notes.txt")
+    assert captured.err == ""
+
+
+def test_ask_offline_stays_offline_whatever_the_key(
+    notes: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--offline` answers without a language model even if a key is set."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-not-to-be-used")
+    assert cli.main(["ask", notes, QUESTION, "--offline"]) == 0
+    assert "Extractive answer" in capsys.readouterr().out
+
+
+def test_ask_says_when_there_is_no_answer(notes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A question that the file does not answer gets no quotation."""
+    assert cli.main(["ask", notes, "Who painted the ceiling of the chapel?", "--offline"]) == 0
+    assert "I don't have enough information" in capsys.readouterr().out
+
+
+def test_compare_shows_both_lists(
+    notes: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`compare --offline` prints the candidates before and after, as wide as the terminal."""
+    monkeypatch.setenv("COLUMNS", "90")
+    assert cli.main(["compare", notes, QUESTION, "--offline", "--k", "20", "--top-n", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"Query: {QUESTION}"
+    assert FERRY[:20] in lines[4]
+    assert "kept by bundled" in lines[-1]
+    assert max(map(len, lines)) <= 90
+
+
+def test_several_files_and_folders_are_searched(notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every word before the last names a file or a folder."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "other.md").write_text("The ferry carries twenty cars and two hundred people.")
+    assert cli.main(["ask", notes, str(tmp_path / "more"), "How many cars can the ferry carry?", "--offline"]) == 0
+    assert "twenty cars and two hundred people." in capsys.readouterr().out
+
+
+def test_a_kept_index_is_used_again(notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With `--persist` a second run answers the same from the folder."""
+    arguments = ["ask", notes, QUESTION, "--offline", "--persist", str(tmp_path / "kept")]
+    outputs = []
+    for _ in range(2):
+        assert cli.main(arguments) == 0
+        outputs.append(capsys.readouterr().out)
+    assert FERRY in outputs[0]
+    assert outputs[0] == outputs[1]
+
+
+def test_what_was_left_out_is_said_on_standard_error(
+    notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that cannot be read is named, and the others are answered from."""
+    (tmp_path / "broken.pdf").write_text("no PDF")
+    assert cli.main(["ask", notes, str(tmp_path / "broken.pdf"), QUESTION, "--offline"]) == 0
+    captured = capsys.readouterr()
+    assert FERRY in captured.out
+    assert [line for line in captured.err.splitlines() if "skipped" in line and "broken.pdf" in line]
+
+
+def test_no_more_candidates_than_results_is_said(notes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With `--k` not above `--top-n` one line says that only the order can change."""
+    assert cli.main(["compare", notes, QUESTION, "--offline", "--k", "2", "--top-n", "2"]) == 0
+    assert capsys.readouterr().err == "crossrerank: --k 2 with --top-n 2: only the order can change\n"
