@@ -177,7 +177,7 @@ def test_the_command_line_names_a_teacher(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """`--teacher` takes a cross-encoder; `bi-encoder` stands for that of `--embeddings`, and needs it."""
-    command = ["train", str(data_file), "--base", str(tiny_model_folder), "--held-apart", "0.3", "--max-length", "48"]
+    command = ["train", str(data_file), "--base", str(tiny_model_folder), "--held-out", "0.3", "--max-length", "48"]
     command += ["--steps", "2", "--groups-per-step", "2", "--negatives", "2", "--distillation", "0.5"]
     assert main([*command, "--output", str(tmp_path / "out"), "--teacher", "bundled"]) == 0
     assert "Load it with load_cross_encoder" in capsys.readouterr().out
