@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--cheap", default="int8", help="int8 for the same model in eight bits, or a folder")
     parser.add_argument("--k", type=int, default=50)
     parser.add_argument("--keeps", type=int, nargs="+", default=[10, 12, 15, 20, 25])
-    parser.add_argument("--most", type=int, default=100, help="queries at most")
+    parser.add_argument("--most", type=int, default=100, help="the largest number of queries")
     options = parser.parse_args()
     collection = load_beir(options.folder)
     full_qrels = options.folder / "qrels_full.tsv"

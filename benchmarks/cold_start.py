@@ -1,4 +1,4 @@
-"""Cold start: whole processes from `python` to the first reranked list, this package beside LangChain's stock path.
+"""Cold start: whole processes from `python` to the first reranked list, this package and LangChain's stock path.
 
     python benchmarks/cold_start.py [--model FOLDER] [--runs 5]
 
@@ -6,8 +6,8 @@ Three programs rerank the same three sentences, so that starting and not ranking
 `HuggingFaceCrossEncoder` and LangChain's own `CrossEncoderReranker`; `ours` uses the same weights exported to ONNX;
 `bundled` uses the model inside this package, which has the same shape. They run in turn, each in a fresh process; wall
 time and peak memory are the operating system's figures for that process. Without `--model` the weights are
-all-MiniLM-L6-v2 from the `offline` extra with an untrained head, which costs the same as a trained one. Below the table
-stands what of it is `load_cross_encoder("bundled")`, with everything imported before.
+all-MiniLM-L6-v2 from the `offline` extra with an untrained head, which costs the same as a trained one. The line below
+the table is `load_cross_encoder("bundled")` alone, with everything imported before.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import argparse
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
+
+from timing import ProcessFigures, in_turns, time_process
 
 _PASSAGES = """
 from langchain_core.documents import Document
@@ -58,12 +58,6 @@ print(time.perf_counter() - started)
 """
 
 
-def load_seconds() -> float:
-    """Load the bundled model in a fresh process; give the seconds of loading alone."""
-    done = subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True)
-    return float(done.stdout)
-
-
 def prepare(model: str | None, folder: Path) -> None:
     """Save fp32 weights for torch and the same as ONNX."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -80,22 +74,10 @@ def prepare(model: str | None, folder: Path) -> None:
     export_onnx(str(folder / "torch"), folder / "onnx")
 
 
-def run(program: str, model: str) -> tuple[float, float]:
-    """Run a program in a fresh process; give wall seconds and peak MiB."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", _PASSAGES + program, model],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"a program failed with exit code {process.returncode}; run it by hand to see why")
-    return wall, usage.ru_maxrss / 1024
+def run(program: str, model: str) -> ProcessFigures:
+    """Run a program in a fresh process."""
+    environment = {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    return time_process(["-c", _PASSAGES + program, model], environment)
 
 
 def main() -> None:
@@ -111,24 +93,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # In a process of its own: a child's peak memory starts at its parent's.
         model = ["--model", options.model] if options.model else []
-        command = [sys.executable, __file__, "--prepare", folder, *model]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        time_process([__file__, "--prepare", folder, *model])
         torch_folder, onnx_folder = Path(folder) / "torch", Path(folder) / "onnx"
         programs = {
             "stock": (_STOCK, str(torch_folder)),
             "ours": (_OURS, str(onnx_folder)),
             "bundled": (_OURS, "bundled"),
         }
-        figures: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
-        for round_ in range(options.runs + 1):
-            for name, program in programs.items():
-                figure = run(*program)
-                if round_:  # the first round warms the disk cache
-                    figures[name].append(figure)
-        loads = [load_seconds() for _ in range(options.runs)]
-    medians = {
-        name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in figures.items()
-    }
+        peaks: dict[str, list[float]] = {name: [] for name in programs}
+
+        def start(name: str, _: int) -> None:
+            peaks[name].append(run(*programs[name]).peak_mib)
+
+        # The first round warms the disk cache.
+        walls = in_turns({name: partial(start, name) for name in programs}, rounds=options.runs)
+        loads = [float(time_process(["-c", _LOAD]).output) for _ in range(options.runs)]
+    medians = {name: (walls[name].median, statistics.median(peaks[name][1:])) for name in programs}
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.runs} runs each\n"
     )

