@@ -1,8 +1,8 @@
-"""Builds `notebooks/data/llm_fundamentals.pdf` from the Markdown beside it.
+"""Builds `notebooks/data/llm_fundamentals.pdf` from the Markdown file of the same name.
 
-    python scripts/build_pdf.py
+python scripts/build_pdf.py
 
-The same Markdown gives the same bytes.
+Equal Markdown makes an equal file, byte for byte.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HEADINGS = {1: _STYLES["Title"], 2: _STYLES["Heading1"], 3: _STYLES["Heading3"]
 
 
 def inline(text: str) -> str:
-    """Turn bold and code spans into reportlab's markup."""
+    """Turn bold, italic and code spans into the markup of reportlab."""
     text = html.escape(text, quote=False)
     text = re.sub(r"`([^`]+)`", r'<font face="Courier">\1</font>', text)
     text = re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", text)
@@ -36,7 +36,7 @@ def inline(text: str) -> str:
 
 
 def flowables(markdown: str) -> list[Flowable]:
-    """Lay out blocks that stand apart by blank lines: headings, lists, tables, paragraphs."""
+    """Lay out headings, lists, tables and paragraphs, which blank lines separate."""
     story: list[Flowable] = []
     for block in re.split(r"\n\s*\n", markdown.strip()):
         lines = block.splitlines()
@@ -58,7 +58,7 @@ def flowables(markdown: str) -> list[Flowable]:
 
 
 def number_page(canvas: Canvas, document: SimpleDocTemplate) -> None:
-    """Write the page number at the foot."""
+    """Write the page number at the bottom of the page."""
     canvas.setFont("Helvetica", 8)
     canvas.drawCentredString(A4[0] / 2, 10 * mm, str(document.page))
 

@@ -1,9 +1,9 @@
-"""Builds the corpus of `notebooks/data/llm_fundamentals_questions` from the PDF beside that folder.
+"""Builds the corpus of `notebooks/data/llm_fundamentals_questions` from `notebooks/data/llm_fundamentals.pdf`.
 
-    python scripts/build_questions_corpus.py
+python scripts/build_questions_corpus.py
 
-The chunks are those the package makes with its defaults. The same PDF gives the same bytes; `qrels.tsv` names the
-chunks by their place in the text, so judge again when the PDF or the way of splitting changes.
+The chunks are those that the package makes by default. `qrels.tsv` names them by their position in the text, so the
+judgements must be made again if the PDF or the splitting changes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TARGET = DATA / "llm_fundamentals_questions" / "corpus.jsonl"
 
 
 def corpus_rows(pdf: Path) -> list[dict[str, object]]:
-    """Split the PDF and number the chunks from `c001`; `page` starts at 1, as it is printed."""
+    """Split the PDF into chunks with the ids `c001`, `c002`, ...; `page` starts at 1, as printed."""
     return [
         {
             "_id": f"c{number:03d}",

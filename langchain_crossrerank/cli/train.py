@@ -58,8 +58,7 @@ def train_command(
     Options left out have the defaults of TrainingSettings. The same command resumes from the last checkpoint.
     """
     check_extra("training", needed_for="training")
-    from langchain_crossrerank.training import train
-    from langchain_crossrerank.training.trainer import TrainingSettings
+    from langchain_crossrerank.training import TrainingSettings, train
 
     settings: dict[str, Any] = {
         "steps": steps,
@@ -84,11 +83,11 @@ def train_command(
         max_length=max_length,
         embeddings=bi_encoder,
         teacher=teaching,
-        held_apart=held_out,
+        held_out=held_out,
         show_progress=sys.stderr.isatty(),
     )
     say(
-        f"Wrote {result.folder}: nDCG@10 {result.start:.4f} -> {result.ndcg:.4f} on {result.held_apart} held-out "
+        f"Wrote {result.folder}: nDCG@10 {result.base_ndcg:.4f} -> {result.ndcg:.4f} on {result.held_out} held-out "
         f"queries, trained on {result.examples}. Load it with load_cross_encoder({str(result.folder)!r})."
     )
 

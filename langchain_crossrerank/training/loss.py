@@ -10,18 +10,18 @@ from torch.nn import functional
 def ranking_loss(
     logits: Tensor, *, calibration: float, teacher: Tensor | None = None, distillation: float = 0.0
 ) -> Tensor:
-    """Give each group's loss.
+    """Compute the loss of each group.
 
-    Listwise: cross-entropy of the positive among all passages of the group. Calibration: binary cross-entropy of
-    every passage by itself, so that a sigmoid of the logit is a probability; the positive weighs as much as all
-    negatives together would at two positives a group, or groups of many negatives would push every score down.
+    The sum of three terms. Listwise: cross-entropy of the positive among all passages of the group. Calibration:
+    binary cross-entropy of each passage by itself, so that the sigmoid of a logit is a probability; the positive
+    weighs as much as all negatives of a group with two positives would, or large groups would push every score down.
     Distillation: cross-entropy between the teacher's distribution over the group and the model's.
 
     Args:
         logits: Shape (groups, passages); the first passage of a group is its positive.
-        calibration: Weight of the binary term.
-        teacher: Another model's logits of the same shape.
-        distillation: Weight of the teacher's term.
+        calibration: Weight of the calibration term.
+        teacher: Another model's logits, of the same shape.
+        distillation: Weight of the distillation term.
 
     Returns:
         Shape (groups,).

@@ -1,4 +1,4 @@
-"""Finds hard negatives: passages that a first stage ranks high for a query and that do not answer it."""
+"""Mines hard negatives: passages that a first stage ranks high for a query but that do not answer it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel, NonNegativeInt
 
 from langchain_crossrerank.errors import InvalidInputError, TrainingError
 from langchain_crossrerank.files import write_whole
-from langchain_crossrerank.training.bm25 import BM25, words
 from langchain_crossrerank.training.data import TrainingData, TrainingExample
-from langchain_crossrerank.training.vectors import described, unit
+from langchain_crossrerank.training.embeddings import model_key, unit_vectors
+from langchain_crossrerank.training.lexical import LexicalIndex, words
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
 MARGIN = 0.1
-"""How much closer to the query than the best positive, in cosine, a candidate may be before it counts as an answer."""
+"""How much closer to the query than its best positive, in cosine, a passage may be and still count as a negative."""
 
 _NEAR_DUPLICATE = 0.6
 
@@ -31,13 +32,13 @@ _EMBEDDED_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class MinedExample:
-    """A training example with its passages as places in its source's list.
+    """A training example with its passages as positions in its source's list.
 
     Attributes:
         example: The query and what belongs to it.
-        positives: Places of its positives.
-        candidates: What BM25 found, best first, positives among them.
-        negatives: What may serve as negatives, hardest first.
+        positives: Positions of its positives.
+        candidates: What BM25 found, best first, positives included.
+        negatives: What may be used as negatives, hardest first.
     """
 
     example: TrainingExample
@@ -47,18 +48,18 @@ class MinedExample:
 
 
 @dataclass(frozen=True)
-class Mined:
-    """One source's mined examples and its passages.
+class MinedSource:
+    """The mined examples of one source, and its passages.
 
     Attributes:
         examples: Examples that have a negative.
         passages: All passages of the source.
-        weight: A word's idf over them.
+        idf: Inverse document frequency of a word in them.
     """
 
     examples: list[MinedExample]
     passages: Sequence[str]
-    weight: Callable[[str], float] = field(repr=False)
+    idf: Callable[[str], float] = field(repr=False)
 
 
 def mine(
@@ -68,54 +69,56 @@ def mine(
     embeddings: Embeddings | None = None,
     file: Path | None = None,
     progress: Callable[[Sequence[Any]], Iterator[Any]] = iter,
-) -> dict[str, Mined]:
-    """Mine negatives with BM25, and with a bi-encoder where one is given.
+) -> dict[str, MinedSource]:
+    """Mine negatives with BM25 and, if one is passed, with a bi-encoder.
 
-    Left out are positives, near-duplicates of them, passages that contain one of the example's answers and, with a
-    bi-encoder, passages that are like the query by `MARGIN` more than its best positive is: they are likely to be
-    answers that nobody marked. An example for which nothing is left is left out itself.
+    Excluded are positives, near-duplicates of them, passages that contain one of the example's answers and, with a
+    bi-encoder, passages closer to the query than its best positive by more than `MARGIN`: they are probably answers
+    that nobody marked. Examples without any negative are left out. The examples of the same query are merged first.
 
     Args:
         data: Examples and passages.
         k: Candidates of each first stage.
         embeddings: The bi-encoder.
-        file: Where to keep what was mined; taken from there by the next call for the same data, `k` and bi-encoder.
-        progress: Wraps what is worked through, to show how far mining is.
+        file: Where to keep the result; read again if data, `k` and bi-encoder are the same.
+        progress: Wraps the sequences that are worked through, to show progress.
 
     Returns:
-        For each source what was mined.
+        The mined examples by source.
 
     Raises:
         InvalidInputError: If no example is left.
+        TrainingError: If `file` cannot be written.
     """
+    data = data.merged()
     mined = {}
     key = _key(data, k, embeddings)
-    known = _read(file, key)
+    known: Mapping[str, Sequence[_Places]] = _read(file, key)
     places: dict[str, list[_Places]] = {}
     for source, passages in data.passages.items():
         examples = [example for example in data.examples if example.source == source]
-        index = BM25(passages)
-        if source in known:
-            places[source] = known[source]
+        index = LexicalIndex(passages)
+        if source in known and _fits(known[source], len(examples), len(passages)):
+            places[source] = list(known[source])
         else:
             miner = _Miner(passages, index, k, embeddings, progress)
             places[source] = [miner.mine(example) for example in progress(examples)]
         found = (MinedExample(example, *map(tuple, row)) for example, row in zip(examples, places[source], strict=True))
         kept = [entry for entry in found if entry.negatives]
         if kept:
-            mined[source] = Mined(kept, passages, index.idf)
-        if file is not None and source not in known:
+            mined[source] = MinedSource(kept, passages, index.idf)
+        if file is not None and places[source] != known.get(source):
             _keep(file, json.dumps({"key": key, "sources": places}))
     if not mined:
         raise InvalidInputError(
-            f"no negatives were found for any of {len(data.examples)} queries; add passages on like subjects to mine "
-            "from, or negatives to the training file."
+            f"no negatives were found for any of {len(data.examples)} queries; add passages on similar subjects to "
+            "mine from, or negatives to the training file."
         )
     return mined
 
 
-def digest_of(mined: Mapping[str, Mined]) -> str:
-    """Give a hash of everything that groups are drawn from."""
+def mined_digest(mined: Mapping[str, MinedSource]) -> str:
+    """Return a hash of everything that groups are drawn from."""
     digest = hashlib.blake2b(digest_size=8)
     for source, found in mined.items():
         digest.update(repr((source, found.passages)).encode())
@@ -127,10 +130,15 @@ def digest_of(mined: Mapping[str, Mined]) -> str:
 _Places = tuple[Sequence[int], Sequence[int], Sequence[int]]
 
 
+class _MinedFile(BaseModel):
+    key: str
+    sources: dict[str, list[tuple[list[NonNegativeInt], list[NonNegativeInt], list[NonNegativeInt]]]]
+
+
 def _key(data: TrainingData, k: int, embeddings: Embeddings | None) -> str:
-    """Give a hash of all that mining depends on."""
+    """Return a hash of everything that mining depends on."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((k, embeddings and described(embeddings), data.passages)).encode())
+    digest.update(repr((k, embeddings and model_key(embeddings), data.passages)).encode())
     for example in data.examples:
         digest.update(repr(example).encode())
     return digest.hexdigest()
@@ -140,28 +148,30 @@ def _keep(file: Path, content: str) -> None:
     try:
         write_whole(file, content)
     except OSError as err:
-        raise TrainingError(
-            f"{file} could not be written ({err}); free some space and run the same command again."
-        ) from err
+        raise TrainingError(f"cannot write {file} ({err}); free some space and run the same command again.") from err
 
 
-def _read(file: Path | None, key: str) -> dict[str, list[_Places]]:
+def _read(file: Path | None, key: str) -> Mapping[str, Sequence[_Places]]:
     if file is None or not file.is_file():
         return {}
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        found: dict[str, list[_Places]] = kept["sources"] if kept["key"] == key else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        # A damaged file costs the time to mine again, and nothing else.
+        kept = _MinedFile.model_validate_json(file.read_bytes())
+    except (OSError, ValueError):
+        # A damaged file only costs the time to mine again.
         return {}
-    return found
+    return kept.sources if kept.key == key else {}
+
+
+def _fits(rows: Sequence[_Places], examples: int, passages: int) -> bool:
+    """Whether kept positions can be those of this many examples and passages."""
+    return len(rows) == examples and all(place < passages for row in rows for part in row for place in part)
 
 
 class _Miner:
     def __init__(
         self,
         passages: Sequence[str],
-        index: BM25,
+        index: LexicalIndex,
         k: int,
         embeddings: Embeddings | None,
         progress: Callable[[Sequence[Any]], Iterator[Any]],
@@ -176,12 +186,12 @@ class _Miner:
         if embeddings is not None:
             starts = progress(range(0, len(passages), _EMBEDDED_AT_ONCE))
             parts = [embeddings.embed_documents(list(passages[start : start + _EMBEDDED_AT_ONCE])) for start in starts]
-            self._vectors = unit([vector for part in parts for vector in part])
+            self._vectors = unit_vectors([vector for part in parts for vector in part])
 
     def mine(self, example: TrainingExample) -> _Places:
-        """Find the places of an example's positives, candidates and negatives; the negatives it brings come first."""
+        """Return the positions of the positives, of the candidates, and of the negatives, those from the data first."""
         positives = tuple(self._place[text] for text in example.positives)
-        candidates = tuple(self._index.search(example.query, self._k)[0].tolist())
+        candidates = tuple(self._index.search(example.query, self._k))
         ranked: Sequence[int] = candidates
         if self._embeddings is not None:
             ranked = self._with_nearest(self._embeddings.embed_query(example.query), candidates, positives)
@@ -190,7 +200,7 @@ class _Miner:
         return positives, candidates, tuple(dict.fromkeys([*own, *mined]))
 
     def _with_nearest(self, vector: Sequence[float], found: Sequence[int], positives: Sequence[int]) -> Sequence[int]:
-        closeness = self._vectors @ unit([vector])[0]
+        closeness = self._vectors @ unit_vectors([vector])[0]
         nearest = np.argsort(-closeness, kind="stable")[: self._k].tolist()
         limit = max(closeness[place] for place in positives) + MARGIN
         by_turns = [place for rank in range(self._k) for both in (found, nearest) for place in both[rank : rank + 1]]

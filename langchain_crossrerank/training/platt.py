@@ -1,4 +1,4 @@
-"""Maps logits to logits whose sigmoid is a probability, without changing their order."""
+"""Platt scaling: maps logits to calibrated logits without changing their order."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-_LEAST_FACTOR = 0.05
-_ROUNDS = 100
+_MIN_FACTOR = 0.05
+_ITERATIONS = 100
 
 
 def fit_platt(logits: Sequence[float], relevant: Sequence[bool], *, prior: float) -> tuple[float, float]:
@@ -17,10 +17,10 @@ def fit_platt(logits: Sequence[float], relevant: Sequence[bool], *, prior: float
     Args:
         logits: A model's logits.
         relevant: Whether each pair is relevant.
-        prior: The share of relevant pairs to reckon with, in place of the share among these.
+        prior: The fraction of relevant pairs to assume, in place of the fraction among these.
 
     Returns:
-        The factor, above zero, and the shift; 1 and 0 where the pairs are all of one kind.
+        The factor, always above 0, and the shift; `(1.0, 0.0)` if all pairs are relevant, or none.
     """
     truth = torch.tensor(relevant, dtype=torch.float64)
     share = float(truth.mean()) if len(truth) else 0.0
@@ -29,7 +29,7 @@ def fit_platt(logits: Sequence[float], relevant: Sequence[bool], *, prior: float
     values = torch.tensor(logits, dtype=torch.float64)
     weights = torch.where(truth > 0, prior / share, (1 - prior) / (1 - share))
     line = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([line], max_iter=_ROUNDS, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([line], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
@@ -39,5 +39,5 @@ def fit_platt(logits: Sequence[float], relevant: Sequence[bool], *, prior: float
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     factor, shift = line.detach().tolist()
-    # A model that ranks no better than chance has no scale to find.
-    return max(factor, _LEAST_FACTOR), shift
+    # A model that ranks no better than chance would turn the order round.
+    return max(factor, _MIN_FACTOR), shift

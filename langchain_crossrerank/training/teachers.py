@@ -1,4 +1,4 @@
-"""Whose scores a model in training may follow: its own at the start, a bi-encoder's, or another cross-encoder's."""
+"""Teachers whose scores a model in training can follow: itself at the start, a bi-encoder, another cross-encoder."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from langchain_crossrerank.cross_encoders.base import ForeignCrossEncoder, as_cr
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.scores import log_odds
 from langchain_crossrerank.errors import InvalidInputError, TrainingError
+from langchain_crossrerank.training.embeddings import model_key, unit_vectors
 from langchain_crossrerank.training.models import Trainable
-from langchain_crossrerank.training.vectors import described, unit
 
 COSINE_SCALE = 20.0
-"""What a cosine is multiplied by to be a logit: the scale that sentence-transformers trains bi-encoders with (Reimers
-and Gurevych, `MultipleNegativesRankingLoss`)."""
+"""Factor from a cosine to a logit: the scale with which sentence-transformers trains bi-encoders (Reimers and
+Gurevych, `MultipleNegativesRankingLoss`)."""
 
 
 class Teacher(ABC):
-    """Has scores for the pairs that a step sees."""
+    """Scores the pairs of a training step."""
 
     @abstractmethod
     def logits(self, pairs: Sequence[TextPair]) -> Tensor:
-        """Score pairs; float32, of shape (pairs,)."""
+        """Return a float32 logit for each pair, of shape (pairs,)."""
 
 
 class StartingModel(Teacher):
-    """The model that is trained, as it was at the start.
+    """The model in training with its starting weights.
 
     Args:
-        model: What is going to be trained; its weights are copied.
-        max_batch_tokens: Tokens, padding included, in one forward pass.
+        model: The model; its weights are copied.
+        max_batch_tokens: Maximum number of tokens, padding included, in one forward pass.
     """
 
     def __init__(self, model: Trainable, max_batch_tokens: int) -> None:
@@ -56,24 +56,28 @@ class BiEncoderTeacher(Teacher):
         embeddings: The bi-encoder.
 
     Attributes:
-        key: A text that differs whenever the scores could; a run is only resumed with the teacher it began with.
+        key: Differs for models that score differently; a run is only resumed with the same teacher.
     """
 
     def __init__(self, embeddings: Embeddings) -> None:
         self._embeddings = embeddings
-        self.key = described(embeddings)
+        self.key = model_key(embeddings)
 
     def logits(self, pairs: Sequence[TextPair]) -> Tensor:
-        """Embed the texts of the pairs, equal ones once, and compare."""
+        """Embed the distinct texts of the pairs and compare.
+
+        Raises:
+            TrainingError: If a vector has a value that is not finite.
+        """
         queries = list(dict.fromkeys(query for query, _ in pairs))
         passages = list(dict.fromkeys(passage for _, passage in pairs))
-        vectors = {query: unit([self._embeddings.embed_query(query)])[0] for query in queries}
-        others = dict(zip(passages, unit(self._embeddings.embed_documents(passages)), strict=True))
+        vectors = {query: unit_vectors([self._embeddings.embed_query(query)])[0] for query in queries}
+        others = dict(zip(passages, unit_vectors(self._embeddings.embed_documents(passages)), strict=True))
         cosines = [float(vectors[query] @ others[passage]) for query, passage in pairs]
         if not all(map(math.isfinite, cosines)):
             raise TrainingError(
-                f"{type(self._embeddings).__name__} gave a vector that is not of finite numbers; check it, or train "
-                "without this teacher."
+                f"{type(self._embeddings).__name__} returned a vector with values that are not finite; check it, or "
+                "train without this teacher."
             )
         return COSINE_SCALE * torch.tensor(cosines)
 
@@ -82,20 +86,24 @@ class CrossEncoderTeacher(Teacher):
     """Another cross-encoder, usually a larger one; probabilities are turned back into log-odds.
 
     Args:
-        cross_encoder: Anything that LangChain takes for a cross-encoder.
+        cross_encoder: Any LangChain cross-encoder.
 
     Attributes:
-        key: A text that differs whenever the scores could; a run is only resumed with the teacher it began with.
+        key: Differs for models that score differently; a run is only resumed with the same teacher.
     """
 
     def __init__(self, cross_encoder: BaseCrossEncoder) -> None:
         self._cross_encoder = as_cross_encoder(cross_encoder)
-        # The fingerprint of another package's model is one of the object, and a resumed run has another object.
-        foreign = isinstance(self._cross_encoder, ForeignCrossEncoder)
-        self.key = described(cross_encoder) if foreign else self._cross_encoder.fingerprint
+        # An adapter's fingerprint is that of one object, and a resumed run has another object.
+        is_adapter = isinstance(self._cross_encoder, ForeignCrossEncoder)
+        self.key = model_key(cross_encoder) if is_adapter else self._cross_encoder.fingerprint
 
     def logits(self, pairs: Sequence[TextPair]) -> Tensor:
-        """Score pairs."""
+        """Score pairs.
+
+        Raises:
+            ScoringError: If the cross-encoder fails.
+        """
         scores = self._cross_encoder.score(pairs)
         if self._cross_encoder.activation == "sigmoid":
             scores = [log_odds(score) for score in scores]

@@ -1,4 +1,4 @@
-"""A cross-encoder that starts as a bi-encoder with late interaction, so that training can only add to it."""
+"""A cross-encoder that starts as a bi-encoder with late interaction, so that training starts from a good ranking."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_SHUT = -1e4
+_CLOSED = -1e4
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class WarmStartConfig:
         num_attention_heads: Attention heads of a layer.
         intermediate_size: Width inside a layer's feed-forward part.
         max_position_embeddings: Rows of the position table.
-        separate_layers: Lower layers in which query and passage attend only to themselves.
-        query_opening: Added to the attention of the query to the passage in the layers above. It stays nearly shut: a
-            query token that has read the passage finds itself there in any case.
-        passage_opening: Added to the attention of the passage to the query, which tells what to look for.
-        scale: Start of the factor of the cosine.
-        bias: Start of the constant of the score.
-        matching: Start of the factors of the four features of matching; all of them fitted to 340 training queries
-            with the states of all-MiniLM-L6-v2.
+        separate_layers: Number of lower layers in which query and passage do not attend to each other.
+        query_opening: Added to the attention logits from query to passage in the upper layers. Low, because a query
+            token that has read the passage matches it in any case.
+        passage_opening: Added to the attention logits from passage to query.
+        scale: Initial factor of the cosine.
+        bias: Initial constant of the score.
+        matching: Initial factors of the four matching features. `scale`, `bias` and `matching` were fitted to 340
+            training queries with the states of all-MiniLM-L6-v2.
     """
 
     vocab_size: int = 30522
@@ -85,7 +85,7 @@ class WarmStartCrossEncoder(nn.Module):
     """Scores pairs encoded as `[CLS] query [SEP] [CLS] passage [SEP]`, with type 1 from the second `[CLS]`.
 
     score = scale x cosine of the two mean-pooled segments + bias
-          + matching: how well each query token finds itself in the passage, by state and by token, weighed by rarity
+          + matching: how well each query token is found in the passage, by state and by token, weighted by idf
           + pointing: the passage token that looks most like an answer
           + reading: a small network over the pooled segments and the features.
 
@@ -107,7 +107,7 @@ class WarmStartCrossEncoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.scale = nn.Parameter(torch.tensor(config.scale))
         self.bias = nn.Parameter(torch.tensor(config.bias))
-        self.rarity = nn.Parameter(torch.ones(config.vocab_size))
+        self.idf = nn.Parameter(torch.ones(config.vocab_size))
         self.gate = nn.Linear(width, 1)
         self.matching = nn.Linear(4, 1)
         self.pointer = nn.Linear(width, 1)
@@ -119,12 +119,12 @@ class WarmStartCrossEncoder(nn.Module):
             self.matching.weight.copy_(torch.tensor([config.matching]))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Give one logit a pair, of shape (pairs, 1)."""
+        """Compute logits of shape (pairs, 1)."""
         states, query, passage = self.encode(input_ids, attention_mask, token_type_ids)
         return self.read_out(input_ids, states, query, passage)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, ...]:
-        """Give the last layer's states, and which tokens are of the query and of the passage."""
+        """Return the last layer's states, and masks of the tokens of query and passage."""
         present = attention_mask.bool()
         second = token_type_ids.bool() & present
         first = ~token_type_ids.bool() & present
@@ -135,19 +135,19 @@ class WarmStartCrossEncoder(nn.Module):
         across = torch.where(second[:, :, None], self.config.passage_opening, self.config.query_opening)
         joined = torch.where(same, 0.0, across)[:, None]
         absent = ~present[:, None, None, :]
-        apart = torch.zeros_like(joined).masked_fill(~same[:, None] | absent, _SHUT)
-        joined = joined.masked_fill(absent, _SHUT)
+        apart = torch.zeros_like(joined).masked_fill(~same[:, None] | absent, _CLOSED)
+        joined = joined.masked_fill(absent, _CLOSED)
         for number, layer in enumerate(self.layers):
             states = layer(states, apart if number < self.config.separate_layers else joined)
         return states, first, second
 
     def read_out(self, input_ids: Tensor, states: Tensor, query: Tensor, passage: Tensor) -> Tensor:
-        """Give the logits from the last layer's states."""
+        """Compute logits from the last layer's states."""
         states = states.float()
         pooled_query, pooled_passage = _mean(states, query), _mean(states, passage)
         cosine = functional.cosine_similarity(pooled_query, pooled_passage, dim=-1)[:, None]
         matching = self._matching(input_ids, states, query, passage)
-        pointed = self.pointer(states).squeeze(-1).masked_fill(~passage, _SHUT).amax(1, keepdim=True)
+        pointed = self.pointer(states).squeeze(-1).masked_fill(~passage, _CLOSED).amax(1, keepdim=True)
         features = torch.cat([matching, cosine], dim=1)
         reading = self.reading(
             torch.cat([pooled_query, pooled_passage, pooled_query * pooled_passage * 20, features], dim=1)
@@ -158,14 +158,14 @@ class WarmStartCrossEncoder(nn.Module):
     def _matching(self, input_ids: Tensor, states: Tensor, query: Tensor, passage: Tensor) -> Tensor:
         normed = functional.normalize(states, dim=-1)
         # The first and last token of each segment are [CLS] and [SEP], which match in every pair.
-        asked = query & query.roll(1, 1) & query.roll(-1, 1)
-        told = passage & passage.roll(1, 1) & passage.roll(-1, 1)
-        outside = ~told[:, None, :]
+        query_inner = query & query.roll(1, 1) & query.roll(-1, 1)
+        passage_inner = passage & passage.roll(1, 1) & passage.roll(-1, 1)
+        outside = ~passage_inner[:, None, :]
         by_state = (normed @ normed.transpose(1, 2)).masked_fill(outside, -1.0).amax(2)
         equal = (input_ids[:, :, None] == input_ids[:, None, :]).float().masked_fill(outside, 0.0)
         by_token = equal.amax(2)
         often = equal.sum(2)
-        weights = self.rarity[input_ids].clamp(min=0) * torch.exp(self.gate(states).squeeze(-1)) * asked.float()
+        weights = self.idf[input_ids].clamp(min=0) * torch.exp(self.gate(states).squeeze(-1)) * query_inner.float()
         weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-6)
         missed = (weights * (1 - by_token)).amax(1, keepdim=True)
         return torch.cat(
@@ -197,11 +197,11 @@ _NAMES = {
 
 
 def bi_encoder_weights(weights: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Give a BERT bi-encoder's weights under the names they have here.
+    """Rename the weights of a BERT bi-encoder for `WarmStartCrossEncoder`.
 
     Args:
-        weights: Under the names that transformers gives them.
-        layers: How many layers there are.
+        weights: The weights under their names in transformers.
+        layers: Number of layers.
 
     Raises:
         KeyError: If a weight is missing.

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import torch
 
-from langchain_crossrerank.training import train
-from langchain_crossrerank.training.trainer import TrainingSettings
+from langchain_crossrerank.training import TrainingSettings, train
 
 SETTINGS = TrainingSettings(
     steps=40,
@@ -32,13 +31,17 @@ SETTINGS = TrainingSettings(
 
 
 def run(data: str, base: str, folder: str) -> None:
-    """Train, or go on."""
+    """Train, or resume."""
     torch.set_num_threads(1)
-    train([data], folder, base=base, settings=SETTINGS, max_length=48, held_apart=0.3, show_progress=False)
+    train([data], folder, base=base, settings=SETTINGS, max_length=48, held_out=0.3, show_progress=False)
 
 
 def killed(data: str, base: str, folder: str, draw: random.Random) -> int | None:
-    """Train in a child and kill it at a random moment; `None` if it ended before that."""
+    """Train in a child process and kill it at a random moment.
+
+    Returns:
+        The number of steps done, or `None` if training ended before.
+    """
     log = Path(folder + ".run") / "log.jsonl"
     child = os.fork()
     if child == 0:
@@ -56,13 +59,13 @@ def killed(data: str, base: str, folder: str, draw: random.Random) -> int | None
 
 
 def steps_of(log: Path) -> int:
-    """How far the log says that training is."""
+    """Return the number of steps in the log."""
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     return len([line for line in lines if '"loss"' in line])
 
 
 def main() -> None:
-    """Kill, then train to the end and print the validations."""
+    """Train and kill, then train to the end and print the log."""
     data, base, folder, kills, seed = sys.argv[1:]
     draw = random.Random(int(seed))
     done = [killed(data, base, folder, draw) for _ in range(int(kills))]

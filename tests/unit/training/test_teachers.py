@@ -1,4 +1,4 @@
-"""Distillation: a model in training follows a bi-encoder, another cross-encoder, or what it was at the start."""
+"""Distillation: a model in training follows a bi-encoder, another cross-encoder, or itself at the start."""
 
 from __future__ import annotations
 
@@ -25,18 +25,11 @@ from langchain_crossrerank.training.teachers import (  # noqa: E402
     StartingModel,
     as_teacher,
 )
-from tests.unit.training.test_trainer import (  # noqa: E402, F401
-    ANIMALS,
-    base,
-    bi_encoder_folder,
-    data_file,
-    one_thread,
-    run,
-)
+from tests.unit.training.tiny_runs import ANIMALS, run  # noqa: E402
 
 
 class FakeNestEmbeddings(Embeddings):
-    """Has one opinion, whatever is asked: nests are close to every query, and nothing else is."""
+    """Places nests close to every query, and everything else further away."""
 
     def __init__(self, close: float = 0.5) -> None:
         self.close = close
@@ -48,8 +41,8 @@ class FakeNestEmbeddings(Embeddings):
         return [3.0, 0.0]
 
 
-class FakeForeignCrossEncoder(BaseCrossEncoder):
-    """A cross-encoder that only LangChain's contract is known of."""
+class FakeOtherCrossEncoder(BaseCrossEncoder):
+    """A cross-encoder of another package."""
 
     def __init__(self, model_name: str) -> None:
         self.model_name = model_name
@@ -58,8 +51,8 @@ class FakeForeignCrossEncoder(BaseCrossEncoder):
         return [float(len(passage)) for _, passage in text_pairs]
 
 
-def lead_of_nests(base: Path, run_folder: Path) -> float:  # noqa: F811
-    """Give by how much the last step's weights put another animal's nest above the answer, in mean logits."""
+def lead_of_nests(base: Path, run_folder: Path) -> float:
+    """Return by how much the last step's weights score another animal's nest above the answer, in mean logits."""
     model = load_trainable(base, max_length=48)
     saved = torch.load(run_folder / "checkpoint.pt", weights_only=True)["trained"]
     model.network.load_state_dict(saved, strict=False)
@@ -75,8 +68,8 @@ def lead_of_nests(base: Path, run_folder: Path) -> float:  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
-def test_a_teacher_is_followed(kind: str, data_file: Path, base: Path, tmp_path: Path) -> None:  # noqa: F811
-    """A model of either shape takes over what its teacher prefers, though nothing in the data says so."""
+def test_a_teacher_is_followed(kind: str, data_file: Path, base: Path, tmp_path: Path) -> None:
+    """A model of either kind learns what its teacher prefers, although nothing in the data says so."""
     teacher: Any = FakeNestEmbeddings()
     if kind == "cross-encoder":
         nests = {f"The {animal} nests in the morning.": 20.0 for animal in ANIMALS}
@@ -89,7 +82,7 @@ def test_a_teacher_is_followed(kind: str, data_file: Path, base: Path, tmp_path:
 
 
 def test_logits_of_a_bi_encoder_are_scaled_cosines() -> None:
-    """Equal texts are embedded once, in the order of the pairs, and vectors need not have length one."""
+    """Scores are in the order of the pairs, and vectors need not have length one."""
     pairs = [("a", "nests"), ("b", "swims"), ("a", "nests")]
     assert as_teacher(FakeNestEmbeddings()).logits(pairs).tolist() == pytest.approx(
         [COSINE_SCALE, COSINE_SCALE * 0.5 / 1.25**0.5, COSINE_SCALE]
@@ -97,7 +90,7 @@ def test_logits_of_a_bi_encoder_are_scaled_cosines() -> None:
 
 
 def test_logits_of_a_cross_encoder_are_log_odds() -> None:
-    """Probabilities are turned back into log-odds; what is a logit already stays."""
+    """Probabilities are turned back into log-odds; logits stay."""
     model = ScriptedCrossEncoder({"nests": 0.75, "swims": 0.5})
     pairs = [("a", "nests"), ("a", "swims")]
     assert as_teacher(model).logits(pairs).tolist() == pytest.approx([0.75, 0.5])
@@ -105,8 +98,8 @@ def test_logits_of_a_cross_encoder_are_log_odds() -> None:
     assert as_teacher(model).logits(pairs).tolist() == pytest.approx([1.0986, 0.0], abs=1e-4)
 
 
-def test_the_start_stays_the_teacher(base: Path) -> None:  # noqa: F811
-    """What is trained later does not change the copy that teaches."""
+def test_training_does_not_change_the_starting_model(base: Path) -> None:
+    """Later training does not change the teacher's copy."""
     model = load_trainable(base, max_length=48)
     model.network.eval()
     pairs = [("when the heron eats", "The heron eats in the morning."), ("stork", "A ferry.")]
@@ -119,13 +112,13 @@ def test_the_start_stays_the_teacher(base: Path) -> None:  # noqa: F811
     assert torch.equal(teacher.logits(pairs), before)
 
 
-def test_a_run_is_resumed_with_its_teacher_alone(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
-    """The same teacher goes on as one run would have; another, or none, is refused by name."""
+def test_a_run_is_only_resumed_with_its_teacher(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """With the same teacher a run continues exactly; another teacher, or none, is an error that names it."""
     options: dict[str, Any] = {"distillation": 1.0, "validate_every": 2, "cooldown": 0.0}
     where = {"run_folder": tmp_path / "run"}
     run(data_file, tmp_path / "one", tiny_model_folder, steps=4, teacher=FakeNestEmbeddings(), **options, **where)
     for other in (FakeNestEmbeddings(0.4), None, ScriptedCrossEncoder({})):
-        with pytest.raises(InvalidInputError, match=r"was begun with teacher=.FakeNestEmbeddings.*0.5"):
+        with pytest.raises(InvalidInputError, match=r"was started with teacher=.FakeNestEmbeddings.*0.5"):
             run(data_file, tmp_path / "two", tiny_model_folder, steps=6, teacher=other, **options, **where)
     resumed, whole = (
         run(data_file, tmp_path / name, tiny_model_folder, steps=6, teacher=FakeNestEmbeddings(), **options, **more)
@@ -134,33 +127,33 @@ def test_a_run_is_resumed_with_its_teacher_alone(data_file: Path, tiny_model_fol
     assert [row.get("loss") for row in resumed.log] == pytest.approx([row.get("loss") for row in whole.log], abs=1e-5)
 
 
-def test_a_teacher_of_another_package_is_known_again(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
-    """A run goes on with a new object of the same model, as a new process would bring; another model is refused."""
+def test_a_teacher_of_another_package_is_known_again(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """A run is resumed with a new object of the same model, as in a new process; another model is refused."""
     options: dict[str, Any] = {"distillation": 1.0, "run_folder": tmp_path / "run"}
     for name, steps in (("one", 2), ("two", 4)):
-        teacher = FakeForeignCrossEncoder("large")
+        teacher = FakeOtherCrossEncoder("large")
         done = run(data_file, tmp_path / name, tiny_model_folder, steps=steps, teacher=teacher, **options)
         assert max(row["step"] for row in done.log) == steps
-    with pytest.raises(InvalidInputError, match=r"was begun with teacher=.FakeForeignCrossEncoder.*large"):
-        run(data_file, tmp_path / "three", tiny_model_folder, teacher=FakeForeignCrossEncoder("small"), **options)
+    with pytest.raises(InvalidInputError, match=r"was started with teacher=.FakeOtherCrossEncoder.*large"):
+        run(data_file, tmp_path / "three", tiny_model_folder, teacher=FakeOtherCrossEncoder("small"), **options)
 
 
-def test_a_teacher_without_weight_is_refused(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
-    """Whoever names a teacher wants it heard; nothing has been written when the error comes."""
+def test_a_teacher_without_weight_is_refused(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """A teacher that would have no effect is an error, before anything is written."""
     with pytest.raises(InvalidInputError, match=r"there is a teacher, but distillation is 0"):
         run(data_file, tmp_path / "out", tiny_model_folder, teacher=FakeNestEmbeddings())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_teach_is_refused(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
-    """A teacher of another kind is named, with what would do."""
+def test_other_teachers_are_refused(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """A teacher of another kind is an error that says what to pass."""
     with pytest.raises(InvalidInputError, match=r"teacher is a str; pass LangChain Embeddings"):
         run(data_file, tmp_path / "out", tiny_model_folder, teacher="bundled", distillation=1.0)
 
 
-def test_a_failing_teacher_stops_training(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
-    """Scores that are no numbers never reach the weights."""
-    with pytest.raises(TrainingError, match="FakeNestEmbeddings gave a vector that is not of finite numbers"):
+def test_a_failing_teacher_stops_training(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Scores that are not finite never reach the weights."""
+    with pytest.raises(TrainingError, match="FakeNestEmbeddings returned a vector with values that are not finite"):
         BiEncoderTeacher(FakeNestEmbeddings(float("nan"))).logits([("a", "swims")])
     with pytest.raises(ScoringError):
         CrossEncoderTeacher(ScriptedCrossEncoder({}, default=float("nan"))).logits([("a", "swims")])
@@ -171,12 +164,16 @@ def test_a_failing_teacher_stops_training(data_file: Path, tiny_model_folder: Pa
 
 
 def test_the_command_line_names_a_teacher(
-    data_file: Path,  # noqa: F811
+    data_file: Path,
     tiny_model_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+<<<<<<< HEAD
     """`--teacher` takes a cross-encoder; `bi-encoder` stands for that of `--embeddings`, and needs it."""
+=======
+    """`--teacher` takes a cross-encoder, or `bi-encoder` for the model of `--embeddings`, which it then needs."""
+>>>>>>> 183da9e (Rebuild training on bm25s and ir-measures, with strict lines and one validated reader)
     command = ["train", str(data_file), "--base", str(tiny_model_folder), "--held-out", "0.3", "--max-length", "48"]
     command += ["--steps", "2", "--groups-per-step", "2", "--negatives", "2", "--distillation", "0.5"]
     assert main([*command, "--output", str(tmp_path / "out"), "--teacher", "bundled"]) == 0

@@ -1,4 +1,4 @@
-"""What mining and distillation need of a model from outside: its identity, and vectors of length one."""
+"""What mining and distillation need from models of other packages: a resume key, and vectors of length one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
 
-def described(model: Embeddings | BaseCrossEncoder) -> str:
-    """Name a model by its type and its plain settings, as well as can be told from outside, in any process alike."""
+def model_key(model: Embeddings | BaseCrossEncoder) -> str:
+    """Identify a model by its type and its plain settings, which are the same in every process."""
     settings = {name: value for name, value in vars(model).items() if isinstance(value, str | int | float)}
     return f"{type(model).__qualname__}{sorted(settings.items())!r}"
 
 
-def unit(vectors: Sequence[Sequence[float]]) -> npt.NDArray[np.float32]:
-    """Scale vectors to length one; shape (texts, dimensions)."""
+def unit_vectors(vectors: Sequence[Sequence[float]]) -> npt.NDArray[np.float32]:
+    """Scale vectors to length one.
+
+    Returns:
+        Array of shape (texts, dimensions).
+    """
     array = np.asarray(vectors, dtype=np.float32)
     scaled: npt.NDArray[np.float32] = array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-9)
     return scaled

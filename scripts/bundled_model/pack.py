@@ -1,10 +1,9 @@
-"""Makes the bundled model's folder from a trained one: packed weights, tokenizer, config, card and golden pairs.
+"""Packs a trained model into the bundled model's folder: weights, tokenizer, config and golden pairs.
 
-    python scripts/pack_bundled_model.py TRAINED_FOLDER BUNDLED_FOLDER --pairs BEIR_FOLDER
+python scripts/bundled_model/pack.py TRAINED_FOLDER BUNDLED_FOLDER --pairs BEIR_FOLDER
 
-The golden pairs are those of `scripts/golden_triples.jsonl` with the trained model's logits in fp32. Prints the size
-and how far the packed model's scores are from the trained one's on the golden pairs and, with `--pairs`, on every
-query of a BEIR folder against its judged documents (up to `--most` pairs).
+Prints the size, and how far the packed model's scores are from the trained model's on the golden pairs and, with
+`--pairs`, on judged pairs of a BEIR folder.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ GOLDEN = Path(__file__).with_name("golden_triples.jsonl")
 
 
 def judged_pairs(folder: Path, most: int) -> list[tuple[str, str]]:
-    """Read up to `most` (query, document) pairs that a BEIR folder has judgements for."""
+    """Read up to `most` judged (query, document) pairs of a BEIR folder."""
     corpus, queries = {}, {}
     for line in (folder / "corpus.jsonl").open(encoding="utf-8"):
         row = json.loads(line)
@@ -39,13 +38,15 @@ def judged_pairs(folder: Path, most: int) -> list[tuple[str, str]]:
 
 
 def main() -> None:
-    """Pack, then compare with the original."""
+    """Pack the model, then compare its scores with the original's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trained", type=Path)
     parser.add_argument("bundled", type=Path)
     parser.add_argument("--pairs", type=Path, help="BEIR folder to compare scores on")
-    parser.add_argument("--bits", type=int, choices=(8, 16), default=8, help="of a matrix weight")
-    parser.add_argument("--most", type=int, default=1000)
+    parser.add_argument(
+        "--bits", type=int, choices=(8, 16), default=8, help="bits of a matrix weight (default %(default)s)"
+    )
+    parser.add_argument("--most", type=int, default=1000, help="judged pairs to compare (default %(default)s)")
     arguments = parser.parse_args()
 
     arguments.bundled.mkdir(parents=True, exist_ok=True)
@@ -72,13 +73,13 @@ def main() -> None:
 
 
 def golden_pairs() -> list[tuple[str, str]]:
-    """Read the pairs whose scores are kept beside the model."""
+    """Read the pairs whose scores are stored with the model."""
     rows = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
     return [(row["query"], passage) for row in rows for passage in row["passages"]]
 
 
 def score(folder: Path, pairs: list[tuple[str, str]], activation: Activation) -> list[float]:
-    """Score pairs with the graph in a folder."""
+    """Score pairs with the graph of a folder."""
     return OnnxCrossEncoder(ModelSource(folder.name, folder), activation=activation).score(pairs)
 
 

@@ -1,0 +1,37 @@
+"""BM25 over passages in memory."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+lexical = pytest.importorskip("langchain_crossrerank.training.lexical", reason="needs the training extra")
+
+
+def test_rare_shared_words_rank_first(passages: list[str]) -> None:
+    """The passages with the rarer words of the query come first, and those that share none are not found."""
+    index = lexical.LexicalIndex(passages)
+    found = index.search("herons in shallow water", 10)
+    assert set(found[:2]) == {0, 1}
+    assert 4 not in found
+    assert index.search("zeppelin", 10) == []
+    assert index.search("?!", 10) == []
+
+
+def test_k_limits_the_result(passages: list[str]) -> None:
+    """`search` returns at most `k` positions."""
+    index = lexical.LexicalIndex(passages)
+    assert index.search("water", 2) == index.search("water", 5)[:2]
+
+
+def test_idf_is_that_of_lucene(passages: list[str]) -> None:
+    """A word in one of five passages has the IDF ln(1 + 4.5 / 1.5), and an unknown word the same."""
+    index = lexical.LexicalIndex(passages)
+    assert index.idf("ferry") == pytest.approx(math.log(1 + 4.5 / 1.5))
+    assert index.idf("water") < index.idf("heron") < index.idf("ferry") == index.idf("zeppelin")
+
+
+def test_words_are_compared_without_case_and_plural() -> None:
+    """Words are lower-cased and lose a plural `s`, but not the `s` of short words or of `ss`."""
+    assert lexical.words("Herons GLASS bus, is it?") == ["heron", "glass", "bus", "is", "it"]
