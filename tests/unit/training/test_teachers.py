@@ -169,11 +169,7 @@ def test_the_command_line_names_a_teacher(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-<<<<<<< HEAD
-    """`--teacher` takes a cross-encoder; `bi-encoder` stands for that of `--embeddings`, and needs it."""
-=======
     """`--teacher` takes a cross-encoder, or `bi-encoder` for the model of `--embeddings`, which it then needs."""
->>>>>>> 183da9e (Rebuild training on bm25s and ir-measures, with strict lines and one validated reader)
     command = ["train", str(data_file), "--base", str(tiny_model_folder), "--held-out", "0.3", "--max-length", "48"]
     command += ["--steps", "2", "--groups-per-step", "2", "--negatives", "2", "--distillation", "0.5"]
     assert main([*command, "--output", str(tmp_path / "out"), "--teacher", "bundled"]) == 0
