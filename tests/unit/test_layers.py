@@ -20,7 +20,7 @@ PACKAGE = "langchain_crossrerank"
 ROOT = Path(langchain_crossrerank.__file__).parent
 
 LAYERS = (
-    {"errors", "_process"},
+    {"errors", "_process", "redaction"},
     {"_terminal", "checks", "extras", "files", "metadata", "passages", "sources"},
     {"_machine", "_threads", "blending", "models"},
     {"onnx_graphs", "indexing"},
