@@ -23,21 +23,21 @@ _SAFE = 1e100
 def blend_scores(
     documents: Sequence[Document], logits: Sequence[float], *, blend: Blend, weight: float, score_key: str
 ) -> list[float]:
-    """Give every candidate one number to sort by, from the cross-encoder's score and the first stage.
+    """Return one number for each candidate to sort by, from the cross-encoder's score and the first stage.
 
-    In a weighted blend the cross-encoder's log-odds are not normalised: where it is sure, they lie far apart and it
-    decides; where it can hardly tell the candidates apart, the first stage does. Only the first stage's scores, whose
-    unit is anything, are brought to one scale.
+    In a weighted blend the cross-encoder's log-odds are not normalised: if it is sure, they are far apart and it
+    decides; if it can hardly distinguish the candidates, the first stage decides. Only the first stage's scores, which
+    can be in any unit, are normalised.
 
     Args:
         documents: The candidates in the first stage's order.
         logits: The cross-encoder's scores as log-odds, in the same order.
-        blend: How to put the two together.
+        blend: How to combine the two.
         weight: Share of the cross-encoder, 0 to 1; the first stage has the rest.
-        score_key: Metadata key of the first stage's score. If a candidate lacks it, ranks are used for all.
+        score_key: Metadata key of the first stage's score. If a candidate does not have it, ranks are used for all.
 
     Returns:
-        Numbers that sort descending; they mean nothing outside this list of candidates.
+        Numbers to sort in descending order; they are comparable only within this list of candidates.
     """
     if blend == "rrf":
         ranks = ranks_of(logits)
@@ -53,7 +53,7 @@ def blend_scores(
 
 
 def first_stage_scores(documents: Sequence[Document], score_key: str) -> list[float] | None:
-    """Read the first stage's scores, larger meaning better, or `None` if a candidate has none.
+    """Return the first stage's scores, higher is better, or `None` if a candidate has none.
 
     A list whose scores rise from the best candidate to the last holds distances, and is negated.
     """
@@ -76,7 +76,7 @@ def _finite(score: object) -> float | None:
 
 
 def ranks_of(scores: Sequence[float]) -> list[int]:
-    """Give each score its place from 1, the highest first; equal scores keep their order."""
+    """Return the rank of each score, from 1 for the highest; equal scores keep their order."""
     order = sorted(range(len(scores)), key=lambda position: -scores[position])
     ranks = [0] * len(scores)
     for rank, position in enumerate(order, start=1):
@@ -85,7 +85,7 @@ def ranks_of(scores: Sequence[float]) -> list[int]:
 
 
 def z_normalised(values: Sequence[float]) -> list[float]:
-    """Shift and scale to mean 0 and standard deviation 1; equal values all become 0."""
+    """Shift and scale values to mean 0 and standard deviation 1; equal values all become 0."""
     largest = max(map(abs, values), default=0.0)
     if largest > _SAFE:
         values = [value / largest for value in values]

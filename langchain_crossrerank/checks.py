@@ -8,7 +8,7 @@ from langchain_crossrerank.errors import InvalidInputError
 
 
 def check_query(query: object, *, what: str = "query") -> str:
-    """Give the query back if it is a string with something in it.
+    """Return the query if it is a string that is not blank.
 
     Args:
         query: The query.
@@ -20,12 +20,12 @@ def check_query(query: object, *, what: str = "query") -> str:
     if not isinstance(query, str):
         raise InvalidInputError(f"{what} is {shorten(query)} of type {type(query).__name__}; pass a string.")
     if not query or query.isspace():
-        raise InvalidInputError(f"{what} is {query!r}, which asks nothing; pass the text to search for.")
+        raise InvalidInputError(f"{what} is {query!r}, which is blank; pass the text to search for.")
     return query
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """Show a value in an error message without flooding it."""
+    """Return a value's repr for an error message, cut to `limit` characters."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
@@ -38,14 +38,14 @@ def check_choices(**settings: tuple[object, tuple[str, ...]]) -> None:
 
 
 def check_whole_numbers(**settings: tuple[object, int]) -> None:
-    """Raise `InvalidInputError` unless each setting is a whole number, and at least its least."""
+    """Raise `InvalidInputError` unless each setting is a whole number of at least its minimum."""
     for what, (value, least) in settings.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InvalidInputError(f"{what} is {shorten(value)}; pass a whole number of at least {least}.")
 
 
 def check_seconds(*, timeout: object, max_retry_wait: object) -> None:
-    """Raise `InvalidInputError` unless both are finite numbers of seconds, and `timeout` above 0."""
+    """Raise `InvalidInputError` unless both are finite numbers of seconds and `timeout` is above 0."""
     for what, value in (("timeout", timeout), ("max_retry_wait", max_retry_wait)):
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
         if not is_number or (what == "timeout" and value == 0):
@@ -54,5 +54,5 @@ def check_seconds(*, timeout: object, max_retry_wait: object) -> None:
 
 
 def cut(text: str, limit: int) -> str:
-    """Shorten a text to `limit` characters, with dots for what is left out."""
+    """Cut a text to `limit` characters, ending in dots if something is left out."""
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 INITIAL_SCORE = "initial_score"
-"""Metadata key of the first stage's score, where the first stage gives one."""
+"""Metadata key of the first stage's score, if the first stage provides one."""
 
 RELEVANCE_SCORE = "relevance_score"
-"""Metadata key of the cross-encoder's score, a plain float."""
+"""Metadata key of the cross-encoder's score: a plain float, or `None` if the model failed."""
 
 INITIAL_RANK = "initial_rank"
-"""Metadata key of the place, counted from 1, that the first stage gave."""
+"""Metadata key of the document's rank in the first stage, from 1."""
 
 TRUNCATED = "truncated"
-"""Metadata key that is `True` where the model did not read the passage's end."""
+"""Metadata key that is `True` if the model did not read the passage to its end."""
 
 BEST_WINDOW = "best_window"
-"""Metadata key of the best window's `[first, last + 1]` characters in the passage, where it was read in windows."""
+"""Metadata key of the best window, `[start, end]` in characters of the passage, if it was read in windows."""
 
 PRUNED = "pruned"
-"""Metadata key that is `True` where a cascade's cheaper model ruled the passage out before the full one read it."""
+"""Metadata key that is `True` if a cascade's first model ruled the passage out, so that the second did not read it."""
 
 RERANKED = "reranked"
-"""Metadata key that is `False` where the model failed and the first stage's order was kept."""
+"""Metadata key that is `False` if the model failed and the first stage's order was kept."""
 
 RERANK_ERROR = "rerank_error"
-"""Metadata key of the reason, beside `reranked: False`."""
+"""Metadata key of the reason for `reranked: False`."""

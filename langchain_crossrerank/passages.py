@@ -1,4 +1,4 @@
-"""Makes a document into the passage that the cross-encoder reads."""
+"""Turns a document into the passage that the cross-encoder reads."""
 
 from __future__ import annotations
 
@@ -8,27 +8,32 @@ from langchain_core.documents import Document
 
 
 def check_template(template: str) -> str:
-    """Give a passage template back if it is one.
+    """Return a passage template if it is valid.
 
     Args:
-        template: Text with `{page_content}` and `{metadata_field}` places, as for `str.format` but plain names only.
+        template: Text with `{page_content}` and `{metadata_field}` placeholders, as for `str.format` but with plain
+            names only.
 
     Raises:
-        ValueError: If it does not parse, has attribute or index access, conversions or formats, or lacks
-            `{page_content}`.
+        ValueError: If it does not parse, uses attribute or index access, conversions or format specifications, or
+            has no `{page_content}`.
     """
     try:
         places = [place for place in Formatter().parse(template) if place[1] is not None]
     except ValueError as err:
-        raise ValueError(f"passage_template {template!r} does not parse ({err}); double a brace to keep it.") from err
+        raise ValueError(
+            f"passage_template {template!r} does not parse ({err}); write {{{{ or }}}} for a brace."
+        ) from err
     for _, field, spec, conversion in places:
         if not str(field).isidentifier() or spec or conversion:
             raise ValueError(
-                f"passage_template {template!r} has the place {{{field}}}; only plain names such as "
+                f"passage_template {template!r} has the placeholder {{{field}}}; only plain names such as "
                 "{page_content} or {title} can be filled."
             )
     if "page_content" not in [field for _, field, _, _ in places]:
-        raise ValueError(f"passage_template {template!r} lacks {{page_content}}, so every passage would be the same.")
+        raise ValueError(
+            f"passage_template {template!r} has no {{page_content}}, so the model would not read the text."
+        )
     return template
 
 
@@ -36,7 +41,7 @@ def render_passage(document: Document, template: str | None) -> str:
     """Fill a template with a document's text and metadata.
 
     Args:
-        document: The document; a metadata field that it lacks is filled with nothing.
+        document: The document; a metadata field that it does not have becomes an empty string.
         template: A template as in `check_template`, or `None` for the page content alone.
 
     Returns:

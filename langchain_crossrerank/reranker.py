@@ -6,74 +6,88 @@ import asyncio
 import concurrent.futures
 import logging
 import os
+import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
-from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun, Callbacks
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.callbacks.manager import adispatch_custom_event, dispatch_custom_event
 from langchain_core.cross_encoders import BaseCrossEncoder
-from langchain_core.documents import BaseDocumentCompressor, Document
-from langchain_core.runnables import RunnableConfig, RunnableSerializable, RunnableWithFallbacks, run_in_executor
+from langchain_core.documents import Document
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
-from pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from typing_extensions import TypedDict
 
 from langchain_crossrerank.blending import Blend, blend_scores
-from langchain_crossrerank.checks import check_query, shorten
+from langchain_crossrerank.candidates import Candidates, check_rerank_input, make_candidates
+from langchain_crossrerank.checks import shorten
+from langchain_crossrerank.compressors import RerankInput, RunnableCompressor
 from langchain_crossrerank.cross_encoders.base import CrossEncoder, as_cross_encoder
-from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL, Backend, load_cross_encoder, without_credentials
+from langchain_crossrerank.cross_encoders.loading import await_model, wait_for_model, without_credentials
 from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.scores import log_odds
-from langchain_crossrerank.errors import InvalidInputError, RerankTimeoutError
-from langchain_crossrerank.metadata import (
-    BEST_WINDOW,
-    INITIAL_RANK,
-    INITIAL_SCORE,
-    PRUNED,
-    RELEVANCE_SCORE,
-    RERANK_ERROR,
-    RERANKED,
-    TRUNCATED,
-)
+from langchain_crossrerank.cross_encoders.settings import DEFAULT_MODEL, Backend, ModelSettings, check_settings
+from langchain_crossrerank.errors import InvalidInputError, MissingExtraError, RerankTimeoutError
+from langchain_crossrerank.metadata import INITIAL_SCORE
 from langchain_crossrerank.passages import check_template, render_passage
-
-_STALE_KEYS = (RELEVANCE_SCORE, BEST_WINDOW, RERANKED, RERANK_ERROR)
 
 _logger = logging.getLogger(__name__)
 
 
-class RerankInput(TypedDict):
-    """What the reranker takes as a Runnable."""
+class RerankerFields(TypedDict, total=False):
+    """The fields of `CrossEncoderReranker` as keyword arguments; they are explained there."""
 
-    query: str
-    documents: Iterable[Document]
+    model: BaseCrossEncoder | str | os.PathLike[str]
+    top_n: int | None
+    score_threshold: float | None
+    min_documents: int
+    drop_duplicates: bool
+    blend: Blend | None
+    blend_weight: float
+    initial_score_key: str
+    on_error: Literal["raise", "keep_order"]
+    timeout: float | None
+    passage_template: str | None
+    backend: Backend
+    model_kwargs: dict[str, Any]
 
 
-class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankInput, list[Document]]):
+class CrossEncoderReranker(RunnableCompressor):
     """Order documents by a cross-encoder's score and keep the best.
 
     Use it as `base_compressor` of a `ContextualCompressionRetriever`, or in an LCEL chain:
-    `{"query": RunnablePassthrough(), "documents": retriever} | reranker`.
+    `{"query": RunnablePassthrough(), "documents": retriever} | reranker`. Fields can also be set for one call:
+    `reranker.invoke({"query": ..., "documents": ...}, top_n=1)`.
 
-    Every document kept is a copy of the caller's with two metadata keys more: `relevance_score` (float) and
-    `initial_rank` (from 1); `truncated` or `best_window` where the passage was longer than the model reads. Equal
-    scores keep the order in which the documents came. Each call is a run of its own in callbacks and traces: inputs and
-    documents with their scores, the model's name in the run's metadata, and the scores of all candidates in a custom
-    event named `rerank_scores`.
+    The documents returned are copies of the caller's with two extra metadata keys: `relevance_score` (float) and
+    `initial_rank` (from 1), and `truncated` or `best_window` if the passage is longer than the model reads. Documents
+    with equal scores keep the order in which they came. Each call is a run of its own in callbacks and traces, with
+    the inputs, the documents and their scores, and the model's name, `top_n` and `score_threshold` in its metadata.
+    The scores of all candidates are the output of a child run named `rerank_scores`, and in a custom event of the
+    same name.
+
+    What LangChain's `with_config`, `with_retry`, `with_fallbacks`, `configurable_fields` and
+    `configurable_alternatives` return is a document compressor, too.
     """
 
     model: BaseCrossEncoder | str | os.PathLike[str] = DEFAULT_MODEL
-    """Any LangChain cross-encoder; or `"bundled"`, a folder, a hub name or a URL, loaded at the first use."""
+    """Any LangChain cross-encoder; or `"bundled"`, a folder, a name on the hub or a URL, loaded at the first use."""
 
     top_n: int | None = Field(default=3, ge=1)
-    """Documents to keep; `None` keeps all."""
+    """Number of documents to keep; `None` keeps all."""
 
     score_threshold: float | None = Field(default=None, allow_inf_nan=False)
     """Keep documents with `score >= score_threshold`, in the unit of the model's scores; `None` keeps all."""
 
     min_documents: int = Field(default=0, ge=0)
-    """Documents that the threshold leaves at least, the best ones, as far as there are so many and `top_n` allows."""
+    """Keep at least this many documents, the best ones, whatever the threshold; `top_n` still applies."""
+
+    drop_duplicates: bool = True
+    """Keep one document of those whose passages are equal except for whitespace: the one that the first stage ranks
+    highest."""
 
     blend: Blend | None = None
     """Order by the cross-encoder together with the first stage: `"weighted"` adds the cross-encoder's log-odds and the
@@ -81,20 +95,20 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
     ranks. `None` is the cross-encoder alone. `relevance_score` and the threshold stay the cross-encoder's own."""
 
     blend_weight: float = Field(default=0.9, ge=0, le=1)
-    """Share of the cross-encoder in a blend; the first stage has the rest. The default lets a weak first stage take
-    little away; on collections where the first stage is strong, 0.8 may gain more (`sweep` finds out)."""
+    """Share of the cross-encoder in a blend; the first stage has the rest. At the default a weak first stage does
+    little harm; on collections with a strong first stage, 0.8 may be better (`sweep` finds out)."""
 
     initial_score_key: str = INITIAL_SCORE
-    """Metadata key of the first stage's score for a weighted blend. Where a candidate lacks it, ranks are used."""
+    """Metadata key of the first stage's score for a weighted blend. If a candidate lacks it, ranks are used."""
 
     on_error: Literal["raise", "keep_order"] = "raise"
-    """What to do when the model cannot be loaded, fails, gives unusable scores or times out. `"keep_order"` gives the
-    first `top_n` candidates in the first stage's order, with `reranked: False` and the reason in metadata, a warning
-    in the log and a custom event `rerank_degraded`. A blank query, and what is no document, raise all the same."""
+    """What to do if the model cannot be loaded, fails, returns unusable scores or times out. `"keep_order"` returns
+    the first `top_n` candidates in the first stage's order, with `relevance_score: None`, `reranked: False` and the
+    reason in their metadata, and reports it by a warning in the log and a child run and custom event named
+    `rerank_degraded`. Invalid input, invalid settings and a missing extra always raise."""
 
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Seconds that scoring may take, waiting for its turn included; the work then stops at the next batch. Loading
-    the model at the first use is not counted. `None` for no limit."""
+    """Seconds that loading and scoring may take, including the wait for other callers' work. `None` for no limit."""
 
     passage_template: str | None = None
     """Text that the model reads for a document, for example `"{title}: {page_content}"`, filled from metadata;
@@ -104,14 +118,30 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
     """Backend for a model given by name; see `load_cross_encoder`."""
 
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of `load_cross_encoder` for a model given by name."""
+    """Other arguments of `load_cross_encoder` for a model given by name."""
 
     model_config = ConfigDict(
         arbitrary_types_allowed=True, extra="forbid", protected_namespaces=(), validate_assignment=True
     )
 
-    _loaded: CrossEncoder | None = PrivateAttr(default=None)
-    _loaded_for: Any = PrivateAttr(default=None)
+    _adapted: CrossEncoder | None = PrivateAttr(default=None)
+    _adapted_from: BaseCrossEncoder | None = PrivateAttr(default=None)
+
+    if not TYPE_CHECKING:
+        # Outside pydantic's validation, which would turn the package's own error into a ValidationError. Hidden from
+        # type checkers, which know the arguments from the fields.
+        def __init__(self, **fields: Any) -> None:
+            super().__init__(**fields)
+            self._source()
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in ("model", "backend", "model_kwargs"):
+                self.model_copy()._assign(name, value)
+            super().__setattr__(name, value)
+
+    def _assign(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        self._source()
 
     @field_validator("passage_template")
     @classmethod
@@ -120,229 +150,253 @@ class CrossEncoderReranker(BaseDocumentCompressor, RunnableSerializable[RerankIn
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """A reranker may hold a loaded model, which LangChain's own serialisation cannot write."""
+        """Return `False`: a reranker may hold a loaded model, which LangChain's own serialisation cannot write."""
         return False
 
     @property
     def cross_encoder(self) -> CrossEncoder:
-        """The model, loaded now if it was not.
+        """The model, loaded first if necessary.
 
         Raises:
             CrossRerankError: What `load_cross_encoder` raises for a model given by name.
         """
-        if self._loaded is None or not self._is_loaded():
-            if isinstance(self.model, BaseCrossEncoder):
-                self._loaded = as_cross_encoder(self.model)
-            else:
-                self._loaded = load_cross_encoder(self.model, backend=self.backend, **self.model_kwargs)
-            self._loaded_for = (self.model, self.backend, dict(self.model_kwargs))
-        return self._loaded
+        source = self._source()
+        return source if isinstance(source, CrossEncoder) else wait_for_model(source)
 
-    def compress_documents(
-        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
-    ) -> list[Document]:
+    def with_fields(self, **fields: Any) -> Self:
+        """Return a copy with other settings; it shares the model.
+
+        Args:
+            **fields: Values of fields by name.
+
+        Raises:
+            InvalidInputError: If there is no such field, or its value is not valid.
+        """
+        check_fields(fields)
+        changed = self.model_copy()
+        for name, value in fields.items():
+            try:
+                setattr(changed, name, value)
+            except ValidationError as err:
+                raise InvalidInputError(f"{name} is {shorten(value)}: {err.errors()[0]['msg']}.") from err
+        return changed
+
+    def invoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """Rerank documents.
 
         Args:
-            documents: The candidates, in the first stage's order; left as they are.
-            query: The search text.
-            callbacks: LangChain callbacks; the rerank is a child run in them.
+            input: The query, and the candidates in the first stage's order, which are not changed:
+                `{"query": ..., "documents": ...}`.
+            config: LangChain run configuration; the rerank is a run of its own in its callbacks.
+            **kwargs: Fields to set for this call, for example `top_n`.
 
         Returns:
             Copies of the best documents, best first, with `relevance_score` and `initial_rank` in their metadata.
 
         Raises:
-            InvalidInputError: If the query is blank or no string, or an element is no `Document`.
-            ScoringError: If the model fails or gives unusable scores, and `on_error` is `"raise"`.
+            InvalidInputError: If the query is blank or not a string, an element is not a `Document`, or there is no
+                such field.
+            ScoringError: If the model fails or returns unusable scores, and `on_error` is `"raise"`.
             RerankTimeoutError: If `timeout` passes, and `on_error` is `"raise"`.
         """
-        return self.invoke({"query": query, "documents": documents}, {"callbacks": callbacks})
-
-    async def acompress_documents(
-        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
-    ) -> list[Document]:
-        """Rerank documents without blocking the event loop; see `compress_documents`."""
-        return await self.ainvoke({"query": query, "documents": documents}, {"callbacks": callbacks})
-
-    def invoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
-        """Rerank `input["documents"]` for `input["query"]`; see `compress_documents`."""
-        return self._call_with_config(self._rerank, _materialised(input), self._traced(config), **kwargs)
+        query, documents = check_rerank_input(input)
+        reranker = self.with_fields(**kwargs) if kwargs else self
+        checked: RerankInput = {"query": query, "documents": documents}
+        return reranker._call_with_config(reranker._rerank, checked, reranker._traced(config))
 
     async def ainvoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
-        """Rerank without blocking the event loop; see `compress_documents`."""
-        return await self._acall_with_config(self._arerank, _materialised(input), self._traced(config), **kwargs)
+        """Rerank documents without blocking the event loop; see `invoke`."""
+        query, documents = check_rerank_input(input)
+        reranker = self.with_fields(**kwargs) if kwargs else self
+        checked: RerankInput = {"query": query, "documents": documents}
+        return await reranker._acall_with_config(reranker._arerank, checked, reranker._traced(config))
 
-    def with_fallbacks(  # type: ignore[override]  # narrower: the result can serve as a compressor too
-        self, fallbacks: Sequence[BaseDocumentCompressor], **kwargs: Any
-    ) -> RerankerWithFallbacks:
-        """Try other rerankers in turn when this one raises; see LangChain's `Runnable.with_fallbacks`.
-
-        Args:
-            fallbacks: Rerankers to try, in this order.
-            **kwargs: Further arguments of LangChain's method, for example `exceptions_to_handle`.
-
-        Returns:
-            A Runnable that is also a document compressor, so that it fits a `ContextualCompressionRetriever`.
-        """
-        return RerankerWithFallbacks(runnable=self, fallbacks=list(fallbacks), **kwargs)
+    def text_pairs(self, query: str, documents: Sequence[Document]) -> list[TextPair]:
+        """Return the pairs that the model reads for a query and documents, with templates filled."""
+        return [(query, render_passage(document, self.passage_template)) for document in documents]
 
     def _rerank(self, input: RerankInput, run_manager: CallbackManagerForChainRun) -> list[Document]:
-        documents = list(input["documents"])
-        if not documents:
+        candidates = self._candidates(input)
+        if not candidates.documents:
             return []
+        model: CrossEncoder | None = None
         try:
-            scores = self._scores(self.text_pairs(input["query"], documents))
+            deadline = self._deadline()
+            source = self._source()
+            model = source if isinstance(source, CrossEncoder) else wait_for_model(source, timeout=self.timeout)
+            result, report = self._select(candidates, self._scores(model, candidates.text_pairs, deadline))
         except Exception as err:
-            if self.on_error == "raise":
+            if self._must_raise(err, model):
                 raise
-            event, result = self._degrade(documents, err)
-        else:
-            event, result = self._event(scores), self._select(documents, scores)
+            result, report = self._degrade(candidates, err)
         if run_manager.handlers:
-            dispatch_custom_event(*event, config={"callbacks": run_manager.get_child()})
+            callbacks = run_manager.get_child()
+            callbacks.on_chain_start(None, {}, name=report.name).on_chain_end(report.data)
+            dispatch_custom_event(report.name, report.data, config={"callbacks": callbacks})
         return result
 
     async def _arerank(self, input: RerankInput, run_manager: AsyncCallbackManagerForChainRun) -> list[Document]:
-        documents = list(input["documents"])
-        if not documents:
+        candidates = self._candidates(input)
+        if not candidates.documents:
             return []
+        model: CrossEncoder | None = None
         try:
-            scores = await self._ascores(self.text_pairs(input["query"], documents))
+            deadline = self._deadline()
+            source = self._source()
+            model = source if isinstance(source, CrossEncoder) else await await_model(source, timeout=self.timeout)
+            scores = await self._ascores(model, candidates.text_pairs, deadline)
+            result, report = self._select(candidates, scores)
         except Exception as err:
-            if self.on_error == "raise":
+            if self._must_raise(err, model):
                 raise
-            event, result = self._degrade(documents, err)
-        else:
-            event, result = self._event(scores), self._select(documents, scores)
+            result, report = self._degrade(candidates, err)
         if run_manager.handlers:
-            await adispatch_custom_event(*event, config={"callbacks": run_manager.get_child()})
+            callbacks = run_manager.get_child()
+            await (await callbacks.on_chain_start(None, {}, name=report.name)).on_chain_end(report.data)
+            await adispatch_custom_event(report.name, report.data, config={"callbacks": callbacks})
         return result
 
-    def _is_loaded(self) -> bool:
-        """Whether the loaded model is the one that the fields name now."""
-        return self._loaded is not None and self._loaded_for == (self.model, self.backend, self.model_kwargs)
+    def _candidates(self, input: RerankInput) -> Candidates:
+        return make_candidates(
+            input["query"],
+            list(input["documents"]),
+            template=self.passage_template,
+            drop_duplicates=self.drop_duplicates,
+        )
 
-    def _scores(self, text_pairs: Sequence[TextPair]) -> list[PairScore]:
-        model = self.cross_encoder
-        if self.timeout is None:
+    def _source(self) -> CrossEncoder | ModelSettings:
+        """Return the model if it was given as an object, and otherwise its checked settings.
+
+        Raises:
+            InvalidInputError: If the settings are not valid.
+        """
+        if isinstance(self.model, CrossEncoder):
+            return self.model
+        if not isinstance(self.model, BaseCrossEncoder):
+            return check_settings(self.model, self.backend, **self.model_kwargs)
+        if self._adapted is None or self._adapted_from is not self.model:
+            self._adapted, self._adapted_from = as_cross_encoder(self.model), self.model
+        return self._adapted
+
+    def _deadline(self) -> float | None:
+        return None if self.timeout is None else time.monotonic() + self.timeout
+
+    def _scores(self, model: CrossEncoder, text_pairs: Sequence[TextPair], deadline: float | None) -> list[PairScore]:
+        if deadline is None:
             return drain(model.score_steps(text_pairs))
         scoring = model.scheduler.submit(model.score_steps(text_pairs))
         try:
-            return scoring.result(self.timeout)
+            return scoring.result(max(0.0, deadline - time.monotonic()))
         except concurrent.futures.TimeoutError as err:
             if scoring.done():  # the model itself raised a TimeoutError
                 raise
             scoring.cancel()
-            raise self._timed_out(len(text_pairs)) from err
+            raise self._timed_out(model, len(text_pairs)) from err
 
-    async def _ascores(self, text_pairs: Sequence[TextPair]) -> list[PairScore]:
-        load_elsewhere = not self._is_loaded()
-        model = await run_in_executor(None, lambda: self.cross_encoder) if load_elsewhere else self.cross_encoder
+    async def _ascores(
+        self, model: CrossEncoder, text_pairs: Sequence[TextPair], deadline: float | None
+    ) -> list[PairScore]:
         scoring = asyncio.ensure_future(model.ascore_pairs(text_pairs))
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            done, _ = await asyncio.wait([scoring], timeout=self.timeout)
+            done, _ = await asyncio.wait([scoring], timeout=left)
         finally:
-            # Reached with the work unfinished on a timeout, and when the caller's own task is cancelled.
+            # The work is unfinished after a timeout, and when the caller's own task is cancelled.
             if not scoring.done():
                 scoring.cancel()
         if not done:
-            raise self._timed_out(len(text_pairs))
+            raise self._timed_out(model, len(text_pairs))
         return scoring.result()
 
-    def _timed_out(self, pairs: int) -> RerankTimeoutError:
+    def _timed_out(self, model: CrossEncoder, pairs: int) -> RerankTimeoutError:
         return RerankTimeoutError(
-            f"{self.cross_encoder.name!r} did not score {pairs} candidates within timeout={self.timeout} seconds; "
+            f"{model.name!r} did not score {pairs} candidates within timeout={self.timeout} seconds; "
             "rerank fewer candidates, allow more time, or set on_error='keep_order'."
         )
 
-    def text_pairs(self, query: str, documents: Sequence[Document]) -> list[TextPair]:
-        """Give the pairs that the model reads for a query and documents, templates filled."""
-        return [(query, render_passage(document, self.passage_template)) for document in documents]
-
-    def _select(self, documents: Sequence[Document], scores: Sequence[PairScore]) -> list[Document]:
+    def _select(self, candidates: Candidates, scores: Sequence[PairScore]) -> tuple[list[Document], Report]:
         sort_by = [scored.score for scored in scores]
         if self.blend is not None:
             logits = [log_odds(score) if self.cross_encoder.activation == "sigmoid" else score for score in sort_by]
+            documents = [candidates.documents[position] for position in candidates.distinct]
             sort_by = blend_scores(
                 documents, logits, blend=self.blend, weight=self.blend_weight, score_key=self.initial_score_key
             )
-        order = sorted(range(len(documents)), key=lambda position: -sort_by[position])
+        order = sorted(range(len(scores)), key=lambda index: -sort_by[index])
         if self.score_threshold is not None:
-            passed = [position for position in order if scores[position].score >= self.score_threshold]
-            spare = [position for position in order if scores[position].score < self.score_threshold]
+            passed = [index for index in order if scores[index].score >= self.score_threshold]
+            spare = [index for index in order if scores[index].score < self.score_threshold]
             kept = {*passed, *spare[: max(0, self.min_documents - len(passed))]}
-            order = [position for position in order if position in kept]
-        return [_scored(documents[position], scores[position], position + 1) for position in order[: self.top_n]]
+            order = [index for index in order if index in kept]
+        data = {**self._description(candidates), "scores": [scores[index].score for index in candidates.same_as]}
+        return [candidates.scored(index, scores[index]) for index in order[: self.top_n]], Report("rerank_scores", data)
 
-    def _degrade(self, documents: Sequence[Document], err: Exception) -> tuple[tuple[str, Any], list[Document]]:
+    def _must_raise(self, err: Exception, model: CrossEncoder | None) -> bool:
+        """Whether an error reaches the caller: if he asked for it, or if the settings are wrong."""
+        is_misconfigured = model is None and isinstance(err, InvalidInputError | MissingExtraError)
+        return self.on_error == "raise" or is_misconfigured
+
+    def _degrade(self, candidates: Candidates, err: Exception) -> tuple[list[Document], Report]:
         reason = f"{type(err).__name__}: {err}"
         _logger.warning("Reranking failed, the first stage's order is kept: %s", reason)
-        kept = [
-            _with_metadata(document, {INITIAL_RANK: rank, RERANKED: False, RERANK_ERROR: reason})
-            for rank, document in enumerate(documents[: self.top_n], start=1)
-        ]
-        return ("rerank_degraded", {"model": self._model_name(), "reason": reason}), kept
+        kept = range(len(candidates.distinct))[: self.top_n]
+        data = {**self._description(candidates), "reason": reason}
+        return [candidates.failed(index, reason) for index in kept], Report("rerank_degraded", data)
 
-    def _event(self, scores: Sequence[PairScore]) -> tuple[str, Any]:
-        return "rerank_scores", {"model": self._model_name(), "scores": [scored.score for scored in scores]}
+    def _description(self, candidates: Candidates) -> dict[str, Any]:
+        return {
+            "model": self._model_name(),
+            "candidates": len(candidates.documents),
+            "duplicates_dropped": candidates.duplicates,
+            "top_n": self.top_n,
+            "score_threshold": self.score_threshold,
+        }
 
     def _traced(self, config: RunnableConfig | None) -> RunnableConfig:
-        return merge_configs(ensure_config(config), {"metadata": {"cross_encoder": self._model_name()}})
+        metadata = {
+            "cross_encoder": self._model_name(),
+            "top_n": self.top_n,
+            "score_threshold": self.score_threshold,
+        }
+        return merge_configs(ensure_config(config), {"metadata": metadata})
 
     def _model_name(self) -> str:
-        if isinstance(self.model, BaseCrossEncoder):
-            return as_cross_encoder(self.model).name
-        return without_credentials(os.fspath(self.model))
+        source = self._source()
+        return without_credentials(source.name if isinstance(source, CrossEncoder) else source.model)
+
+    def __repr_args__(self) -> Any:
+        for name, value in super().__repr_args__():
+            yield name, without_credentials(value) if name == "model" and isinstance(value, str) else value
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # A model object is shared: it may hold gigabytes, threads and locks.
+        memo = {} if memo is None else memo
+        for shared in (self.model, self._adapted):
+            if isinstance(shared, BaseCrossEncoder):
+                memo[id(shared)] = shared
+        return super().__deepcopy__(memo)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        return {**state, "__pydantic_private__": {"_adapted": None, "_adapted_from": None}}
 
 
-class RerankerWithFallbacks(RunnableWithFallbacks[RerankInput, list[Document]], BaseDocumentCompressor):
-    """A reranker with others to try when it raises; made by `CrossEncoderReranker.with_fallbacks`."""
+class Report(NamedTuple):
+    """What a rerank tells tracers: the name of the child run and custom event, and their data."""
 
-    def compress_documents(
-        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
-    ) -> list[Document]:
-        """Rerank documents with the first reranker that does not raise."""
-        return self.invoke({"query": query, "documents": documents}, {"callbacks": callbacks})
-
-    async def acompress_documents(
-        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
-    ) -> list[Document]:
-        """Rerank documents with the first reranker that does not raise, without blocking the event loop."""
-        return await self.ainvoke({"query": query, "documents": documents}, {"callbacks": callbacks})
+    name: str
+    data: dict[str, Any]
 
 
-def _materialised(input: Any) -> RerankInput:
-    """Check a Runnable's input and make a list of its documents, once."""
-    if not isinstance(input, dict) or not {"query", "documents"} <= input.keys():
-        raise InvalidInputError(f'the reranker got {shorten(input)}; pass {{"query": ..., "documents": [...]}}.')
-    query = check_query(input["query"])
-    documents = input["documents"]
-    if isinstance(documents, str | bytes | Document) or not isinstance(documents, Iterable):
-        raise InvalidInputError(f"documents is {shorten(documents)}; pass a list of LangChain Document objects.")
-    documents = list(documents)
-    for position, document in enumerate(documents):
-        if not isinstance(document, Document):
-            raise InvalidInputError(
-                f"documents[{position}] is {shorten(document)} of type {type(document).__name__}; "
-                "pass langchain_core.documents.Document objects."
-            )
-    return {"query": query, "documents": documents}
+def check_fields(fields: Iterable[str]) -> None:
+    """Raise unless every name is a field of the reranker.
 
-
-def _scored(document: Document, scored: PairScore, initial_rank: int) -> Document:
-    added: dict[str, Any] = {RELEVANCE_SCORE: scored.score, INITIAL_RANK: initial_rank}
-    if scored.truncated:
-        added[TRUNCATED] = True
-    if scored.pruned:
-        added[PRUNED] = True
-    if scored.window is not None:
-        added[BEST_WINDOW] = list(scored.window)
-    return _with_metadata(document, added)
-
-
-def _with_metadata(document: Document, added: dict[str, Any]) -> Document:
-    """Copy a document with new metadata; what an earlier rerank left there is taken out."""
-    # Short words that a caller's own metadata may have too; an earlier rerank's stand beside its score.
-    stale = {*_STALE_KEYS, TRUNCATED, PRUNED} if RELEVANCE_SCORE in document.metadata else _STALE_KEYS
-    kept = {key: value for key, value in document.metadata.items() if key not in stale}
-    return document.model_copy(update={"metadata": {**kept, **added}})
+    Raises:
+        InvalidInputError: Naming the field, and the one that was probably meant.
+    """
+    known = list(CrossEncoderReranker.model_fields)
+    for name in fields:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"pass one of {', '.join(known)}."
+            raise InvalidInputError(f"CrossEncoderReranker has no field {shorten(name)}; {hint}")

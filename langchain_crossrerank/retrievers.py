@@ -119,8 +119,12 @@ def retrieve_and_rerank(
             "use CrossEncoderReranker."
         )
     documents = retriever.invoke(query, config)
-    # A degraded result has no scores.
-    return [(document, document.metadata.get(RELEVANCE_SCORE, math.nan)) for document in documents]
+    return [(document, _score_of(document)) for document in documents]
+
+
+def _score_of(document: Document) -> float:
+    score = document.metadata.get(RELEVANCE_SCORE)
+    return math.nan if score is None else score
 
 
 class ScoringVectorStoreRetriever(VectorStoreRetriever):

@@ -143,7 +143,13 @@ def assert_degraded(result: list[Document], given: list[Document], top_n: int, r
     for rank, document in enumerate(result, start=1):
         told = document.metadata.pop("rerank_error")
         assert reason in told
-        assert document.metadata == {"page": 1, "nested": {"deep": [1]}, "initial_rank": rank, "reranked": False}
+        assert document.metadata == {
+            "page": 1,
+            "nested": {"deep": [1]},
+            "initial_rank": rank,
+            "relevance_score": None,
+            "reranked": False,
+        }
 
 
 def test_a_failing_model_raises_an_error_of_this_package(faulty: Faulty, rerank: Rerank) -> None:

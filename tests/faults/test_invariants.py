@@ -157,11 +157,26 @@ def test_a_rerank_is_the_sorted_prefix_of_its_candidates(
 ) -> None:
     """What comes back are the best candidates by their own scores, equal ones in the order in which they came."""
     tally("any text, documents and limits")
-    reranker = CrossEncoderReranker(model=fake(), **limit)
+    reranker = CrossEncoderReranker(model=fake(), drop_duplicates=False, **limit)
     result = rerank_both_ways(reranker, query, candidates)
     scores = scores_of(fake(), query, candidates)
     order = sorted(range(len(candidates)), key=lambda place: (-scores[place], place))
     assert check_each(result, candidates, scores) == order[: expected_number(scores, **limit)]
+
+
+@PROFILE
+@given(texts=st.lists(st.sampled_from(["a b", "a  b", " a b\n", "c", "", " "]), max_size=12), limit=limits)
+def test_duplicates_make_way_for_what_is_below_them(tally: Tally, texts: list[str], limit: dict[str, Any]) -> None:
+    """Without repetitions the result is that of reranking the first of each passage alone."""
+    tally("repeated passages")
+    candidates = [Document(text, id=str(place)) for place, text in enumerate(texts)]
+    firsts: dict[str, Document] = {}
+    for candidate in candidates:
+        firsts.setdefault(" ".join(candidate.page_content.split()), candidate)
+    result = rerank_both_ways(CrossEncoderReranker(model=fake(), **limit), "a query", candidates)
+    alone = rerank_both_ways(CrossEncoderReranker(model=fake(), **limit), "a query", list(firsts.values()))
+    assert [document.id for document in result] == [document.id for document in alone]
+    assert all(document.metadata["initial_rank"] == int(str(document.id)) + 1 for document in result)
 
 
 @PROFILE
@@ -176,7 +191,9 @@ def test_equal_scores_keep_the_order_in_which_candidates_came(
     """With few different scores among many candidates, sorting is stable and scores come back as they were given."""
     tally("ties")
     candidates = [Document(text) for text in texts]
-    result = rerank_both_ways(CrossEncoderReranker(model=ScriptedCrossEncoder(scores), **limit), "q", candidates)
+    result = rerank_both_ways(
+        CrossEncoderReranker(model=ScriptedCrossEncoder(scores), drop_duplicates=False, **limit), "q", candidates
+    )
     own = [scores[text] for text in texts]
     order = sorted(range(len(texts)), key=lambda place: (-own[place], place))
     assert check_each(result, candidates, own) == order[: expected_number(own, **limit)]
@@ -189,7 +206,7 @@ def test_a_blend_keeps_as_many_and_never_passes_over_a_candidate_better_in_both(
 ) -> None:
     """With the first stage mixed in, nothing is lost, doubled or rescored, and better in both is never placed lower."""
     tally("blends")
-    reranker = CrossEncoderReranker(model=fake(), **limit, **blend)
+    reranker = CrossEncoderReranker(model=fake(), drop_duplicates=False, **limit, **blend)
     result = rerank_both_ways(reranker, query, candidates)
     scores = scores_of(fake(), query, candidates)
     places = check_each(result, candidates, scores)
@@ -229,7 +246,7 @@ def test_the_order_of_candidates_decides_ties_only(
 ) -> None:
     """Shuffled candidates give the same scores in the same order."""
     tally("shuffled candidates")
-    reranker = CrossEncoderReranker(model=fake(), **limit)
+    reranker = CrossEncoderReranker(model=fake(), drop_duplicates=False, **limit)
     shuffled = order.sample(candidates, len(candidates))
     first, second = reranker.compress_documents(candidates, query), reranker.compress_documents(shuffled, query)
     assert [d.metadata["relevance_score"] for d in first] == [d.metadata["relevance_score"] for d in second]
@@ -242,7 +259,7 @@ def test_reranking_again_changes_nothing(
 ) -> None:
     """A result that is reranked with the same settings keeps its documents, their order and their scores."""
     tally("reranked twice")
-    reranker = CrossEncoderReranker(model=fake(), **limit)
+    reranker = CrossEncoderReranker(model=fake(), drop_duplicates=False, **limit)
     once = reranker.compress_documents(candidates, query)
     again = reranker.compress_documents(once, query)
     assert [document.metadata["initial_rank"] for document in again] == list(range(1, len(once) + 1))
@@ -264,7 +281,7 @@ def test_the_bundled_model_keeps_the_same_promises(
 ) -> None:
     """With the real model and its tokenizer, any text is scored and the result is sorted, stable and complete."""
     tally("any text on the bundled model")
-    result = rerank_both_ways(CrossEncoderReranker(model=bundled(), **limit), query, candidates)
+    result = rerank_both_ways(CrossEncoderReranker(model=bundled(), drop_duplicates=False, **limit), query, candidates)
     scores = bundled().score([(query, document.page_content) for document in candidates])
     order = sorted(range(len(candidates)), key=lambda place: (-scores[place], place))
     assert check_each(result, candidates, scores) == order[: expected_number(scores, **limit)]
@@ -280,5 +297,5 @@ def test_blank_queries_are_refused_and_all_others_scored(tally: Tally, query: st
     if query.strip():
         assert math.isfinite(reranker.compress_documents([Document(passage)], query)[0].metadata["relevance_score"])
     else:
-        with pytest.raises(ValueError, match="asks nothing"):
+        with pytest.raises(ValueError, match="blank"):
             reranker.compress_documents([Document(passage)], query)

@@ -32,6 +32,7 @@ LAYERS = (
     {"cross_encoders.export"},
     {"cross_encoders.loading"},
     {"cross_encoders"},
+    {"candidates", "compressors"},
     {"reranker"},
     {"retrievers", "extractive"},
     {"chains", "evaluation"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
+import pickle
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,12 +18,14 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda, RunnablePassthrough
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-import langchain_crossrerank.reranker as reranker_module
 from langchain_crossrerank import CrossEncoder, CrossEncoderReranker, create_rerank_retriever
+from langchain_crossrerank.cross_encoders import loading
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair
-from langchain_crossrerank.errors import InvalidInputError, ScoringError
+from langchain_crossrerank.cross_encoders.settings import ModelSettings
+from langchain_crossrerank.errors import InvalidInputError, MissingExtraError, ScoringError
+from langchain_crossrerank.reranker import RerankerFields
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 
 GIVE_UP = 10.0
@@ -194,12 +197,44 @@ def test_equal_scores_keep_the_first_stages_order(rerank: Rerank, top_n: int | N
     assert texts(result) == ["e", "d", "c", "b", "a"][:top_n]
 
 
-def test_equal_passages_are_all_kept(rerank: Rerank) -> None:
-    """A repeated text is scored once and stays in every place it had."""
+def test_equal_passages_are_kept_once(rerank: Rerank) -> None:
+    """Of passages that differ only in whitespace, the first stage's best is scored and kept, and the rest make way."""
+    recorder, model = Recorder(), FakeCrossEncoder()
+    given = of("other", "the  same", "the same\n", "the same", "third", "fourth")
+    result = rerank(CrossEncoderReranker(model=model, top_n=4), given, query="the same", callbacks=[recorder])
+    assert [document.metadata["initial_rank"] for document in result][:1] == [2]
+    assert sorted(texts(result)) == ["fourth", "other", "the  same", "third"]
+    assert sum(len(batch) for batch in model.batches) == 4
+    (event,) = recorder.events
+    assert (event["data"]["candidates"], event["data"]["duplicates_dropped"]) == (6, 2)
+    assert len(event["data"]["scores"]) == 6
+    assert len(set(event["data"]["scores"][1:4])) == 1
+
+
+def test_equal_texts_with_different_titles_are_different_passages(rerank: Rerank) -> None:
+    """What is compared is what the model reads, so a template that shows a title tells two documents apart."""
+    given = [Document("text", metadata={"title": title}) for title in ("A", "B", "A")]
+    reranker = CrossEncoderReranker(model=FakeCrossEncoder(), passage_template="{title}: {page_content}")
+    assert sorted(document.metadata["title"] for document in rerank(reranker, given)) == ["A", "B"]
+
+
+def test_duplicates_are_kept_on_request(rerank: Rerank) -> None:
+    """With `drop_duplicates=False` a repeated text is scored once and keeps every place it had."""
     model = FakeCrossEncoder()
-    result = rerank(CrossEncoderReranker(model=model), of("same", "same", "same"))
+    result = rerank(CrossEncoderReranker(model=model, drop_duplicates=False), of("same", "same", "same"))
     assert [document.metadata["initial_rank"] for document in result] == [1, 2, 3]
     assert sum(len(batch) for batch in model.batches) == 1
+
+
+def test_duplicates_are_dropped_from_a_degraded_result(rerank: Rerank) -> None:
+    """The first stage's order is kept without repetitions."""
+    reranker = make({"b": math.nan}, on_error="keep_order")
+    result = rerank(reranker, of("a", "a", "b", "c", "d"))
+    assert [(document.page_content, document.metadata["initial_rank"]) for document in result] == [
+        ("a", 1),
+        ("b", 3),
+        ("c", 4),
+    ]
 
 
 @pytest.mark.parametrize(("top_n", "kept"), [(None, 5), (1, 1), (3, 3), (5, 5), (50, 5)])
@@ -357,18 +392,54 @@ def test_a_model_by_name_is_loaded_once_and_at_the_first_use(
     rerank: Rerank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Construction loads nothing; the first rerank loads with the given settings, later ones use that copy."""
-    loads: list[tuple[Any, dict[str, Any]]] = []
+    loads: list[tuple[Any, ...]] = []
 
-    def load(model: Any, **settings: Any) -> CrossEncoder:
-        loads.append((model, settings))
+    def load(settings: ModelSettings) -> CrossEncoder:
+        loads.append((settings.model, settings.backend, settings.max_length))
         return FakeCrossEncoder()
 
-    monkeypatch.setattr(reranker_module, "load_cross_encoder", load)
+    monkeypatch.setattr(loading, "_load", load)
     reranker = CrossEncoderReranker(model=tmp_path, backend="onnx", model_kwargs={"max_length": 64})
     assert loads == []
     for _ in range(2):
         assert len(rerank(reranker, of("a", "b"))) == 2
-    assert loads == [(tmp_path, {"backend": "onnx", "max_length": 64})]
+    assert loads == [(str(tmp_path), "onnx", 64)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"model_kwargs": {"max_lenght": 256}}, "'max_lenght'.*'max_length'"),
+        ({"model_kwargs": {"automodel_args": {}}}, "automodel_args"),
+        ({"model_kwargs": {"max_length": 0}}, "max_length is 0"),
+        ({"model_kwargs": {"device": "gpu"}}, "device is 'gpu'"),
+        ({"backend": "torch"}, "bundled model"),
+    ],
+)
+def test_wrong_model_settings_raise_at_construction(settings: dict[str, Any], named: str) -> None:
+    """A mistake is reported when it is made, whatever `on_error` says, and not served as degraded results."""
+    for on_error in ("raise", "keep_order"):
+        with pytest.raises(InvalidInputError, match=named):
+            CrossEncoderReranker(model="bundled", on_error=on_error, **settings)
+    reranker = CrossEncoderReranker(model="bundled")
+    ((name, value),) = settings.items()
+    with pytest.raises(InvalidInputError, match=named):
+        setattr(reranker, name, value)
+    assert reranker == CrossEncoderReranker(model="bundled")
+
+
+@pytest.mark.parametrize("error", [InvalidInputError("no such precision"), MissingExtraError("no torch")])
+def test_a_mistake_that_loading_finds_raises(
+    rerank: Rerank, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings that only the model's files show to be wrong, and a missing extra, are not degraded to."""
+
+    def load(settings: ModelSettings) -> CrossEncoder:
+        raise error
+
+    monkeypatch.setattr(loading, "_load", load)
+    with pytest.raises(type(error)):
+        rerank(CrossEncoderReranker(model=tmp_path, on_error="keep_order"), of("a"))
 
 
 def test_settings_may_be_read_before_the_model_exists(tmp_path: Path) -> None:
@@ -433,9 +504,18 @@ def test_a_rerank_is_a_run_of_its_own(rerank: Rerank) -> None:
     assert run["outputs"] == result
     assert result[0].metadata["relevance_score"] == 2.0
     assert run["metadata"]["cross_encoder"] == "scripted"
-    assert recorder.events == [
-        {"name": "rerank_scores", "data": {"model": "scripted", "scores": [1.0, 2.0, 0.0]}, "run": run["id"]}
-    ]
+    assert (run["metadata"]["top_n"], run["metadata"]["score_threshold"]) == (1, None)
+    data = {
+        "model": "scripted",
+        "candidates": 3,
+        "duplicates_dropped": 0,
+        "top_n": 1,
+        "score_threshold": None,
+        "scores": [1.0, 2.0, 0.0],
+    }
+    assert recorder.events == [{"name": "rerank_scores", "data": data, "run": run["id"]}]
+    child = recorder.named("rerank_scores")
+    assert (child["parent"], child["outputs"]) == (run["id"], data)
 
 
 @pytest.mark.parametrize(
@@ -490,13 +570,13 @@ async def test_loading_a_model_does_not_block_the_event_loop(monkeypatch: pytest
     """While the model loads for the first rerank, the loop goes on and lets it finish."""
     started, release = threading.Event(), threading.Event()
 
-    def load(model: Any, **settings: Any) -> CrossEncoder:
+    def load(settings: ModelSettings) -> CrossEncoder:
         started.set()
         if not release.wait(GIVE_UP):
             raise TimeoutError("nobody let the load go: the event loop was blocked")
         return FakeCrossEncoder()
 
-    monkeypatch.setattr(reranker_module, "load_cross_encoder", load)
+    monkeypatch.setattr(loading, "_load", load)
     reranker = CrossEncoderReranker(model="slow-to-load")
     task = asyncio.create_task(reranker.ainvoke({"query": "q", "documents": of("a")}))
     assert await asyncio.to_thread(started.wait, GIVE_UP)
@@ -521,3 +601,87 @@ def test_a_field_keeps_its_limits_when_it_is_assigned() -> None:
     reranker = make({})
     with pytest.raises(ValueError, match="top_n"):
         reranker.top_n = -1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_fields_can_be_set_for_one_call(asynchronous: bool) -> None:
+    """`invoke(input, top_n=1)` holds for that call, in the trace as well, and for no other."""
+    reranker, recorder = make({"b": 2.0, "c": -1.0}), Recorder()
+    value: Any = {"query": "q", "documents": of("a", "b", "c")}
+    config: RunnableConfig = {"callbacks": [recorder]}
+    fields: dict[str, Any] = {"top_n": 2, "score_threshold": 0.5}
+    result = (
+        asyncio.run(reranker.ainvoke(value, config, **fields))
+        if asynchronous
+        else reranker.invoke(value, config, **fields)
+    )
+    assert texts(result) == ["b"]
+    assert recorder.named("CrossEncoderReranker")["metadata"]["top_n"] == 2
+    assert texts(reranker.invoke(value)) == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"topn": 1}, "'topn'.*'top_n'"),
+        ({"filter": {}}, "filter"),
+        ({"top_n": 0}, "top_n is 0"),
+        ({"top_n": "x"}, "top_n"),
+    ],
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_field_that_cannot_be_set_for_a_call_is_refused(
+    fields: dict[str, Any], named: str, asynchronous: bool
+) -> None:
+    """An unknown name or a bad value raises, naming it, and is not ignored."""
+    value: Any = {"query": "q", "documents": of("a")}
+    with pytest.raises(InvalidInputError, match=named):
+        asyncio.run(make({}).ainvoke(value, **fields)) if asynchronous else make({}).invoke(value, **fields)
+
+
+def test_the_typed_fields_are_the_fields() -> None:
+    """The keyword arguments that type checkers know are the reranker's fields, all of them."""
+    assert RerankerFields.__optional_keys__ == set(CrossEncoderReranker.model_fields) - {"name"}
+
+
+class Working(Document):
+    """What LangChain's embedding filters hand on: a document with its vector, which cannot be serialised."""
+
+    state: dict[str, Any] = Field(default_factory=dict)
+
+    def to_document(self) -> Document:
+        """Return the plain document."""
+        return Document(page_content=self.page_content, metadata=self.metadata)
+
+
+def test_a_working_copy_comes_out_as_a_plain_document(rerank: Rerank) -> None:
+    """Documents of LangChain's embedding filters lose their vector and keep id and metadata."""
+    given = Working(page_content="a", id="w-1", metadata={"source": "x"}, state={"embedded_doc": np.ones(3)})
+    (result,) = rerank(make({"a": 1.0}), [given])
+    assert type(result) is Document
+    assert (result.id, result.metadata) == ("w-1", {"source": "x", "relevance_score": 1.0, "initial_rank": 1})
+
+
+def test_a_servers_key_is_not_shown() -> None:
+    """User and password of a URL are neither in the repr nor in what goes to tracers."""
+    recorder = Recorder()
+    reranker = CrossEncoderReranker(model="http://user:secret@127.0.0.1:9/rerank")
+    reranker.invoke({"query": "q", "documents": []}, {"callbacks": [recorder]})
+    assert "secret" not in repr(reranker)
+    assert "secret" not in str(recorder.runs)
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "model_copy", "pickle"])
+def test_a_copy_works_and_shares_the_model(how: str) -> None:
+    """A deep copy shares the model object; a pickled reranker with a model by name loads it again."""
+    model = StockCrossEncoder()
+    model.lock = threading.Lock()  # type: ignore[attr-defined]  # what a real model holds
+    reranker = CrossEncoderReranker(model="bundled" if how == "pickle" else model, top_n=1)
+    value: Any = {"query": "ferry", "documents": of("a ferry", "a bee")}
+    before = reranker.invoke(value)
+    if how == "pickle":
+        copied = pickle.loads(pickle.dumps(reranker))
+    else:
+        copied = copy.deepcopy(reranker) if how == "deepcopy" else reranker.model_copy(deep=True)
+        assert copied.model is model
+    assert copied.invoke(value) == before

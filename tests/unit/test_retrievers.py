@@ -258,6 +258,7 @@ def test_retrieve_and_rerank_hands_its_config_on() -> None:
         "ContextualCompressionRetriever": True,
         "first": True,
         "CrossEncoderReranker": True,
+        "rerank_scores": True,
     }
 
 

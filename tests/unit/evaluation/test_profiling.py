@@ -15,10 +15,12 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
 
 from langchain_crossrerank import CrossEncoderReranker, create_rag_chain, create_rerank_retriever
+from langchain_crossrerank.candidates import Candidates
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, PairScore, TextPair
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError, ScoringError
 from langchain_crossrerank.evaluation import ProfileResult, StageTimes, profile
+from langchain_crossrerank.reranker import Report
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 
 STAGES = ["search", "tokenise", "forward", "select"]
@@ -60,9 +62,9 @@ class SlowSelection(CrossEncoderReranker):
 
     clock: Any = None
 
-    def _select(self, documents: Sequence[Document], scores: Sequence[PairScore]) -> list[Document]:
+    def _select(self, candidates: Candidates, scores: Sequence[PairScore]) -> tuple[list[Document], Report]:
         self.clock.spend(2)
-        return super()._select(documents, scores)
+        return super()._select(candidates, scores)
 
 
 def first_stage(count: int = 12) -> RunnableLambda[str, list[Document]]:
@@ -225,7 +227,7 @@ def test_a_failing_model_cannot_be_profiled(on_error: str) -> None:
         ({"queries": ""}, r"queries is ''; pass a list"),
         ({"queries": "what is LoRA?"}, r"queries is 'what is LoRA\?'; pass a list"),
         ({"queries": {"q1": "what is LoRA?"}}, "pass a list"),
-        ({"queries": ["a", " "]}, "is ' ', which asks nothing"),
+        ({"queries": ["a", " "]}, "is ' ', which is blank"),
         ({"repeats": 0}, "repeats is 0; pass at least 1"),
         ({"repeats": -3}, "repeats is -3"),
         ({"ks": (0, 5)}, r"ks is \(0, 5\)"),

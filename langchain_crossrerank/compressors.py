@@ -1,0 +1,232 @@
+"""Document compressors that stay document compressors whatever LangChain's Runnable methods make of them.
+
+`with_config`, `with_retry`, `with_fallbacks`, `configurable_fields` and their like wrap a Runnable in a class that is
+not a document compressor, so that no retriever takes the result. The classes here are the same wrappers, and document
+compressors as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun, Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBinding,
+    RunnableConfig,
+    RunnableSerializable,
+    RunnableWithFallbacks,
+)
+from langchain_core.runnables.configurable import RunnableConfigurableAlternatives, RunnableConfigurableFields
+from langchain_core.runnables.retry import RunnableRetry
+from langchain_core.runnables.utils import AnyConfigurableField, ConfigurableField
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypedDict
+
+from langchain_crossrerank.checks import shorten
+from langchain_crossrerank.errors import InvalidInputError
+
+
+class RerankInput(TypedDict):
+    """Input of a reranker used as a Runnable."""
+
+    query: str
+    documents: Iterable[Document]
+
+
+class RunnableCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput, list[Document]]):
+    """Base of document compressors that are Runnables from a query and documents to documents."""
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Rerank documents for a query; see `invoke`."""
+        return self.invoke({"query": query, "documents": documents}, {"callbacks": callbacks})
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Rerank documents for a query without blocking the event loop; see `invoke`."""
+        return await self.ainvoke({"query": query, "documents": documents}, {"callbacks": callbacks})
+
+    def bind(self, **kwargs: Any) -> Runnable[RerankInput, list[Document]]:
+        """Bind settings, such as `top_n`, to every call."""
+        return _as_compressor(super().bind(**kwargs))
+
+    def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Runnable[RerankInput, list[Document]]:
+        """Bind a run configuration."""
+        return _as_compressor(super().with_config(config, **kwargs))
+
+    def with_listeners(self, **kwargs: Any) -> Runnable[RerankInput, list[Document]]:
+        """Bind functions that are called when a run starts, ends or fails."""
+        return _as_compressor(super().with_listeners(**kwargs))
+
+    def with_alisteners(self, **kwargs: Any) -> Runnable[RerankInput, list[Document]]:
+        """Bind asynchronous functions that are called when a run starts, ends or fails."""
+        return _as_compressor(super().with_alisteners(**kwargs))
+
+    def with_types(
+        self,
+        input_type: type[RerankInput] | BaseModel | None = None,
+        output_type: type[list[Document]] | BaseModel | None = None,
+    ) -> Runnable[RerankInput, list[Document]]:
+        """Bind input and output types."""
+        return _as_compressor(super().with_types(input_type=input_type, output_type=output_type))  # type: ignore[arg-type]
+
+    def with_retry(self, **kwargs: Any) -> Runnable[RerankInput, list[Document]]:
+        """Call again when it raises."""
+        return _as_compressor(super().with_retry(**kwargs))
+
+    def with_fallbacks(
+        self,
+        fallbacks: Sequence[Runnable[RerankInput, list[Document]] | BaseDocumentCompressor],
+        **kwargs: Any,
+    ) -> FallbackCompressor:
+        """Add rerankers to try in order when this one raises.
+
+        Args:
+            fallbacks: Rerankers, or any other document compressors.
+            **kwargs: Arguments of LangChain's `with_fallbacks`, for example `exceptions_to_handle`.
+        """
+        return FallbackCompressor(
+            runnable=self, fallbacks=[as_runnable_compressor(fallback) for fallback in fallbacks], **kwargs
+        )
+
+    def configurable_fields(self, **kwargs: AnyConfigurableField) -> RunnableSerializable[RerankInput, list[Document]]:
+        """Let the run configuration set fields."""
+        wrapped = super().configurable_fields(**kwargs)
+        return cast("RunnableSerializable[RerankInput, list[Document]]", _as_compressor(wrapped))
+
+    def configurable_alternatives(
+        self, which: ConfigurableField, *, default_key: str = "default", prefix_keys: bool = False, **kwargs: Any
+    ) -> RunnableSerializable[RerankInput, list[Document]]:
+        """Let the run configuration choose between this reranker and others."""
+        alternatives = {
+            key: as_runnable_compressor(value) if isinstance(value, BaseDocumentCompressor) else value
+            for key, value in kwargs.items()
+        }
+        wrapped = super().configurable_alternatives(
+            which, default_key=default_key, prefix_keys=prefix_keys, **alternatives
+        )
+        return cast("RunnableSerializable[RerankInput, list[Document]]", _as_compressor(wrapped))
+
+
+class BoundCompressor(RunnableCompressor, RunnableBinding[RerankInput, list[Document]]):  # type: ignore[no-redef]
+    """A reranker with a run configuration or settings bound to it."""
+
+
+class RetryingCompressor(RunnableCompressor, RunnableRetry[RerankInput, list[Document]]):  # type: ignore[no-redef]
+    """A reranker that is called again when it raises."""
+
+
+class FallbackCompressor(RunnableCompressor, RunnableWithFallbacks[RerankInput, list[Document]]):
+    """A reranker with others to try when it raises."""
+
+
+class ConfigurableCompressor(RunnableCompressor, RunnableConfigurableFields[RerankInput, list[Document]]):
+    """A reranker whose fields the run configuration can set."""
+
+
+class AlternativeCompressors(RunnableCompressor, RunnableConfigurableAlternatives[RerankInput, list[Document]]):
+    """Rerankers that the run configuration chooses from."""
+
+
+class AdaptedCompressor(RunnableCompressor):
+    """Any document compressor as a Runnable, and any Runnable as a document compressor.
+
+    What it wraps decides what the documents' metadata contain.
+    """
+
+    adapted: BaseDocumentCompressor | Runnable[Any, Any]
+    """The compressor or Runnable."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    def invoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
+        """Compress `input["documents"]` for `input["query"]`.
+
+        Args:
+            input: The query and the documents.
+            config: LangChain run configuration.
+            **kwargs: Settings for this call.
+
+        Raises:
+            InvalidInputError: If the compressor has no such setting.
+        """
+        if isinstance(self.adapted, Runnable):
+            return list(self.adapted.invoke(input, config, **kwargs))
+        return self._call_with_config(self._compress, input, config, **kwargs)
+
+    async def ainvoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
+        """Compress without blocking the event loop; see `invoke`."""
+        if isinstance(self.adapted, Runnable):
+            return list(await self.adapted.ainvoke(input, config, **kwargs))
+        return await self._acall_with_config(self._acompress, input, config, **kwargs)
+
+    def _compress(self, input: RerankInput, run_manager: CallbackManagerForChainRun, **settings: Any) -> list[Document]:
+        compressor = with_settings(cast("BaseDocumentCompressor", self.adapted), settings)
+        return list(compressor.compress_documents(list(input["documents"]), input["query"], run_manager.get_child()))
+
+    async def _acompress(
+        self, input: RerankInput, run_manager: AsyncCallbackManagerForChainRun, **settings: Any
+    ) -> list[Document]:
+        compressor = with_settings(cast("BaseDocumentCompressor", self.adapted), settings)
+        documents = list(input["documents"])
+        return list(await compressor.acompress_documents(documents, input["query"], run_manager.get_child()))
+
+
+def as_runnable_compressor(
+    compressor: BaseDocumentCompressor | Runnable[Any, Any],
+) -> RunnableCompressor:
+    """Return a compressor or a Runnable as both; unchanged if it is both already."""
+    if isinstance(compressor, RunnableCompressor):
+        return compressor
+    return AdaptedCompressor(adapted=compressor)
+
+
+def with_settings(compressor: BaseDocumentCompressor, settings: Mapping[str, Any]) -> BaseDocumentCompressor:
+    """Return a compressor with other settings for one call.
+
+    In a `DocumentCompressorPipeline` the settings go to the rerankers of this package.
+
+    Args:
+        compressor: Any document compressor; not changed.
+        settings: Values of its fields by name.
+
+    Raises:
+        InvalidInputError: If it has no such field.
+    """
+    if not settings:
+        return compressor
+    if isinstance(compressor, RunnableCompressor):
+        return cast("BaseDocumentCompressor", compressor.bind(**settings))
+    parts = getattr(compressor, "transformers", None)
+    if isinstance(parts, list) and any(isinstance(part, RunnableCompressor) for part in parts):
+        changed = [with_settings(part, settings) if isinstance(part, RunnableCompressor) else part for part in parts]
+        return compressor.model_copy(update={"transformers": changed})
+    for name, value in settings.items():
+        if name not in type(compressor).model_fields:
+            raise InvalidInputError(
+                f"{name}={shorten(value)} cannot be set on {type(compressor).__name__}, which has no such field; "
+                "leave it out, or use CrossEncoderReranker."
+            )
+    return compressor.model_copy(update=dict(settings))
+
+
+_KINDS: dict[type[Runnable[Any, Any]], type[RunnableCompressor]] = {
+    RunnableRetry: RetryingCompressor,
+    RunnableBinding: BoundCompressor,
+    RunnableConfigurableFields: ConfigurableCompressor,
+    RunnableConfigurableAlternatives: AlternativeCompressors,
+}
+"""Each of LangChain's wrappers with the same one that is a document compressor."""
+
+
+def _as_compressor(wrapped: Runnable[Any, Any]) -> RunnableCompressor:
+    if isinstance(wrapped, RunnableCompressor):
+        return wrapped
+    kind = next(ours for theirs, ours in _KINDS.items() if isinstance(wrapped, theirs))
+    fields = cast("BaseModel", wrapped)
+    return kind.model_construct(_fields_set=set(fields.model_fields_set), **dict(fields))
