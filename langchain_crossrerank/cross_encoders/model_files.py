@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_crossrerank.cross_encoders.scores import Activation
+from langchain_crossrerank.downloads import describe_failure
 from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 
 BUNDLED = "bundled"
@@ -213,7 +214,7 @@ def _fetch(name: str, files: list[str], revision: str | None, local_files_only: 
         # The hub client's errors for a missing network come from several libraries and change with versions.
         raise ModelNotFoundError(
             f"the model {name!r} is no folder here, is not in the local cache, and could not be fetched from the "
-            f'Hugging Face hub ({type(err).__name__}); use "bundled" (on the command line --offline) for the model '
+            f'Hugging Face hub ({describe_failure(err)}); use "bundled" (on the command line --offline) for the model '
             "inside this package, pass a folder, or connect to the network."
         ) from err
     return ModelSource(name, Path(folder))

@@ -20,9 +20,9 @@ PACKAGE = "langchain_crossrerank"
 ROOT = Path(langchain_crossrerank.__file__).parent
 
 LAYERS = (
-    {"errors", "_process", "redaction"},
-    {"_terminal", "checks", "extras", "files", "metadata", "passages", "sources"},
-    {"_machine", "_threads", "blending", "models"},
+    {"errors", "_process", "_terminal", "redaction"},
+    {"checks", "extras", "files", "metadata", "passages", "sources"},
+    {"_machine", "_threads", "blending", "downloads", "models"},
     {"onnx_graphs", "indexing"},
     {"cross_encoders.fingerprints", "cross_encoders.scheduling", "cross_encoders.scores", "cross_encoders.precision"},
     {"cross_encoders.pairs"},

@@ -237,3 +237,22 @@ def test_a_checkpoint_of_something_else_is_refused(
 def test_a_folder_as_checkpoint_is_one_line(beir: Path, error_of: Callable[[int], str]) -> None:
     """A file that cannot be read is an error like any other, without a traceback."""
     assert "'beir'" in error_of(cli.main(evaluate_run("--checkpoint", "beir")))
+
+
+def test_a_terminal_gets_colours_unless_they_are_refused(
+    beir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is coloured where colours are wanted, never with `NO_COLOR`, and has the same words."""
+    shown = {}
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    for refused in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", refused)
+        assert cli.main(evaluate_run()) == 0
+        shown[refused] = capsys.readouterr().out
+    assert re.search(r"\x1b\[(?:\d+;)*3\d", shown[""])
+    assert not re.search(r"\x1b\[(?:\d+;)*[349]\d", shown["1"])
+    words = [re.sub(r"\x1b\[[\d;]*m", "", text).split() for text in shown.values()]
+    assert words[0][:8] == words[1][:8]
+    assert {"nDCG@10", "0.387", "+0.613"} <= set(words[1])

@@ -85,3 +85,54 @@ def test_no_more_candidates_than_results_is_said(notes: str, capsys: pytest.Capt
     """With `--k` not above `--top-n` one line says that only the order can change."""
     assert cli.main(["compare", notes, QUESTION, "--offline", "--k", "2", "--top-n", "2"]) == 0
     assert capsys.readouterr().err == "crossrerank: --k 2 with --top-n 2: only the order can change\n"
+
+
+HOSTILE = "\x1b]0;pwned\x07\x1b[2J\x1b[31m \u202e \x9b31m \x08"
+
+
+@pytest.mark.parametrize("command", ["ask", "compare"])
+@pytest.mark.parametrize("place", ["document", "file name", "broken file name", "question"])
+def test_nothing_in_a_text_acts_on_the_terminal(
+    notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, place: str
+) -> None:
+    """Escape sequences, control characters and overrides of documents, names and questions are shown as escapes."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    name = f"ferry{HOSTILE}\n[1] 0.999  trusted.pdf.txt" if place == "file name" else "ferry.txt"
+    (folder / name).write_text(f"{FERRY} {HOSTILE if place == 'document' else ''} It is blue.", encoding="utf-8")
+    if place == "broken file name":
+        (folder / f"b{HOSTILE}\n.pdf").write_bytes(b"%PDF broken")
+    question = f"{QUESTION} {HOSTILE}" if place == "question" else QUESTION
+    assert cli.main([command, str(folder), question, "--offline", "--top-n", "1"]) == 0
+    captured = capsys.readouterr()
+    shown = captured.out + captured.err
+    assert not set("\x1b\x07\x9b\x08\u202e") & set(shown)
+    assert not [line for line in shown.splitlines() if line.startswith("[1] 0.999")]
+    if place == "broken file name":
+        assert len(captured.err.splitlines()) == 1
+
+
+def test_a_question_that_is_not_valid_text_is_searched_for(notes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A byte that is not UTF-8, which arrives as a lone surrogate, is replaced and the question is answered."""
+    assert cli.main(["ask", notes, "When does \udcff the ferry leave?", "--offline"]) == 0
+    assert FERRY in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["ask", "compare", "profile"])
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_a_blank_question_is_refused_before_anything_is_read(
+    no_model: None, capsys: pytest.CaptureFixture[str], command: str, question: str
+) -> None:
+    """A blank question is an error before files are looked for, a model is loaded or anything is printed."""
+    assert cli.main([command, "missing.txt", question, "--offline"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("crossrerank: error: query is ")
+
+
+def test_a_pipe_is_80_columns_wide(notes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is no terminal, a comparison is laid out in 80 columns without colours."""
+    assert cli.main(["compare", notes, QUESTION, "--offline"]) == 0
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= 80
+    assert "\x1b" not in output
