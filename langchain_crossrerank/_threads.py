@@ -19,9 +19,17 @@ from langchain_crossrerank._process import ForkSafeCondition, PerProcess
 EXIT_SECONDS = 10.0
 """How long an ending process waits for its threads to leave native code, in seconds."""
 
+
+class _State:
+    """Which threads are inside native code, and whether the interpreter has begun to shut down."""
+
+    def __init__(self) -> None:
+        self.inside: set[int] = set()
+        self.is_ending = False
+
+
 _changed = ForkSafeCondition()
-_inside: PerProcess[set[int]] = PerProcess(set)
-_ending: PerProcess[threading.Event] = PerProcess(threading.Event)
+_state: PerProcess[_State] = PerProcess(_State)
 _interrupts: list[WeakMethod[Callable[[], None]]] = []
 
 
@@ -34,7 +42,7 @@ def start_thread(work: Callable[[], None], *, name: str) -> threading.Thread:
 
 def process_is_ending() -> bool:
     """Return whether the interpreter has begun to shut down, so that no new work should be started."""
-    return _ending.get().is_set()
+    return _state.get().is_ending
 
 
 @contextlib.contextmanager
@@ -48,12 +56,12 @@ def native_work() -> Iterator[None]:
     with _changed:
         if process_is_ending():
             raise SystemExit
-        _inside.get().add(thread)
+        _state.get().inside.add(thread)
     try:
         yield
     finally:
         with _changed:
-            _inside.get().discard(thread)
+            _state.get().inside.discard(thread)
             _changed.notify_all()
 
 
@@ -65,14 +73,14 @@ def interrupt_at_exit(interrupt: Callable[[], None]) -> None:
 
 def _finish() -> None:
     with _changed:
-        _ending.get().set()
+        _state.get().is_ending = True
     for method in tuple(_interrupts):
         interrupt = method()
         if interrupt is not None:
             interrupt()
     limit = time.monotonic() + EXIT_SECONDS
     with _changed:
-        while _inside.get() and (left := limit - time.monotonic()) > 0:
+        while _state.get().inside and (left := limit - time.monotonic()) > 0:
             _changed.wait(left)
 
 

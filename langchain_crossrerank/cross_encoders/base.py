@@ -1,16 +1,20 @@
-"""The contract of a cross-encoder: validate pairs, batch them by tokens, score, check."""
+"""The contract of a cross-encoder: check pairs, cut what is too long, batch by tokens, score, check the scores."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
+from langchain_crossrerank._process import call_in_child
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.cross_encoders.pairs import (
     EncodedPair,
@@ -20,38 +24,40 @@ from langchain_crossrerank.cross_encoders.pairs import (
     chunks_to_encode,
     plan_batches,
 )
-from langchain_crossrerank.cross_encoders.scheduling import StepScheduler, drain
+from langchain_crossrerank.cross_encoders.scheduling import Steps, StepScheduler, drain
 from langchain_crossrerank.cross_encoders.scores import Activation, check_finite, sigmoid
 from langchain_crossrerank.errors import CrossRerankError, InvalidInputError, ScoringError
 
-ScoreSteps = Generator[None, None, "list[PairScore]"]
+ScoreSteps = Steps[list[PairScore]]
 """Scoring as a generator: each `next()` does one bounded piece of work, the return value is the result."""
 
 DEFAULT_MAX_BATCH_TOKENS = 1024
+"""Maximum tokens of a forward pass where neither the caller nor the backend says otherwise."""
 
 _PLANNED_PAIRS = 1024
+_WARM_UP_PAIR = ("a query", "a passage")
 
 _logger = logging.getLogger(__name__)
 
 
 class CrossEncoder(BaseCrossEncoder):
-    """A model that reads a query and a passage together and says how well the passage answers.
+    """A model that reads a query and a passage together and says how well the passage answers the query.
 
-    A backend implements `_score_batch`, and `_encode` where it knows its tokens. Everything else is here, once:
-    pairs are checked, equal pairs are scored once, batches hold pairs of like length within `max_batch_tokens`,
-    and the number and finiteness of scores is checked. Scores come back in the order of the pairs.
+    A backend implements `_score_batch`, and `_encode` if it knows its tokens. Everything else is here, once: pairs are
+    checked, equal pairs are scored once, batches contain pairs of similar length within `max_batch_tokens`, and the
+    number of scores and their finiteness are checked. Scores are returned in the order of the pairs.
 
-    Work is a sequence of small steps (`score_steps`), so that it can be interleaved with other callers' work,
-    stopped when a caller gives up, and bounded in memory whatever the number of pairs.
+    Work is a sequence of small steps (`score_steps`), so that it can be interleaved with the work of other callers,
+    stopped when a caller gives up, and bounded in memory for any number of pairs.
 
     Attributes:
-        name: What the model was asked for by: a hub name, a folder, or `"bundled"`.
+        name: The name the model was loaded by: a hub name, a folder, or `"bundled"`.
         backend: What computes the scores, for example `"onnx"`.
         activation: The unit of the scores.
-        max_length: The most tokens of a pair that the model reads; longer passages are cut, queries never.
-        max_batch_tokens: The most tokens, padding included, in one forward pass. A single longer pair still runs.
-        max_batch_pairs: The most pairs in one forward pass; `None` for no limit but that of tokens.
-        scores_pairs_alone: Whether a pair's score is the same whatever other pairs it is scored with.
+        max_length: Maximum tokens of a pair that the model reads; longer passages are cut.
+        max_batch_tokens: Maximum tokens, padding included, in one forward pass. A single longer pair still runs.
+        max_batch_pairs: Maximum pairs in one forward pass; `None` for no limit other than the tokens.
+        scores_pairs_alone: Whether a pair's score does not depend on the pairs that it is scored with.
     """
 
     name: str
@@ -62,7 +68,7 @@ class CrossEncoder(BaseCrossEncoder):
     max_batch_pairs: int | None = None
     scores_pairs_alone: bool = True
 
-    _told_of_truncation = False
+    _warned_truncated = False
 
     def score(self, text_pairs: Iterable[TextPair]) -> list[float]:
         """Score each pair.
@@ -71,110 +77,147 @@ class CrossEncoder(BaseCrossEncoder):
             text_pairs: `(query, passage)` tuples; any iterable, of any length.
 
         Returns:
-            One plain float a pair, in input order.
+            One plain float for each pair, in input order.
 
         Raises:
             InvalidInputError: If an element is not a pair of strings, or a query alone fills `max_length`.
-            ScoringError: If the model fails, gives too few or too many scores, or a score is not finite.
+            ScoringError: If the model fails, returns the wrong number of scores, or a score is not finite.
         """
         return [scored.score for scored in drain(self.score_steps(text_pairs))]
 
     async def ascore(self, text_pairs: Iterable[TextPair]) -> list[float]:
         """Score each pair without blocking the event loop; see `score`.
 
-        The work runs on a thread of its own, interleaved batch by batch with other calls' work. Cancelling the
-        awaiting task stops it at the next batch.
-
-        Raises:
-            OverloadedError: If too many calls are already waiting.
+        The work runs on a thread of its own and takes turns, batch by batch, with the work of other calls. Cancelling
+        the awaiting task stops it.
         """
         return [scored.score for scored in await self.ascore_pairs(text_pairs)]
 
-    async def ascore_pairs(self, text_pairs: Iterable[TextPair]) -> list[PairScore]:
-        """Score each pair without blocking the event loop, keeping what is known beside the score."""
-        return await self.scheduler.run(self.score_steps(text_pairs))
+    async def ascore_pairs(self, text_pairs: Iterable[TextPair], *, deadline: float | None = None) -> list[PairScore]:
+        """Score each pair without blocking the event loop, and return all that is known about each score.
+
+        Args:
+            text_pairs: `(query, passage)` tuples.
+            deadline: When the scores are needed, on `time.monotonic()`; see `submit`.
+
+        Raises:
+            OverloadedError: If the deadline cannot be kept.
+        """
+        return await asyncio.wrap_future(self.submit(text_pairs, deadline=deadline))
+
+    def submit(self, text_pairs: Iterable[TextPair], *, deadline: float | None = None) -> Future[list[PairScore]]:
+        """Queue pairs to be scored on this model's worker.
+
+        Args:
+            text_pairs: `(query, passage)` tuples.
+            deadline: When the scores are needed, on `time.monotonic()`. The caller limits its own waiting; here it
+                decides what is done first, and what is not done because it would be late. `None` for no limit: then
+                the work takes turns with that of other calls.
+
+        Returns:
+            The scores to come. Cancelling the future stops the work.
+
+        Raises:
+            InvalidInputError: If an element is not a pair of strings.
+            OverloadedError: If it is known now that the deadline cannot be kept; the future may raise it later.
+        """
+        pairs = check_text_pairs(text_pairs)
+        work = sum(self._guess_tokens(pair) for pair in set(pairs))
+        return self.scheduler.submit(self.score_steps(pairs), deadline=deadline, work=work)
+
+    def warm_up(self) -> None:
+        """Do one forward pass, so that the first call is not slower than the others."""
+        self.score([_WARM_UP_PAIR])
 
     def score_steps(self, text_pairs: Iterable[TextPair]) -> ScoreSteps:
         """Score pairs in small steps: advance the generator until it returns the result.
 
         Returns:
-            A generator that yields after each bounded piece of work and returns one `PairScore` a pair.
+            A generator that yields the share of the work done, from 0 to 1, after each bounded piece of work, and
+            returns one `PairScore` for each pair.
         """
         pairs = check_text_pairs(text_pairs)
         unique = list(dict.fromkeys(pairs))
         scores: dict[TextPair, PairScore] = {}
         # Part by part, so that the tokens of thousands of pairs are not all in memory at once.
         for start in range(0, len(unique), _PLANNED_PAIRS):
+            part = unique[start : start + _PLANNED_PAIRS]
             encoded: list[EncodedPair] = []
-            for chunk in chunks_to_encode(unique[start : start + _PLANNED_PAIRS]):
+            for chunk in chunks_to_encode(part):
                 encoded += self._guarded(self._encode, chunk, pairs, chunk)
-                yield
-            self._tell_of_truncation(encoded)
+                yield start / len(unique)
+            self._warn_truncated(encoded)
+            tokens, scored_tokens = sum(item.tokens for item in encoded), 0
             for batch in self._plan(encoded):
                 for item, value in zip(batch, self._checked_batch(batch, pairs), strict=True):
                     best = scores.get(item.text_pair)
                     # NaN compares false, so it stays to be found below.
                     if best is None or value > best.score or value != value:  # noqa: PLR0124
                         scores[item.text_pair] = PairScore(value, truncated=item.truncated, window=item.window)
-                yield
+                    scored_tokens += item.tokens
+                yield (start + len(part) * scored_tokens / max(1, tokens)) / len(unique)
         results = [scores[pair] for pair in pairs]
         check_finite([result.score for result in results], self.name)
         return results
 
     def probability(self, score: float) -> float:
-        """Map one of this model's scores to 0..1; a score that is a probability already stays as it is."""
+        """Map one of this model's scores to 0..1; a score that is a probability is returned unchanged."""
         return score if self.activation == "sigmoid" else sigmoid(score)
 
     @property
     def fingerprint(self) -> str:
-        """A text that differs whenever the same pair could get another score; caches use it as a key."""
+        """A text that differs whenever the same pair could get a different score; caches use it as a key."""
         return f"{type(self).__name__}:{self.name}:{self.activation}:{self.max_length}"
 
     @cached_property
     def scheduler(self) -> StepScheduler:
-        """The worker that interleaves this model's asynchronous calls."""
-        return StepScheduler(name=f"crossrerank-{self.name}")
+        """The worker that runs this model's asynchronous calls and those with a deadline."""
+        return StepScheduler(name=self.name)
+
+    def _guess_tokens(self, pair: TextPair) -> int:
+        return min(self.max_length, 3 + (len(pair[0]) + len(pair[1])) // 4)
 
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
-        """Make pairs ready for `_score_batch`; here the number of tokens is guessed at four characters a token."""
-        return [
-            EncodedPair(pair, tokens=min(self.max_length, 3 + (len(pair[0]) + len(pair[1])) // 4))
-            for pair in text_pairs
-        ]
+        """Prepare pairs for `_score_batch`; here the number of tokens is guessed at four characters per token."""
+        return [EncodedPair(pair, tokens=self._guess_tokens(pair)) for pair in text_pairs]
 
     def _plan(self, encoded: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
-        """Divide encoded pairs into batches, each for one `_score_batch`."""
+        """Divide encoded pairs into batches, one for each `_score_batch`."""
         return plan_batches(encoded, self.max_batch_tokens, self.max_batch_pairs)
 
     @abstractmethod
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        """Score one batch in one forward pass: one number for each pair, in the batch's order."""
+        """Score one batch in one forward pass.
+
+        Returns:
+            One number for each pair, in the order of the batch.
+        """
 
     def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:  # noqa: ARG002
-        """Like `_encode`, but a passage beyond `max_length` gives several overlapping windows instead of being cut.
+        """Like `_encode`, but divide a passage beyond `max_length` into overlapping windows instead of cutting it.
 
         Args:
             text_pairs: The pairs.
-            overlap: Tokens that neighbouring windows share.
+            overlap: Tokens that adjacent windows share.
 
         Returns:
-            One or more items a pair; those of a divided passage carry `window`.
+            One or more items for each pair; those of a divided passage have `window`.
 
         Raises:
             InvalidInputError: If this backend does not know its tokens.
         """
         raise InvalidInputError(
-            f"{self.name!r} on the {self.backend} backend does not tell how it tokenises, so passages cannot be "
-            "divided into windows; use the onnx or torch backend, or split the documents."
+            f"the {self.backend} backend of {self.name!r} does not expose its tokens, so passages cannot be divided "
+            "into windows; use the onnx or torch backend, or split the documents."
         )
 
-    def _tell_of_truncation(self, encoded: Sequence[EncodedPair]) -> None:
+    def _warn_truncated(self, encoded: Sequence[EncodedPair]) -> None:
         cut = sum(item.truncated for item in encoded)
-        if cut and not self._told_of_truncation:
-            self._told_of_truncation = True
+        if cut and not self._warned_truncated:
+            self._warned_truncated = True
             _logger.warning(
                 "%r reads %d tokens of a pair; %d of %d passages were longer and their ends were not read. Wrap the "
-                "model in WindowedCrossEncoder to read all of them. This is said once.",
+                "model in WindowedCrossEncoder to read them whole. This warning is logged once.",
                 self.name,
                 self.max_length,
                 cut,
@@ -184,7 +227,7 @@ class CrossEncoder(BaseCrossEncoder):
     def _guarded(
         self, work: Callable[[Any], Any], argument: Any, pairs: Sequence[TextPair], members: Iterable[TextPair]
     ) -> Any:
-        """Call a backend's method; whatever it raises comes out as an error of this package."""
+        """Call a backend's method and turn whatever it raises into an error of this package."""
         try:
             return work(argument)
         except CrossRerankError:
@@ -193,7 +236,7 @@ class CrossEncoder(BaseCrossEncoder):
             positions = _positions(pairs, members)
             raise ScoringError(
                 f"{self.name!r} failed on {len(positions)} pairs ({type(err).__name__}: {err}); "
-                "check the model, or rerank with on_error='keep_order' to go on without it.",
+                "check the model, or rerank with on_error='keep_order' to continue without it.",
                 positions=positions,
             ) from err
 
@@ -205,8 +248,8 @@ class CrossEncoder(BaseCrossEncoder):
         if len(values) != len(batch):
             positions = _positions(pairs, members)
             raise ScoringError(
-                f"{self.name!r} gave {len(values)} scores for {len(batch)} pairs at positions {shorten(positions)}; "
-                "a model must give exactly one score a pair.",
+                f"{self.name!r} returned {len(values)} scores for {len(batch)} pairs at positions "
+                f"{shorten(positions)}; a model must return exactly one score for each pair.",
                 positions=positions,
             )
         return values
@@ -218,22 +261,22 @@ class CrossEncoder(BaseCrossEncoder):
         )
 
 
-class ForeignCrossEncoder(CrossEncoder):
-    """Any other `BaseCrossEncoder` of LangChain, brought under the same checks, batching and steps.
+class AdaptedCrossEncoder(CrossEncoder):
+    """Any other LangChain `BaseCrossEncoder`, with the checks, batching and steps of this package.
 
     Args:
-        model: The model to call; its `score` gets one batch of pairs at a time.
-        max_batch_tokens: Guessed tokens, at four characters each, in one call.
+        model: The model to call; its `score` receives one batch of pairs at a time.
+        max_batch_tokens: Maximum tokens in one call, guessed at four characters per token.
     """
 
-    backend = "foreign"
+    backend = "adapted"
     max_length = 512
 
     def __init__(self, model: BaseCrossEncoder, *, max_batch_tokens: int = 16 * 512) -> None:
         self.model = model
         self.name = str(getattr(model, "model_name", None) or type(model).__name__)
         self.max_batch_tokens = max_batch_tokens
-        # Nothing is known of the weights, so each object counts as a model of its own.
+        # Nothing is known about the weights, so each object counts as a model of its own.
         self._identity = uuid4().hex
         # LangChain's HuggingFaceCrossEncoder keeps the sentence-transformers model, which knows its unit.
         activation = getattr(getattr(model, "client", None), "activation_fn", None)
@@ -241,20 +284,20 @@ class ForeignCrossEncoder(CrossEncoder):
 
     @property
     def fingerprint(self) -> str:
-        """A text of this object's own: its scores are found again in this process only."""
-        return f"foreign:{self.name}:{self._identity}"
+        """A text unique to this object: its scores are found again in this process only."""
+        return f"adapted:{self.name}:{self._identity}"
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
         return self.model.score([item.text_pair for item in batch])
 
 
 def as_cross_encoder(model: BaseCrossEncoder) -> CrossEncoder:
-    """Give any LangChain cross-encoder the checks, batching and steps of this package.
+    """Adapt any LangChain cross-encoder to the checks, batching and steps of this package.
 
     Args:
-        model: A `BaseCrossEncoder`; a `CrossEncoder` is given back as it is.
+        model: A `BaseCrossEncoder`; a `CrossEncoder` is returned unchanged.
     """
-    return model if isinstance(model, CrossEncoder) else ForeignCrossEncoder(model)
+    return model if isinstance(model, CrossEncoder) else AdaptedCrossEncoder(model)
 
 
 def check_query_room(query: str, left: int, room: int, model: CrossEncoder) -> None:
@@ -279,3 +322,11 @@ def check_query_room(query: str, left: int, room: int, model: CrossEncoder) -> N
 def _positions(pairs: Sequence[TextPair], members: Iterable[TextPair]) -> list[int]:
     wanted = set(members)
     return [position for position, pair in enumerate(pairs) if pair in wanted]
+
+
+def _use_one_tokenizer_thread() -> None:
+    # The thread pool of tokenizers does not survive a fork, and waiting for it would never end.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+call_in_child(_use_one_tokenizer_thread)

@@ -11,7 +11,7 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.embeddings import Embeddings
 from torch import Tensor
 
-from langchain_crossrerank.cross_encoders.base import ForeignCrossEncoder, as_cross_encoder
+from langchain_crossrerank.cross_encoders.base import AdaptedCrossEncoder, as_cross_encoder
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.scores import log_odds
 from langchain_crossrerank.errors import InvalidInputError, TrainingError
@@ -95,7 +95,7 @@ class CrossEncoderTeacher(Teacher):
     def __init__(self, cross_encoder: BaseCrossEncoder) -> None:
         self._cross_encoder = as_cross_encoder(cross_encoder)
         # An adapter's fingerprint is that of one object, and a resumed run has another object.
-        is_adapter = isinstance(self._cross_encoder, ForeignCrossEncoder)
+        is_adapter = isinstance(self._cross_encoder, AdaptedCrossEncoder)
         self.key = model_key(cross_encoder) if is_adapter else self._cross_encoder.fingerprint
 
     def logits(self, pairs: Sequence[TextPair]) -> Tensor:

@@ -21,10 +21,9 @@ from langchain_core.documents import Document
 from langchain_crossrerank import CrossEncoder, CrossEncoderReranker, load_cross_encoder
 from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair
-from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder
-from langchain_crossrerank.errors import ModelNotFoundError, OverloadedError
+from langchain_crossrerank.errors import ModelNotFoundError
 from langchain_crossrerank.testing import FakeCrossEncoder
 from tests.fault_tally import Tally
 
@@ -170,7 +169,7 @@ async def test_a_short_rerank_is_not_stuck_behind_a_long_one(gated: Gated, tally
     long.add_done_callback(partial(note, "long"))
     assert await asyncio.to_thread(gated.begun.wait, WATCHDOG)
     short = asyncio.create_task(reranker.acompress_documents(candidates("short", 3), "short"))
-    await until(lambda: len(gated.scheduler._waiting) == 1)
+    await until(lambda: gated.scheduler.waiting == 1)
     gated.opened.set()
     assert [len(result) for result in await asyncio.gather(long, short)] == [200, 3]
     assert [name for name, _ in done] == ["long"]
@@ -195,7 +194,7 @@ async def test_many_short_reranks_all_pass_a_long_one(gated: Gated, tally: Tally
     long = asyncio.create_task(gated.ascore([("long", str(place)) for place in range(500)]))
     assert await asyncio.to_thread(gated.begun.wait, WATCHDOG)
     short = [asyncio.create_task(gated.ascore([(f"s{n}", "a"), (f"s{n}", "b")])) for n in range(20)]
-    await until(lambda: len(gated.scheduler._waiting) == 20)
+    await until(lambda: gated.scheduler.waiting == 20)
     gated.opened.set()
     await asyncio.gather(*short)
     turns = [batch[0][0] for batch in gated.batches]
@@ -205,24 +204,12 @@ async def test_many_short_reranks_all_pass_a_long_one(gated: Gated, tally: Tally
     await long
 
 
-async def test_a_full_queue_is_an_error_and_not_a_wait(gated: Gated, tally: Tally) -> None:
-    """With the queue full, a further rerank raises `OverloadedError` at once, and those in the queue are served."""
-    tally("calls on a full queue", 3)
-    vars(gated)["scheduler"] = StepScheduler(name="small", max_pending=4)
-    reranker = CrossEncoderReranker(model=gated)
-    served = [asyncio.create_task(reranker.acompress_documents(candidates(str(n), 2), "q")) for n in range(4)]
-    assert await asyncio.to_thread(gated.begun.wait, WATCHDOG)
-    await until(lambda: gated.scheduler._in_hand == 4)
-    with pytest.raises(OverloadedError, match="4 reranks are already waiting"):
-        await reranker.acompress_documents(candidates("too many", 2), "q")
-    with pytest.raises(OverloadedError):
-        CrossEncoderReranker(model=gated, timeout=WATCHDOG).compress_documents(candidates("too many", 2), "q")
-    degrading = CrossEncoderReranker(model=gated, on_error="keep_order")
-    degraded = await degrading.acompress_documents(candidates("too many", 2), "q")
-    assert "OverloadedError" in degraded[0].metadata["rerank_error"]
-    gated.opened.set()
-    assert [len(result) for result in await asyncio.gather(*served)] == [2] * 4
-    assert len(await reranker.acompress_documents(candidates("later", 2), "q")) == 2
+async def test_thousands_of_calls_without_a_deadline_all_wait(tally: Tally) -> None:
+    """Far more reranks than can run at a time are all served, because callers without a deadline wait their turn."""
+    tally("calls without a deadline", 3000)
+    reranker = CrossEncoderReranker(model=FakeCrossEncoder())
+    calls = [reranker.acompress_documents(candidates(str(n), 2), "q") for n in range(3000)]
+    assert [len(result) for result in await asyncio.gather(*calls)] == [2] * 3000
 
 
 async def test_cancelled_calls_leave_no_work_behind(gated: Gated, tally: Tally) -> None:
@@ -231,7 +218,7 @@ async def test_cancelled_calls_leave_no_work_behind(gated: Gated, tally: Tally) 
     first = asyncio.create_task(gated.ascore([("first", "a")]))
     assert await asyncio.to_thread(gated.begun.wait, WATCHDOG)
     others = [asyncio.create_task(gated.ascore([(f"other {n}", "a")])) for n in range(CALLERS - 1)]
-    await until(lambda: len(gated.scheduler._waiting) == CALLERS - 1)
+    await until(lambda: gated.scheduler.waiting == CALLERS - 1)
     for task in others:
         task.cancel()
     outcomes = await asyncio.gather(*others, return_exceptions=True)

@@ -163,7 +163,7 @@ class OnnxCrossEncoder(CrossEncoder):
     @cached_property
     def scheduler(self) -> StepScheduler:
         """Two workers, so that one call is tokenised while another one's forward pass has its turn."""
-        return StepScheduler(name=f"crossrerank-{self.name}", workers=2)
+        return StepScheduler(name=self.name, workers=2)
 
     @cached_property
     def _weights_hash(self) -> str:

@@ -91,7 +91,7 @@ class CachedCrossEncoder(WrapperCrossEncoder):
         """Look up the pairs, score the unknown ones, and keep their scores."""
         pairs = check_text_pairs(text_pairs)
         known = self._look_up(pairs)
-        yield
+        yield 0.0
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in known]
         if missing:
             scored = dict(zip(missing, (yield from self.inner.score_steps(missing)), strict=True))
@@ -99,13 +99,13 @@ class CachedCrossEncoder(WrapperCrossEncoder):
             known |= scored
         return [known[pair] for pair in pairs]
 
-    async def ascore_pairs(self, text_pairs: Iterable[TextPair]) -> list[PairScore]:
+    async def ascore_pairs(self, text_pairs: Iterable[TextPair], *, deadline: float | None = None) -> list[PairScore]:
         """Score pairs like `score_steps`, without blocking the event loop."""
         pairs = check_text_pairs(text_pairs)
-        known = await self.scheduler.run(_one_step(lambda: self._look_up(pairs)))
+        known = await self.scheduler.run(_one_step(lambda: self._look_up(pairs)), deadline=deadline)
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in known]
         if missing:
-            scored = dict(zip(missing, await self.inner.ascore_pairs(missing), strict=True))
+            scored = dict(zip(missing, await self.inner.ascore_pairs(missing, deadline=deadline), strict=True))
             await self.scheduler.run(_one_step(lambda: self._keep(scored)))
             known |= scored
         return [known[pair] for pair in pairs]

@@ -66,10 +66,6 @@ class CascadeCrossEncoder(WrapperCrossEncoder):
             scores |= self._below(lowest, group[self.keep :])
         return [scores[pair] for pair in pairs]
 
-    async def ascore_pairs(self, text_pairs: Iterable[TextPair]) -> list[PairScore]:
-        """Score pairs like `score_steps`, interleaved with other calls on the full model's worker."""
-        return await self.scheduler.run(self.score_steps(text_pairs))
-
     def _below(self, lowest: float, pruned: Sequence[TextPair]) -> dict[TextPair, PairScore]:
         # Evenly spaced below the lowest survivor, and not below 0 where scores are probabilities.
         height = lowest if self.activation == "sigmoid" and lowest >= 0 else 1.0

@@ -12,7 +12,7 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 
 from langchain_crossrerank.checks import shorten
-from langchain_crossrerank.cross_encoders.base import CrossEncoder, ForeignCrossEncoder, as_cross_encoder
+from langchain_crossrerank.cross_encoders.base import AdaptedCrossEncoder, CrossEncoder, as_cross_encoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, PairScore, TextPair, encodable, plan_batches
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.scores import sigmoid
@@ -206,7 +206,9 @@ async def test_a_score_that_is_not_finite_raises_with_its_positions(score: Score
 async def test_a_wrong_number_of_scores_raises_with_the_positions(score: Score, scores: list[float]) -> None:
     """A batch with too few or too many scores raises and names the pairs it held, in the caller's order."""
     pairs = [("query", passage) for passage in ("bad", "fine", "also fine", "bad")]
-    with pytest.raises(ScoringError, match=rf"gave {len(scores)} scores for 1 pairs at positions \[0, 3\]") as raised:
+    with pytest.raises(
+        ScoringError, match=rf"returned {len(scores)} scores for 1 pairs at positions \[0, 3\]"
+    ) as raised:
         await score(BatchFault(lambda: scores), pairs)
     assert raised.value.positions == (0, 3)
 
@@ -289,7 +291,7 @@ def test_only_lone_surrogates_are_replaced(text: str, expected: str) -> None:
 async def test_a_stock_cross_encoder_gets_the_same_checks(score: Score) -> None:
     """Any `BaseCrossEncoder` is brought under the contract: order, plain floats, one call a batch, equal pairs once."""
     stock = StockCrossEncoder()
-    model = ForeignCrossEncoder(stock, max_batch_tokens=8)
+    model = AdaptedCrossEncoder(stock, max_batch_tokens=8)
     passages = ["one", "a rather long passage of some words", "", "one", "three"]
     scores = await score(model, [("q", passage) for passage in passages])
     assert scores == [3.0, 35.0, 0.0, 3.0, 5.0]
@@ -310,7 +312,7 @@ async def test_a_stock_cross_encoder_that_fails_is_a_scoring_error(score: Score)
             raise ValueError("no")
 
     with pytest.raises(ScoringError, match="somebody/else") as raised:
-        await score(ForeignCrossEncoder(Broken()), [GOOD])
+        await score(AdaptedCrossEncoder(Broken()), [GOOD])
     assert isinstance(raised.value.__cause__, ValueError)
 
 
@@ -319,8 +321,8 @@ def test_only_foreign_models_are_wrapped() -> None:
     ours, stock = FakeCrossEncoder(), StockCrossEncoder()
     assert as_cross_encoder(ours) is ours
     wrapped = as_cross_encoder(stock)
-    assert isinstance(wrapped, ForeignCrossEncoder)
-    assert (wrapped.model, wrapped.name, wrapped.backend) == (stock, "StockCrossEncoder", "foreign")
+    assert isinstance(wrapped, AdaptedCrossEncoder)
+    assert (wrapped.model, wrapped.name, wrapped.backend) == (stock, "StockCrossEncoder", "adapted")
 
 
 def test_steps_yield_between_batches() -> None:
@@ -410,7 +412,7 @@ def test_the_scripted_model_gives_what_was_written_down() -> None:
         FakeCrossEncoder(),
         FakeCrossEncoder(max_batch_tokens=1),
         ScriptedCrossEncoder({}),
-        ForeignCrossEncoder(StockCrossEncoder()),
+        AdaptedCrossEncoder(StockCrossEncoder()),
     ],
     ids=repr,
 )
@@ -542,7 +544,7 @@ class TakesBlankQueries(FakeCrossEncoder):
         (StatefulScores, "otherwise alone"),
         (CompanyScores, "otherwise alone"),
         (PlaceScores, "otherwise alone"),
-        (LastScoreLost, "exactly one score a pair"),
+        (LastScoreLost, "exactly one score for each pair"),
         (NanForBlank, "not finite"),
         (RaisesForBlank, "ZeroDivisionError"),
         (NumpyScores, "one plain float a pair"),

@@ -1,4 +1,4 @@
-"""The scheduler: turns, cancellation, a bounded queue, errors, threads and forks."""
+"""The scheduler: turns, deadlines, cancellation, errors, threads and forks."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from langchain_crossrerank.cross_encoders import scheduling
-from langchain_crossrerank.cross_encoders.scheduling import StepScheduler, drain
+from langchain_crossrerank.cross_encoders.scheduling import StepScheduler, drain, interruptible
 from langchain_crossrerank.errors import OverloadedError, RerankTimeoutError
 from langchain_crossrerank.testing import FakeCrossEncoder
 
 WATCHDOG = 30
 """Seconds after which a test that hangs fails; no test waits for it to pass."""
 
-Steps = Generator[None, None, str]
+Steps = Generator[float | None, None, str]
 
 
 class Gate:
@@ -179,63 +180,240 @@ async def test_cancelling_ascore_stops_at_the_next_batch(gate: Gate) -> None:
     assert len(model.batches) == 1
 
 
-def test_a_full_queue_refuses_further_jobs(gate: Gate) -> None:
-    """Above `max_pending` jobs, `submit` raises at once; the jobs in hand finish, and then there is room again."""
-    scheduler = StepScheduler(name="small", max_pending=2)
-    jobs = [scheduler.submit(counted("first", 1, [], gate=gate)), scheduler.submit(counted("second", 1, []))]
-    with pytest.raises(OverloadedError, match=r"2 reranks are already waiting for 'small'"):
-        scheduler.submit(counted("third", 1, []))
+def test_without_deadlines_nothing_is_refused(scheduler: StepScheduler, gate: Gate) -> None:
+    """However many jobs wait, further ones wait too, and all of them get their result."""
+    first = scheduler.submit(counted("gate", 1, [], gate=gate))
+    assert gate.begun.wait(WATCHDOG)
+    jobs = [scheduler.submit(counted(str(number), 2, [])) for number in range(3000)]
+    assert scheduler.waiting == 3000
     gate.opened.set()
-    assert [job.result(WATCHDOG) for job in jobs] == ["first", "second"]
-    assert scheduler.submit(counted("fourth", 1, [])).result(WATCHDOG) == "fourth"
+    assert first.result(WATCHDOG) == "gate"
+    assert [job.result(WATCHDOG) for job in jobs] == [str(number) for number in range(3000)]
 
 
-async def test_a_full_queue_reaches_the_awaiting_caller(gate: Gate) -> None:
-    """The asynchronous call raises the same error, and does not wait."""
-    scheduler = StepScheduler(max_pending=1)
-    held = asyncio.create_task(scheduler.run(counted("held", 1, [], gate=gate)))
-    assert await asyncio.to_thread(gate.begun.wait, WATCHDOG)
-    with pytest.raises(OverloadedError):
-        await scheduler.run(counted("refused", 1, []))
-    gate.opened.set()
-    assert await held == "held"
-
-
-def test_a_cancelled_job_gives_its_place_back(gate: Gate) -> None:
-    """Jobs that were cancelled do not fill the queue for ever."""
-    scheduler = StepScheduler(max_pending=3)
+def test_only_so_many_jobs_are_begun_at_a_time(
+    scheduler: StepScheduler, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs beyond the limit begin when one that takes turns is done, in the order in which they came."""
+    monkeypatch.setattr(scheduling, "MAX_INTERLEAVED", 2)
     log: list[str] = []
-    scheduler.submit(counted("gate", 1, log, gate=gate))
-    cancelled, last = (scheduler.submit(counted(name, 1, log)) for name in ("cancelled", "last"))
-    cancelled.cancel()
+    scheduler.submit(counted("gate", 1, [], gate=gate))
+    assert gate.begun.wait(WATCHDOG)
+    jobs = [scheduler.submit(counted(name, 4, log)) for name in "abcd"]
     gate.opened.set()
-    assert last.result(WATCHDOG) == "last"
-    jobs = [scheduler.submit(counted("again", 1, log)) for _ in range(2)]
-    assert [job.result(WATCHDOG) for job in jobs] == ["again", "again"]
+    assert [job.result(WATCHDOG) for job in jobs] == ["a", "b", "c", "d"]
+    begun_at_once = [
+        sum(f"{name}0" in log[:place] and f"{name}3" not in log[:place] for name in "abcd") for place in range(len(log))
+    ]
+    assert max(begun_at_once) == 2
+    assert [entry for entry in log if entry.endswith("0")] == ["a0", "b0", "c0", "d0"]
 
 
-def test_a_finished_job_gives_its_place_back_before_its_result(gate: Gate) -> None:
-    """Who has the result may submit the next job at once, even with room for a single one."""
-    scheduler = StepScheduler(max_pending=1)
-    outcome: list[Exception | None] = []
-    job = scheduler.submit(counted("first", 1, [], gate=gate))
+class Clock:
+    """A clock that only work moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the scheduler."""
+    clock = Clock()
+    monkeypatch.setattr(scheduling, "time", clock)
+    return clock
+
+
+def working(clock: Clock, seconds: float, steps: int, log: list[str], name: str, *, gate: Gate | None = None) -> Steps:
+    """Take `seconds` of the clock's time in equal steps, and say after each how much is done."""
+    if gate is not None:
+        gate.hold()
+    for step in range(1, steps + 1):
+        clock.now += seconds / steps
+        log.append(name)
+        yield step / steps
+    return name
+
+
+def outcomes(jobs: Sequence[Future[str]]) -> list[str]:
+    """Wait for jobs and give each one's result, or the name of its error."""
+    return [type(err).__name__ if (err := job.exception(WATCHDOG)) else job.result() for job in jobs]
+
+
+@pytest.fixture
+def busy(scheduler: StepScheduler, clock: Clock, gate: Gate) -> StepScheduler:
+    """A scheduler that knows that a unit of work takes a second, and is held at the gate by a job without work."""
+    scheduler.submit(working(clock, 8.0, 8, [], "measured"), work=8.0).result(WATCHDOG)
+    scheduler.submit(counted("gate", 1, [], gate=gate), deadline=clock.now + 1000.0)
+    assert gate.begun.wait(WATCHDOG)
+    return scheduler
+
+
+def test_jobs_with_deadlines_run_to_their_end_one_after_another(busy: StepScheduler, clock: Clock, gate: Gate) -> None:
+    """Under deadlines nobody takes turns: the job that is due first is done first, whole."""
+    log: list[str] = []
+    jobs = [
+        busy.submit(working(clock, 1.0, 3, log, name), deadline=clock.now + due, work=1.0)
+        for name, due in (("c", 30.0), ("a", 10.0), ("b", 20.0))
+    ]
+    gate.opened.set()
+    assert outcomes(jobs) == ["c", "a", "b"]
+    assert log == [*"aaabbbccc"]
+
+
+@pytest.mark.parametrize("times", [2, 4, 8])
+@pytest.mark.parametrize("known", [True, False], ids=["speed known", "speed unknown"])
+def test_a_burst_beyond_capacity_is_done_as_far_as_capacity_goes(
+    scheduler: StepScheduler, clock: Clock, gate: Gate, times: int, known: bool
+) -> None:
+    """Of a burst of 2, 4 or 8 times what the time allows, nine tenths of what it allows is done in time, not less."""
+    if known:
+        scheduler.submit(working(clock, 8.0, 8, [], "measured"), work=8.0).result(WATCHDOG)
+    scheduler.submit(counted("gate", 1, [], gate=gate), deadline=clock.now + 1000.0)
+    assert gate.begun.wait(WATCHDOG)
+    log: list[str] = []
+    jobs, refused = [], 0
+    for number in range(10 * times):
+        try:
+            jobs.append(scheduler.submit(working(clock, 1.0, 4, log, str(number)), deadline=clock.now + 10.0, work=1.0))
+        except OverloadedError:
+            refused += 1
+    gate.opened.set()
+    done = [outcome for outcome in outcomes(jobs) if outcome.isdecimal()]
+    assert len(done) >= 9
+    # What was done for nothing is at most one job's work.
+    assert len(log) <= 4 * (len(done) + 1)
+    assert (refused > 0) == known
+
+
+def test_a_job_that_cannot_be_in_time_is_refused_at_once(busy: StepScheduler, clock: Clock) -> None:
+    """By the measured speed ten seconds of work are ahead, so ten more cannot be done in thirteen."""
+    busy.submit(working(clock, 10.0, 1, [], "ahead"), deadline=clock.now + 11.0, work=10.0)
+    with pytest.raises(OverloadedError, match=r"'test'.* 7\.0 s after") as raised:
+        busy.submit(working(clock, 10.0, 1, [], "late"), deadline=clock.now + 13.0, work=10.0)
+    assert raised.value.retry_after == pytest.approx(7.0)
+
+
+def test_a_new_job_does_not_make_an_accepted_one_late(busy: StepScheduler, clock: Clock, gate: Gate) -> None:
+    """An earlier deadline goes first only if those who are waiting are still in time."""
+    log: list[str] = []
+    accepted = busy.submit(working(clock, 9.0, 3, log, "accepted"), deadline=clock.now + 10.0, work=9.0)
+    with pytest.raises(OverloadedError):
+        busy.submit(working(clock, 2.0, 1, log, "pushing"), deadline=clock.now + 5.0, work=2.0)
+    quick = busy.submit(working(clock, 0.5, 1, log, "quick"), deadline=clock.now + 5.0, work=0.5)
+    gate.opened.set()
+    assert outcomes([quick, accepted]) == ["quick", "accepted"]
+
+
+def test_a_job_alone_is_always_tried(scheduler: StepScheduler, clock: Clock) -> None:
+    """With nothing else to do a job runs whatever was measured, so that the measurement can recover."""
+    scheduler.submit(working(clock, 800.0, 8, [], "slow"), work=8.0).result(WATCHDOG)
+    job = scheduler.submit(working(clock, 8.0, 8, [], "quick again"), deadline=clock.now + 10.0, work=8.0)
+    assert job.result(WATCHDOG) == "quick again"
+
+
+def test_a_job_past_its_deadline_is_not_begun(busy: StepScheduler, clock: Clock, gate: Gate) -> None:
+    """What nobody waits for any more costs nothing."""
+    log: list[str] = []
+    late = busy.submit(working(clock, 1.0, 1, log, "late"), deadline=clock.now + 1.0)
+    clock.now += 2.0
+    gate.opened.set()
+    assert isinstance(late.exception(WATCHDOG), OverloadedError | RerankTimeoutError)
+    assert log == []
+
+
+def test_work_that_can_no_longer_be_in_time_makes_way(busy: StepScheduler, clock: Clock, gate: Gate) -> None:
+    """A job that turns out slower than measured is given up when it cannot be done, and the next one is in time."""
+    log: list[str] = []
+
+    def slower_than_measured() -> Steps:
+        for step in range(1, 11):
+            clock.now += 3.0
+            log.append("slow")
+            yield step / 10
+        return "slow"
+
+    slow = busy.submit(slower_than_measured(), deadline=clock.now + 12.0, work=10.0)
+    after = busy.submit(working(clock, 1.0, 1, log, "after"), deadline=clock.now + 40.0, work=1.0)
+    gate.opened.set()
+    assert outcomes([slow, after]) == ["OverloadedError", "after"]
+    assert log.count("slow") < 5
+
+
+def test_jobs_with_and_without_deadlines_alternate(busy: StepScheduler, clock: Clock, gate: Gate) -> None:
+    """Neither kind starves the other."""
+    log: list[str] = []
+    jobs = [
+        busy.submit(working(clock, 1.0, 3, log, "due"), deadline=clock.now + 100.0, work=1.0),
+        busy.submit(working(clock, 1.0, 3, log, "any"), work=1.0),
+    ]
+    gate.opened.set()
+    assert outcomes(jobs) == ["due", "any"]
+    assert sorted(log[:2]) == sorted(log[2:4]) == ["any", "due"]
+
+
+def test_a_network_is_not_judged_by_its_speed(clock: Clock, gate: Gate) -> None:
+    """Work that waits for a server is not refused by what it took before, because many requests run side by side."""
+    scheduler = StepScheduler(network=True)
+    scheduler.submit(working(clock, 80.0, 8, [], "measured"), work=8.0).result(WATCHDOG)
+    scheduler.submit(counted("gate", 1, [], gate=gate))
+    assert gate.begun.wait(WATCHDOG)
+    jobs = [
+        scheduler.submit(working(clock, 0.1, 1, [], str(number)), deadline=clock.now + 10.0, work=8.0)
+        for number in range(20)
+    ]
+    gate.opened.set()
+    assert outcomes(jobs) == [str(number) for number in range(20)]
+
+
+def test_cancelling_stops_inside_a_step_that_can_be_interrupted(scheduler: StepScheduler) -> None:
+    """A job that is cancelled while it is inside `interruptible` is stopped there, and frees its worker at once."""
+    begun, stopped = threading.Event(), threading.Event()
+
+    def blocking() -> Steps:
+        with interruptible(stopped.set):
+            begun.set()
+            assert stopped.wait(WATCHDOG), "nobody stopped the work"
+        yield
+        return "never"
+
+    job = scheduler.submit(blocking())
+    assert begun.wait(WATCHDOG)
+    assert job.cancel()
+    assert stopped.wait(WATCHDOG)
+    assert scheduler.submit(counted("after", 1, [])).result(WATCHDOG) == "after"
+
+
+def test_a_cancelled_job_does_not_enter_what_can_be_interrupted(scheduler: StepScheduler, gate: Gate) -> None:
+    """Between the cancellation and the next step no new blocking work begins."""
+    entered: list[str] = []
     noted = threading.Event()
 
-    def submit_next(_: object) -> None:
+    def late() -> Steps:
+        gate.hold()
         try:
-            scheduler.submit(counted("next", 1, []))
-        except OverloadedError as err:
-            outcome.append(err)
-        else:
-            outcome.append(None)
-        noted.set()
+            with interruptible(lambda: None):
+                entered.append("inside")
+        finally:
+            noted.set()
+        yield
+        return "never"
 
-    job.add_done_callback(submit_next)
+    job = scheduler.submit(late())
+    assert gate.begun.wait(WATCHDOG)
+    job.cancel()
     gate.opened.set()
     assert noted.wait(WATCHDOG)
-    if outcome[0] is not None:
-        raise outcome[0]
-    assert outcome == [None]
+    assert entered == []
+
+
+def test_outside_a_job_nothing_is_interrupted() -> None:
+    """On the caller's own thread the block simply runs."""
+    with interruptible(lambda: pytest.fail("stopped")):
+        pass
 
 
 @pytest.mark.parametrize("err", [ValueError("no"), OverloadedError("busy"), RerankTimeoutError("late")], ids=repr)
@@ -401,7 +579,7 @@ def quick():
     yield
     return "quick"
 
-scheduler = StepScheduler(max_pending={max_pending})
+scheduler = StepScheduler()
 job = scheduler.submit(held())
 assert begun.wait(30)
 child = os.fork()
@@ -416,11 +594,10 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.parametrize("max_pending", [1, 8])
-def test_a_forked_child_can_use_an_inherited_scheduler(max_pending: int) -> None:
-    """Forked while the worker is busy and the queue full, the child starts afresh and the parent goes on."""
+def test_a_forked_child_can_use_an_inherited_scheduler() -> None:
+    """Forked while the worker is busy, the child starts without jobs and the parent continues."""
     done = subprocess.run(
-        [sys.executable, "-c", _FORK.format(max_pending=max_pending)],
+        [sys.executable, "-c", _FORK],
         capture_output=True,
         text=True,
         timeout=4 * WATCHDOG,

@@ -121,9 +121,14 @@ class RemoteCrossEncoder(CrossEncoder):
     @cached_property
     def scheduler(self) -> StepScheduler:
         """Threads enough to keep several requests under way."""
-        return StepScheduler(name=f"crossrerank-{self.name}", workers=_CONNECTIONS)
+        return StepScheduler(name=self.name, workers=_CONNECTIONS, network=True)
 
-    async def ascore_pairs(self, text_pairs: Iterable[TextPair]) -> list[PairScore]:
+    async def ascore_pairs(
+        self,
+        text_pairs: Iterable[TextPair],
+        *,
+        deadline: float | None = None,  # noqa: ARG002
+    ) -> list[PairScore]:
         """Score pairs with the asynchronous client, several requests at a time."""
         pairs = check_text_pairs(text_pairs)
         encoded = self._encode(list(dict.fromkeys(pairs)))
