@@ -15,6 +15,7 @@ import typer
 
 from langchain_crossrerank.cli import demo, measure, models, search, train
 from langchain_crossrerank.cli.output import drop_output, note, say
+from langchain_crossrerank.cli.progress import announced_downloads
 from langchain_crossrerank.errors import CrossRerankError
 
 _WRONG_CALL: tuple[type[Exception], ...] = tuple(
@@ -62,7 +63,8 @@ def _reporting_errors(command: Callable[..., int | None]) -> Callable[..., int]:
     @functools.wraps(command)
     def run_command(*args: Any, **kwargs: Any) -> int:
         try:
-            return command(*args, **kwargs) or 0
+            with announced_downloads():
+                return command(*args, **kwargs) or 0
         except KeyboardInterrupt:
             note("interrupted")
             return INTERRUPTED
@@ -108,7 +110,6 @@ def _quieten() -> None:
     if not logging.getLogger().handlers:
         logging.getLogger().addHandler(logging.NullHandler())
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 PDF = "report.pdf"

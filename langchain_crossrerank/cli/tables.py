@@ -28,7 +28,7 @@ def report_table(report: Report, notes: Sequence[str] = ()) -> RenderableType:
     parts: list[RenderableType] = []
     heading = report.heading or report.caption
     if heading:
-        parts += [_text(report.label + heading, "bold"), ""]
+        parts.append(_text(report.label + heading, "bold"))
     parts.append(_table(report))
     for section in report.sections:
         parts += ["", _text(f"{section.title}:", "bold"), Padding(_list(section.entries, section.kind), (0, 2))]

@@ -8,11 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from langchain_crossrerank.cli.output import say
-from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.downloads import describe_failure
+from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.extras import check_extra
 
 BI_ENCODER = "bi-encoder"
 """What `--teacher` calls the model of `--embeddings`."""
+
+BASES = (
+    "These work as --base: a cross-encoder with one label, such as cross-encoder/ms-marco-MiniLM-L6-v2 or "
+    "BAAI/bge-reranker-base, and a BERT bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2, by hub name or "
+    "folder with safetensors."
+)
+"""What an error about `--base` ends with."""
 
 
 def train_command(
@@ -74,18 +82,23 @@ def train_command(
         "seed": seed,
     }
     bi_encoder, teaching = _load_helpers(embeddings, teacher)
-    result = train(
-        data,
-        output,
-        base=base,
-        run_folder=run_folder,
-        settings=TrainingSettings(**{name: value for name, value in settings.items() if value is not None}),
-        max_length=max_length,
-        embeddings=bi_encoder,
-        teacher=teaching,
-        held_out=held_out,
-        show_progress=sys.stderr.isatty(),
-    )
+    try:
+        result = train(
+            data,
+            output,
+            base=base,
+            run_folder=run_folder,
+            settings=TrainingSettings(**{name: value for name, value in settings.items() if value is not None}),
+            max_length=max_length,
+            embeddings=bi_encoder,
+            teacher=teaching,
+            held_out=held_out,
+            show_progress=sys.stderr.isatty(),
+        )
+    except ModelNotFoundError as err:
+        raise ModelNotFoundError(f"--base {base!r} cannot be loaded ({describe_failure(err)}). {BASES}") from err
+    except UnsupportedModelError as err:
+        raise UnsupportedModelError(f"{err} {BASES}") from err
     say(
         f"Wrote {result.folder}: nDCG@10 {result.base_ndcg:.4f} -> {result.ndcg:.4f} on {result.held_out} held-out "
         f"queries, trained on {result.examples}. Load it with load_cross_encoder({str(result.folder)!r})."

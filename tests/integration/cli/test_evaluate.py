@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("ir_measures", reason="needs the eval extra")
 
-from langchain_crossrerank import EvaluationResult, cli
+from langchain_crossrerank import EvaluationResult, cli, extras
 from tests.integration.cli.collection import (
     ANSWERS,
     ASKED,
@@ -256,3 +256,14 @@ def test_a_terminal_gets_colours_unless_they_are_refused(
     words = [re.sub(r"\x1b\[[\d;]*m", "", text).split() for text in shown.values()]
     assert words[0][:8] == words[1][:8]
     assert {"nDCG@10", "0.387", "+0.613"} <= set(words[1])
+
+
+@pytest.mark.parametrize("command", [["evaluate", "beir"], ["sweep", "beir"]])
+def test_a_missing_extra_is_said_before_any_work(
+    no_model: None, monkeypatch: pytest.MonkeyPatch, error_of: Callable[[int], str], command: list[str]
+) -> None:
+    """Without the `eval` extra one line names what to install, before the folder is read or a model is loaded."""
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "ir_measures" else object())
+    said = error_of(cli.main([*command, "--offline"]))
+    assert "ir_measures" in said
+    assert 'pip install "langchain-crossrerank[eval]"' in said

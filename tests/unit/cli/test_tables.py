@@ -1,0 +1,65 @@
+"""Reports as coloured tables."""
+
+from __future__ import annotations
+
+import io
+import re
+
+from rich.console import Console
+
+from langchain_crossrerank.cli.tables import report_table
+from langchain_crossrerank.evaluation.display import Cell, Column, Report, Section
+
+HOSTILE = "\x1b]0;pwned\x07[red]\u202e"
+
+
+def printed(report: Report, *, width: int = 80, color: bool = False) -> str:
+    """What a terminal gets."""
+    file = io.StringIO()
+    console = Console(
+        file=file, width=width, force_terminal=True, color_system="standard" if color else None, markup=False
+    )
+    console.print(report_table(report, ["the note"]))
+    return file.getvalue()
+
+
+def make_report(text: str) -> Report:
+    """A report that has everything, with a text in all places."""
+    return Report(
+        heading=f"heading {text}",
+        label="Query: ",
+        columns=[Column("#"), Column("document", "<", fills=True), Column("move")],
+        rows=[[Cell("1"), Cell(f"first {text}"), Cell("+2", "up")], [Cell("2"), Cell("second"), Cell("-1", "down")]],
+        sections=[Section("Lost most", [("-0.500", f"a query {text}")], "down")],
+        warnings=[f"only two queries {text}"],
+        notes=[f"measured here {text}"],
+    )
+
+
+def test_everything_a_report_says_is_shown() -> None:
+    """Heading, table, sections, warnings and notes are printed, within the width."""
+    shown = printed(make_report(""))
+    for words in ("Query: heading", "document", "first", "+2", "Lost most:", "-0.500", "Warning: only two", "the note"):
+        assert words in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_texts_do_not_act_on_the_terminal() -> None:
+    """Escape sequences and overrides are shown as escapes, and markup of rich is not obeyed."""
+    shown = printed(make_report(HOSTILE))
+    assert not set("\x1b\x07\u202e") & set(shown)
+    assert shown.count("[red]") == 5
+
+
+def test_moves_have_colours() -> None:
+    """Up is green and down is red."""
+    shown = printed(make_report(""), color=True)
+    assert re.search(r"\x1b\[32m *\+2", shown)
+    assert re.search(r"\x1b\[31m *-1", shown)
+
+
+def test_long_texts_are_wrapped_and_figures_are_not() -> None:
+    """In 60 columns a passage takes several lines, and the columns of figures stay whole."""
+    shown = printed(make_report("word " * 40), width=60)
+    assert max(map(len, shown.splitlines())) <= 60
+    assert "-0.500" in shown
