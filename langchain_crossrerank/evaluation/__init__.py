@@ -1,6 +1,6 @@
 """Answers whether reranking helps: one query side by side, many queries with judgements, the time of each stage."""
 
-from langchain_crossrerank.evaluation.collection import Collection, load_beir, load_run, run_retriever
+from langchain_crossrerank.evaluation.collection import Collection, load_beir, load_corpus, load_queries
 from langchain_crossrerank.evaluation.comparing import compare
 from langchain_crossrerank.evaluation.evaluating import evaluate
 from langchain_crossrerank.evaluation.judgements import load_qrels
@@ -15,7 +15,9 @@ from langchain_crossrerank.evaluation.results import (
     SweepResult,
     SweepRow,
 )
+from langchain_crossrerank.evaluation.runs import load_run, run_retriever
 from langchain_crossrerank.evaluation.sweeping import sweep
+from langchain_crossrerank.evaluation.test_sets import load_collection
 
 __all__ = [
     "Collection",
@@ -30,7 +32,10 @@ __all__ = [
     "compare",
     "evaluate",
     "load_beir",
+    "load_collection",
+    "load_corpus",
     "load_qrels",
+    "load_queries",
     "load_run",
     "profile",
     "run_retriever",

@@ -1,24 +1,36 @@
-"""Collections to evaluate on: documents, queries and judgements, read from BEIR folders, and runs fixed beforehand."""
+"""Collections to evaluate on: documents, queries and judgements, from BEIR folders and from test sets in one file."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from langchain_core.documents import Document
-from langchain_core.runnables import RunnableLambda
 
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.evaluation.judgements import Qrels, check_qrels, load_qrels
-from langchain_crossrerank.evaluation.text_files import read_lines
+from langchain_crossrerank.evaluation.judgements import Qrels, fit_qrels, load_qrels
+from langchain_crossrerank.evaluation.records import read_records
+from langchain_crossrerank.evaluation.rows import (
+    DOCUMENT_HEADER,
+    QUERY_TEXT_HEADER,
+    TEXTS,
+    DocumentRow,
+    QueryRow,
+    TitleRow,
+    has_key,
+    parse,
+)
 
 DRAFTED = "drafted"
-"""What the metadata of a query that a language model drafted says under `origin`."""
+"""Value of the metadata key `origin` of a query that a language model drafted."""
+
+DEFAULT_SPLIT = "test"
+
+_FORMATS = ("jsonl", "json", "tsv", "csv", "parquet", "jsonl.gz", "tsv.gz")
 
 
 @dataclass(frozen=True)
@@ -26,147 +38,183 @@ class Collection:
     """Documents, queries and judgements.
 
     Attributes:
-        documents: Documents with their ids, in the corpus's order; the title, if any, stands before the text.
+        documents: Documents with their ids, in the corpus's order; the title, if any, precedes the text.
         queries: Query text by query id.
         qrels: Grades by query id and document id.
-        drafted: Ids of the queries that a language model drafted, so that figures from them are not taken for a
+        drafted: Ids of the queries that a language model drafted, so that figures from them are not mistaken for a
             person's judgement.
+        notes: What was left out or counted when reading, in sentences.
     """
 
     documents: list[Document]
     queries: dict[str, str]
     qrels: Qrels
     drafted: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = field(default=())
+
+    def sample(self, count: int, *, seed: int = 0) -> Collection:
+        """Take a random sample of the judged queries, with all documents.
+
+        Args:
+            count: Queries to take.
+            seed: Of the random choice, so that the same call takes the same queries.
+
+        Returns:
+            The sample, with a note on what it costs in certainty; all queries if there are no more than `count`.
+
+        Raises:
+            InvalidInputError: If `count` is below 1.
+        """
+        if count < 1:
+            raise InvalidInputError(f"a sample of {count} queries cannot be taken; pass at least 1.")
+        judged = [key for key in self.queries if key in self.qrels]
+        if count >= len(judged):
+            return self
+        chosen = np.random.default_rng(seed).choice(len(judged), count, replace=False)
+        taken = {judged[place] for place in chosen}
+        keys = [key for key in judged if key in taken]
+        wider = math.sqrt(len(judged) / count)
+        return replace(
+            self,
+            queries={key: self.queries[key] for key in keys},
+            qrels={key: self.qrels[key] for key in keys},
+            drafted=self.drafted & taken,
+            notes=(
+                *self.notes,
+                f"A random sample of {count} of {len(judged)} judged queries: intervals are about {wider:.1f} times "
+                "as wide as with all of them.",
+            ),
+        )
 
 
-def load_beir(folder: str | os.PathLike[str], *, qrels: str = "qrels.tsv") -> Collection:
+def load_beir(
+    folder: str | os.PathLike[str], *, qrels: str | os.PathLike[str] | None = None, split: str | None = None
+) -> Collection:
     """Read a folder in BEIR layout.
+
+    `corpus` and `queries` are JSON Lines, as published, or JSON, TSV, CSV or Parquet. Ids may be called `_id`, `id`,
+    `docid` and the like; texts `text`, `contents`, `query`, `question` and the like.
 
     Args:
         folder: A folder with `corpus.jsonl`, `queries.jsonl` and judgements.
-        qrels: File of the judgements: a header and then `query-id`, `corpus-id`, `score`, separated by tabs.
+        qrels: File of the judgements, see `load_qrels`; `None` is `qrels/test.tsv` or `qrels.tsv`.
+        split: Take `qrels/{split}.tsv`, for example `"train"` or `"dev"`.
 
     Returns:
-        The collection; queries without judgements are left out.
+        The collection; queries without judgements are left out. Judgements of unknown queries or documents are
+        counted in its notes.
 
     Raises:
-        InvalidInputError: If a file is missing or malformed (with its line), an id comes twice, a judgement names an
-            unknown query or document, or no query has judgements.
+        InvalidInputError: If a file is missing or malformed (with its line), an id comes twice, no document has text,
+            no judgement fits, or both `qrels` and `split` are given.
     """
     root = Path(folder)
+    judged_by = _qrels_file(root, qrels, split)
+    documents = load_corpus(_find(root, "corpus"))
+    texts, drafted = _load_queries(_find(root, "queries"))
+    fitted = fit_qrels(load_qrels(judged_by), texts, {str(document.id) for document in documents}, where=str(judged_by))
+    return assemble(documents, texts, fitted.qrels, drafted, fitted.notes)
+
+
+def load_corpus(file: str | os.PathLike[str]) -> list[Document]:
+    """Read documents, from JSON Lines, JSON, TSV, CSV or Parquet.
+
+    Raises:
+        InvalidInputError: If the file is missing or malformed (with its line), or an id comes twice.
+    """
     documents: dict[str, Document] = {}
-    for where, row in _rows(root / "corpus.jsonl"):
-        key = _new_id(row, documents, where)
-        text = "\n".join(part for part in (row.get("title"), row.get("text")) if part)
-        documents[key] = Document(text, id=key, metadata=dict(row.get("metadata") or {}))
+    expected = "an object with an _id and a text, or an id and a text separated by a tab"
+    columns = (("id", "text"), ("id", "text", "title"))
+    for record in read_records(file, header_keys=DOCUMENT_HEADER):
+        only_title = has_key(record, ("title",)) and not has_key(record, TEXTS)
+        row: DocumentRow | TitleRow = (
+            parse(record, TitleRow, columns, expected) if only_title else parse(record, DocumentRow, columns, expected)
+        )
+        _check_new(row.id, documents, record.where)
+        text = "\n".join(part for part in (row.title, row.text) if part)
+        documents[row.id] = Document(text, id=row.id, metadata=dict(row.metadata))
+    return list(documents.values())
+
+
+def load_queries(file: str | os.PathLike[str]) -> dict[str, str]:
+    """Read query texts by query id, from JSON Lines, JSON, TSV, CSV or Parquet.
+
+    Raises:
+        InvalidInputError: If the file is missing or malformed (with its line), or an id comes twice.
+    """
+    return _load_queries(file)[0]
+
+
+def assemble(
+    documents: Sequence[Document],
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    drafted: frozenset[str] = frozenset(),
+    notes: Sequence[str] = (),
+) -> Collection:
+    """Put a collection together: judged queries only, and notes about texts that are missing.
+
+    Raises:
+        InvalidInputError: If no document or no judged query has text.
+    """
+    notes = list(notes)
+    blank_documents = sum(not document.page_content.strip() for document in documents)
+    if blank_documents == len(documents):
+        raise InvalidInputError(f"none of the {len(documents)} documents of the corpus has text; check its keys.")
+    if blank_documents:
+        notes.append(f"{blank_documents} of {len(documents)} documents have no text.")
+    judged = {key: text for key, text in queries.items() if key in qrels}
+    kept = {key: text for key, text in judged.items() if text.strip()}
+    if not kept:
+        raise InvalidInputError("no judged query has text; check the keys of the queries.")
+    if len(kept) < len(judged):
+        notes.append(f"{len(judged) - len(kept)} judged queries have no text and are left out.")
+    return Collection(
+        list(documents), kept, {key: qrels[key] for key in qrels if key in kept}, drafted & kept.keys(), tuple(notes)
+    )
+
+
+def _load_queries(file: str | os.PathLike[str]) -> tuple[dict[str, str], frozenset[str]]:
     texts: dict[str, str] = {}
     drafted: set[str] = set()
-    for where, row in _rows(root / "queries.jsonl"):
-        key = _new_id(row, texts, where)
-        texts[key] = row.get("text") or ""
-        if (row.get("metadata") or {}).get("origin") == DRAFTED:
-            drafted.add(key)
-    grades = load_qrels(root / qrels)
-    check_qrels(grades, texts, documents, where=str(root / qrels))
-    judged = {key: text for key, text in texts.items() if key in grades}
-    return Collection(list(documents.values()), judged, grades, frozenset(drafted & judged.keys()))
+    expected = "an object with an _id and a text, or an id and a text separated by a tab"
+    for record in read_records(file, header_keys=QUERY_TEXT_HEADER):
+        row = parse(record, QueryRow, (("id", "text"),), expected)
+        _check_new(row.id, texts, record.where)
+        texts[row.id] = row.text
+        if row.metadata.get("origin") == DRAFTED:
+            drafted.add(row.id)
+    return texts, frozenset(drafted)
 
 
-def load_run(file: str | os.PathLike[str]) -> dict[str, list[tuple[str, float]]]:
-    """Read a fixed first stage.
-
-    A line holds `query-id`, `corpus-id` and optionally `score`, separated by tabs; or the six columns of a TREC run,
-    `query-id Q0 corpus-id rank score tag`, separated by white space.
-
-    Returns:
-        For each query the document ids with their scores, best first; without scores the order of the lines.
-
-    Raises:
-        InvalidInputError: If the file is missing or a line is malformed.
-    """
-    run: dict[str, list[tuple[str, float]]] = {}
-    is_trec = None
-    for number, line in read_lines(Path(file)):
-        parts = line.split("\t")
-        columns = line.split()
-        if is_trec is None:
-            is_trec = len(columns) == 6 and columns[1].upper() == "Q0"
-        if is_trec:
-            if len(columns) != 6:
-                raise InvalidInputError(
-                    f"{os.fspath(file)}, line {number}: {line!r} is not query-id, Q0, corpus-id, rank, score and tag."
-                )
-            parts = [columns[0], columns[2], columns[4]]
-        if number == 1 and parts[0].strip() in ("query-id", "qid", "query_id"):
-            continue
-        found = run.setdefault(parts[0], [])
-        try:
-            score = float(parts[-1]) if len(parts) > 2 else -float(len(found))
-            if math.isnan(score):
-                raise ValueError("NaN has no place in an order")
-            found.append((parts[1], score))
-        except (IndexError, ValueError) as err:
-            raise InvalidInputError(
-                f"{os.fspath(file)}, line {number}: {line!r} is not query-id, corpus-id and score, separated by tabs."
-            ) from err
-    return {query_id: sorted(found, key=lambda entry: -entry[1]) for query_id, found in run.items()}
+def _find(root: Path, name: str) -> Path:
+    """Find a file of the folder by its stem, in one of the formats that are read."""
+    found = [root / f"{name}.{ending}" for ending in _FORMATS if (root / f"{name}.{ending}").is_file()]
+    return found[0] if found else root / f"{name}.jsonl"
 
 
-def run_retriever(
-    collection: Collection, run: Mapping[str, list[tuple[str, float]]], *, k: int = 100
-) -> RunnableLambda[str, list[Document]]:
-    """Make a first stage out of a fixed run, such as a published BM25 list.
-
-    Args:
-        collection: The documents and queries that the run speaks of.
-        run: What `load_run` gives.
-        k: Documents to give for each query at most.
-
-    Returns:
-        A Runnable from a query's text to its documents in the run's order, for `create_rerank_retriever`.
+def _qrels_file(root: Path, qrels: str | os.PathLike[str] | None, split: str | None) -> Path:
+    """Decide which judgements to read.
 
     Raises:
-        InvalidInputError: If the run names a document that the collection lacks, or one query text has two
-            different lists.
+        InvalidInputError: If both ways are given, or a split is not there.
     """
-    by_id = {document.id: document for document in collection.documents}
-    found: dict[str, list[Document]] = {}
-    for query_id, text in collection.queries.items():
-        entries = run.get(query_id, [])[:k]
-        if text in found and [document.id for document in found[text]] != [document_id for document_id, _ in entries]:
-            raise InvalidInputError(
-                f"the query {text!r} comes twice in the collection with different lists; keep one of them."
-            )
-        unknown = [document_id for document_id, _ in entries if document_id not in by_id]
-        if unknown:
-            raise InvalidInputError(f"the run of query {query_id!r} names {unknown[:5]}, which the corpus lacks.")
-        found[text] = [
-            by_id[document_id].model_copy(update={"metadata": {**by_id[document_id].metadata, "initial_score": score}})
-            for document_id, score in entries
-        ]
-    return RunnableLambda(lambda query: found.get(query, []), name="fixed_run")
+    if qrels is not None:
+        if split is not None:
+            raise InvalidInputError(f"both qrels={os.fspath(qrels)!r} and split={split!r} were given; pass one.")
+        return root / qrels
+    splits = {path.name.partition(".")[0]: path for path in sorted((root / "qrels").glob("*.*"))}
+    if split is None and not splits:
+        return _find(root, "qrels") if _find(root, "qrels").is_file() else root / "qrels.tsv"
+    if split is None and _find(root, "qrels").is_file():
+        return _find(root, "qrels")
+    wanted = DEFAULT_SPLIT if split is None else split
+    if wanted not in splits:
+        there = ", ".join(map(repr, splits)) or "no qrels/ folder"
+        raise InvalidInputError(f"{str(root)!r} has no judgements of the split {wanted!r}, only {there}; pass split=.")
+    return splits[wanted]
 
 
-def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in read_lines(file):
-        where = f"{file}, line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError as err:
-            raise InvalidInputError(f"{where}: {line[:80]!r} is not JSON ({err}).") from err
-        if not isinstance(row, dict) or "_id" not in row:
-            raise InvalidInputError(f"{where}: {line[:80]!r} is not an object with an _id.")
-        kinds = (("_id", str | int), ("title", str | None), ("text", str | None), ("metadata", dict | None))
-        for name, kind in kinds:
-            if not isinstance(row.get(name), kind):
-                raise InvalidInputError(
-                    f"{where}: {name} is {row.get(name)!r}, which it cannot be; see the BEIR layout."
-                )
-        yield where, row
-
-
-def _new_id(row: Mapping[str, Any], known: Mapping[str, Any], where: str) -> str:
-    key = str(row["_id"])
+def _check_new(key: str, known: Mapping[str, object], where: str) -> None:
     if key in known:
         raise InvalidInputError(f"{where}: the id {key!r} comes twice; ids must be unique.")
-    return key

@@ -66,7 +66,7 @@ def evaluate(
         MissingExtraError: If the `eval` extra is not installed.
     """
     check_extra("eval", needed_for="evaluate")
-    check_judged(queries, qrels)
+    qrels = check_judged(queries, qrels)
     check_measures(measures)
     reranker = find_reranker(retriever).model_copy(update={"top_n": None})
     model = reranker.cross_encoder

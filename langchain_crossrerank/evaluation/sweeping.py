@@ -70,7 +70,7 @@ def sweep(
         MissingExtraError: If the `eval` extra is not installed.
     """
     check_extra("eval", needed_for="sweep")
-    check_judged(queries, qrels)
+    qrels = check_judged(queries, qrels)
     _check_numbers("ks", ks)
     _check_numbers("top_ns", top_ns)
     check_measures([measure])

@@ -1,0 +1,253 @@
+"""Reads files of records: JSON, JSON Lines, CSV, TSV, columns separated by white space, Parquet; also gzipped."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+from langchain_crossrerank.checks import cut
+from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.extras import check_extra
+
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SNIFFED = 4096
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a file.
+
+    Attributes:
+        where: File and line, as an editor counts, or file and row.
+        line: The record as the file shows it, for messages.
+        fields: Values by key, or, where the file has no header or the line does not fit it, a list of columns.
+        header: The header that the line does not fit.
+    """
+
+    where: str
+    line: str
+    fields: Mapping[str, Any] | list[str]
+    header: Sequence[str] = ()
+
+
+def plain_key(key: object) -> str:
+    """Reduce a key to what people mean by it: `"Query-ID"`, `"query_id"` and `"queryId"` are one."""
+    return "".join(character for character in str(key).casefold() if character.isalnum())
+
+
+def read_records(file: str | os.PathLike[str], *, header_keys: frozenset[str]) -> Iterator[Record]:
+    """Read a file, record by record.
+
+    Byte order marks, UTF-16, Windows line ends and blank lines are read over. A text file is JSON if it starts like
+    it; otherwise its columns are separated by tabs, by commas if it ends in `.csv`, or by white space.
+
+    Args:
+        file: The file; `.gz` files are unpacked.
+        header_keys: Plain keys by which the first cell of a header is recognised.
+
+    Raises:
+        InvalidInputError: If the file is missing or malformed, with file and line.
+        MissingExtraError: If the file is Parquet and the `parquet` extra is not installed.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise InvalidInputError(
+            f"there is no file {str(path)!r}; a BEIR folder has corpus.jsonl, queries.jsonl and qrels."
+        )
+    if _suffix(path) == ".parquet":
+        yield from _read_parquet(path)
+        return
+    try:
+        with _open_text(path) as text:
+            yield from _read_text(path, text, header_keys)
+    except UnicodeDecodeError as err:
+        raise InvalidInputError(f"{path} is not UTF-8 text ({err}); convert it.") from err
+    except (gzip.BadGzipFile, EOFError) as err:
+        raise InvalidInputError(f"{path} is not a whole gzip file ({err}); copy it again.") from err
+
+
+def read_json(file: str | os.PathLike[str]) -> Any:
+    """Read a file that is one JSON value, or `None` where it is something else, such as JSON Lines."""
+    path = Path(file)
+    if not path.is_file() or _suffix(path) == ".parquet":
+        return None
+    try:
+        with _open_text(path) as text:
+            return json.load(text)
+    except (ValueError, OSError, EOFError):
+        return None
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+
+
+def _open_bytes(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _open_text(path: Path) -> IO[str]:
+    with _open_bytes(path) as file:
+        start = file.read(_SNIFFED)
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if start.startswith(mark)), None)
+    if encoding is None and b"\0" in start:
+        # UTF-16 without a mark: in text of any script the ends of lines and the separators have a zero byte.
+        encoding = "utf-16-be" if start.find(b"\0") % 2 == 0 else "utf-16-le"
+    return io.TextIOWrapper(_open_bytes(path), encoding=encoding or "utf-8", newline=None)
+
+
+def _read_text(path: Path, text: IO[str], header_keys: frozenset[str]) -> Iterator[Record]:
+    lines = enumerate(text, start=1)
+    first = next(((number, line) for number, line in lines if line.strip()), None)
+    if first is None:
+        return
+    suffix = _suffix(path)
+    if suffix == ".json" or (suffix not in (".jsonl", ".ndjson") and first[1].lstrip()[0] in "[{"):
+        rest = first[1] + text.read()
+        try:
+            yield from _from_json(path, json.loads(rest))
+        except ValueError:
+            # Not one value: JSON Lines under another name.
+            numbered = enumerate(rest.splitlines(keepends=True), start=first[0])
+            yield from _json_lines(path, numbered)
+    elif suffix in (".jsonl", ".ndjson"):
+        yield from _json_lines(path, chain([first], lines))
+    elif suffix == ".csv":
+        yield from _csv_rows(path, chain([first], lines), header_keys)
+    else:
+        yield from _separated(path, chain([first], lines), header_keys)
+
+
+def _json_lines(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Record]:
+    for number, line in lines:
+        text = line.rstrip("\r\n")
+        if not text.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(text)
+        except ValueError as err:
+            raise InvalidInputError(f"{where}: {cut(text, 80)!r} is not JSON ({err}).") from err
+        yield Record(where, text, _object(where, row))
+
+
+def _from_json(path: Path, content: Any) -> Iterator[Record]:
+    """Records of one JSON value: a list of objects, or an object of named objects, of texts, or of grades."""
+    if isinstance(content, list):
+        for number, row in enumerate(content, start=1):
+            where = f"{path}, entry {number}"
+            yield Record(where, cut(json.dumps(row), 200), _object(where, row))
+        return
+    if not isinstance(content, dict):
+        raise InvalidInputError(f"{path}: {cut(json.dumps(content), 80)} is not a list of objects.")
+    for key, value in content.items():
+        where = f"{path}, key {key!r}"
+        if isinstance(value, str):
+            yield Record(where, value, {"id": key, "text": value})
+        elif isinstance(value, list):
+            # Ids in order, as some tools write what is relevant, or a run.
+            for place, name in enumerate(value):
+                yield Record(where, str(name), {"queryid": key, "docid": name, "place": place})
+        elif isinstance(value, dict) and all(isinstance(entry, int | float) for entry in value.values()):
+            for name, entry in value.items():
+                yield Record(where, str(name), {"queryid": key, "docid": name, "score": entry})
+        else:
+            yield Record(where, cut(json.dumps(value), 200), {"id": key, **_object(where, value)})
+
+
+def _object(where: str, row: Any) -> Mapping[str, Any]:
+    if not isinstance(row, dict):
+        raise InvalidInputError(f"{where}: {cut(json.dumps(row), 80)!r} is not an object with an _id.")
+    return row
+
+
+def _csv_rows(path: Path, lines: Iterator[tuple[int, str]], header_keys: frozenset[str]) -> Iterator[Record]:
+    # A passage may be longer than the module's limit of 128 KiB.
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    number = 0
+
+    def numbered() -> Iterator[str]:
+        nonlocal number
+        for number, line in lines:  # noqa: B007 - the number is read below
+            yield line
+
+    header = None
+    sample = next(iter(numbered()), "")
+    delimiter = max(",;\t|", key=sample.count)
+    reader = csv.reader(chain([sample], numbered()), delimiter=delimiter, strict=True)
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as err:
+            raise InvalidInputError(f"{path}, line {number}: not CSV ({err}).") from err
+        if row is None:
+            return
+        if not any(cell.strip() for cell in row):
+            continue
+        where = f"{path}, line {number}"
+        if header is None:
+            header = row if plain_key(row[0]) in header_keys or _names(row, header_keys) else []
+            if header:
+                continue
+        yield _row(where, delimiter.join(row), header, row)
+
+
+def _separated(path: Path, lines: Iterator[tuple[int, str]], header_keys: frozenset[str]) -> Iterator[Record]:
+    header: list[str] | None = None
+    tabs = None
+    for number, line in lines:
+        text = line.rstrip("\r\n")
+        if not text.strip():
+            continue
+        if tabs is None:
+            tabs = "\t" in text
+        columns = text.split("\t") if tabs else text.split()
+        where = f"{path}, line {number}"
+        if header is None:
+            header = columns if plain_key(columns[0]) in header_keys else []
+            if header:
+                continue
+        yield _row(where, text, header, columns)
+
+
+def _names(row: list[str], header_keys: frozenset[str]) -> bool:
+    """Whether a first row names columns: an exported table may begin with its index."""
+    return any(plain_key(cell) in header_keys for cell in row[1:])
+
+
+def _row(where: str, line: str, header: list[str], columns: list[str]) -> Record:
+    if len(columns) != len(header):
+        return Record(where, line, columns, header)
+    return Record(where, line, dict(zip(header, columns, strict=True)))
+
+
+def _read_parquet(path: Path) -> Iterator[Record]:
+    check_extra("parquet", needed_for="reading Parquet files")
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.ParquetFile(path)
+        number = 0
+        for batch in table.iter_batches(batch_size=4096):
+            for row in batch.to_pylist():
+                number += 1
+                yield Record(f"{path}, row {number}", cut(repr(row), 200), row)
+    except pyarrow.ArrowException as err:
+        raise InvalidInputError(f"{path} is not a Parquet file ({err}).") from err

@@ -1,0 +1,134 @@
+"""Test sets in one file: ragas, LangSmith, LlamaIndex and SQuAD."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+
+from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.evaluation import load_collection
+
+from .conftest import Write, WriteBeir, json_lines
+
+FERRY, BREAD = "The ferry leaves at nine.", "Bread rises because of yeast."
+
+RAGAS = [
+    {"user_input": "When does it leave?", "reference_contexts": [FERRY], "reference": "At nine."},
+    {"user_input": "Why does it rise?", "reference_contexts": [BREAD, FERRY], "reference": "Yeast."},
+]
+LANGSMITH = [
+    {"id": "e1", "inputs": {"question": "When does it leave?"}, "outputs": {"contexts": [FERRY], "answer": "At nine."}},
+    {"id": "e2", "inputs": {"question": "Why does it rise?"}, "outputs": {"documents": [{"page_content": BREAD}]}},
+]
+SQUAD = {
+    "version": "v2.0",
+    "data": [
+        {
+            "title": "Sea",
+            "paragraphs": [
+                {
+                    "context": FERRY,
+                    "qas": [
+                        {"id": "s1", "question": "When does it leave?", "answers": [{"text": "nine"}]},
+                        {"id": "s2", "question": "Who steers it?", "answers": [], "is_impossible": True},
+                    ],
+                }
+            ],
+        }
+    ],
+}
+LLAMA_INDEX = {
+    "queries": {"q1": "When does it leave?"},
+    "corpus": {"n1": FERRY, "n2": BREAD},
+    "relevant_docs": {"q1": ["n1"]},
+}
+WHOLE = "The corpus is only the {} reference contexts of the test set: finding the answer among them is easier than in "
+
+
+@pytest.mark.parametrize("lines", [True, False], ids=["JSON Lines", "JSON"])
+def test_a_ragas_test_set_is_a_collection(write: Write, lines: bool) -> None:
+    """Each reference context is a document, and relevant for its question; the small corpus is noted."""
+    found = load_collection(write(json_lines(RAGAS) if lines else RAGAS, "set.jsonl" if lines else "set.json"))
+    assert found.documents == [Document(FERRY, id="c0"), Document(BREAD, id="c1")]
+    assert found.queries == {"q0": "When does it leave?", "q1": "Why does it rise?"}
+    assert found.qrels == {"q0": {"c0": 1}, "q1": {"c1": 1, "c0": 1}}
+    assert found.notes == (WHOLE.format(2) + "your whole index.",)
+
+
+def test_a_ragas_csv_has_lists_in_its_cells(write: Write) -> None:
+    """Lists that Python or JSON wrote into a cell are lists."""
+    file = write(f'user_input,reference_contexts\nWhen?,"[\'{FERRY}\']"\nWhy?,"[""{BREAD}""]"\n', "set.csv")
+    assert [document.page_content for document in load_collection(file).documents] == [FERRY, BREAD]
+
+
+def test_langsmith_examples_are_a_collection(write: Write) -> None:
+    """Inputs hold the question, outputs the contexts, as texts or as documents."""
+    found = load_collection(write(json_lines(LANGSMITH), "examples.jsonl"))
+    assert found.queries == {"e1": "When does it leave?", "e2": "Why does it rise?"}
+    assert found.qrels == {"e1": {"c0": 1}, "e2": {"c1": 1}}
+
+
+def test_squad_is_a_collection(write: Write) -> None:
+    """A paragraph is a document; questions without an answer are left out and counted."""
+    found = load_collection(write(SQUAD, "squad.json"))
+    assert (found.queries, found.qrels) == ({"s1": "When does it leave?"}, {"s1": {"c0": 1}})
+    assert found.notes[0] == "1 questions have no reference contexts and are left out."
+
+
+def test_a_llama_index_data_set_is_a_collection(write: Write) -> None:
+    """Queries, corpus and relevant documents keep their ids."""
+    found = load_collection(write(LLAMA_INDEX, "set.json"))
+    assert found.documents == [Document(FERRY, id="n1"), Document(BREAD, id="n2")]
+    assert found.qrels == {"q1": {"n1": 1}}
+
+
+def test_contexts_are_matched_with_ones_own_documents(write: Write) -> None:
+    """White space aside, a document that contains a context, or is part of one, answers; what is lost is counted."""
+    own = [
+        Document(f"Before.\n{FERRY.replace(' ', '  ')} After.", id="whole"),
+        Document("The ferry", id="part"),
+        Document("Nothing of it.", id="other"),
+    ]
+    found = load_collection(write(RAGAS, "set.json"), documents=own)
+    assert found.documents == own
+    assert found.qrels == {"q0": {"whole": 1, "part": 1}, "q1": {"whole": 1, "part": 1}}
+    assert found.notes == ("1 reference contexts are in none of the documents.",)
+    with pytest.raises(InvalidInputError, match=r"none of the reference contexts of .* is in the documents"):
+        load_collection(write(RAGAS, "set.json"), documents=own[2:])
+
+
+def test_a_folder_is_read_as_beir(write_beir: WriteBeir) -> None:
+    """`load_collection` takes a folder as well, with its split; a file has neither split nor qrels."""
+    folder = write_beir()
+    assert load_collection(folder).queries.keys() == {"q1", "q2"}
+    with pytest.raises(InvalidInputError, match="leave qrels= and split= out"):
+        load_collection(folder / "corpus.jsonl", split="test")
+    with pytest.raises(InvalidInputError, match="a folder has its own corpus"):
+        load_collection(folder, documents=[])
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"question": "Why?", "contexts": [FERRY], "answer": "So."}, ".*what a system retrieved"),
+        ({"question": "Why?"}, r"no reference contexts; .*\['question'\]"),
+        ({"reference_contexts": [FERRY]}, r"no question; .*\['reference_contexts'\]"),
+        ({"question": "Why?", "reference_contexts": [5]}, "a reference context is 5"),
+    ],
+    ids=["retrieved", "no contexts", "no question", "number"],
+)
+def test_a_row_that_says_something_else_is_refused(write: Write, row: dict[str, Any], complaint: str) -> None:
+    """What a system retrieved is not what is right, and missing keys are named with file and line."""
+    with pytest.raises(InvalidInputError, match=rf"set\.jsonl, line 1: {complaint}"):
+        load_collection(write(json.dumps(row), "set.jsonl"))
+
+
+def test_a_missing_path_is_named(write: Write) -> None:
+    """A path that is not there, and a file without questions, are input errors."""
+    with pytest.raises(InvalidInputError, match="there is no file"):
+        load_collection("nowhere.json")
+    with pytest.raises(InvalidInputError, match="no question with reference contexts"):
+        load_collection(write([], "empty.json"))
