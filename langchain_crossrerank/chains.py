@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Literal, TypedDict, cast
 
@@ -13,14 +13,18 @@ from langchain_core.language_models import BaseLanguageModel
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
 from langchain_core.retrievers import RetrieverLike
-from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough, ensure_config
+from langchain_core.runnables.base import coerce_to_runnable
 
 from langchain_crossrerank.checks import check_query, shorten
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extractive import NOT_ENOUGH_INFORMATION, ExtractiveAnswerer
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.metadata import RELEVANCE_SCORE
-from langchain_crossrerank.reranker import CrossEncoderReranker
+from langchain_crossrerank.retrievers import find_reranker
+from langchain_crossrerank.retrievers.first_stages import takes_dict
 from langchain_crossrerank.sources import describe_source
 
 RAG_PROMPT = ChatPromptTemplate.from_messages(
@@ -39,7 +43,7 @@ RAG_PROMPT = ChatPromptTemplate.from_messages(
 
 
 class RagAnswer(TypedDict):
-    """What the chain gives: the question, the documents it was answered from with their scores, and the answer."""
+    """What the chain returns: the question, the documents that it was answered from, and the answer."""
 
     question: str
     context: list[Document]
@@ -55,30 +59,32 @@ def create_rag_chain(
 ) -> Runnable[str | dict[str, Any], RagAnswer]:
     """Make a question-answering chain over a retriever.
 
-    The chain takes a question, or `{"question": ...}`, and gives `{"question", "context", "answer"}`; the documents
-    in `"context"` carry their scores and sources. `stream` yields the question, then the context, then the answer
-    piece by piece. The steps are named `question`, `context` and `answer` in traces.
+    The chain takes a question, or `{"question": ...}`, and returns `{"question", "context", "answer"}`; the documents
+    in `"context"` have their scores and sources in their metadata. `stream` yields the question, then the context,
+    then the answer piece by piece. The steps are named `question`, `context` and `answer` in traces.
 
     Args:
-        retriever: A retriever, best made by `create_rerank_retriever`; or any Runnable from `str` to documents.
+        retriever: A retriever, best made by `create_rerank_retriever`, or any Runnable from a query to documents. A
+            Runnable that takes a dict, such as a history-aware retriever, gets the chain's input, with the question
+            under `"query"` and `"input"`, too.
         llm: A chat or text model. `None` answers without one, by quoting the sentences that the cross-encoder scores
             highest. `"auto"` is `ChatOpenAI("gpt-4o-mini")` if `OPENAI_API_KEY` is set, in the environment or a
-            `.env` file, and `None` otherwise. Documents are sent to whom the model belongs to.
+            `.env` file, and `None` otherwise. The documents are sent to the model's provider.
         prompt: A prompt with `{context}` and `{question}`.
-        model: The cross-encoder that picks sentences where `llm` is `None`; by default the retriever's own, or
-            `"bundled"` where it has none.
+        model: The cross-encoder that picks sentences if `llm` is `None`; by default the retriever's own, or
+            `"bundled"` if it has none.
 
     Returns:
         A Runnable that batches, streams and runs asynchronously.
 
     Raises:
-        InvalidInputError: If the prompt lacks one of its two variables.
+        InvalidInputError: If the prompt does not have one of its two variables.
     """
     missing = {"context", "question"} - set(prompt.input_variables)
     if missing:
         raise InvalidInputError(
             f"the prompt has the variables {sorted(prompt.input_variables)} and lacks {sorted(missing)}; "
-            "write {context} and {question} into it."
+            "use {context} and {question} in it."
         )
     if isinstance(llm, str):
         if llm != "auto":
@@ -89,17 +95,20 @@ def create_rag_chain(
         answer = ExtractiveAnswerer(model or _own_cross_encoder(retriever)).as_runnable()
     else:
         answer = RunnableLambda(_prompt_variables) | prompt | llm | StrOutputParser()
-    find = (itemgetter("question") | RunnableLambda(_identity) | retriever).with_config(run_name="context")
+    to_input = _retriever_input if takes_dict(coerce_to_runnable(retriever)) else itemgetter("question")
+    find = (RunnableLambda(to_input) | retriever).with_config(run_name="context")
     chain = (
         RunnableLambda(_as_question).with_config(run_name="question")
         | RunnablePassthrough.assign(context=find)
         | RunnablePassthrough.assign(answer=answer.with_config(run_name="answer"))
     )
-    return cast("Runnable[str | dict[str, Any], RagAnswer]", chain.with_config(run_name="rag_chain"))
+    # The type makes the chain a tool of one text argument for `as_tool`; dicts are taken all the same.
+    typed = chain.with_config(run_name="rag_chain").with_types(input_type=cast("Any", str))
+    return cast("Runnable[str | dict[str, Any], RagAnswer]", typed)
 
 
 def default_llm() -> BaseLanguageModel[Any] | None:
-    """Give `ChatOpenAI("gpt-4o-mini")` if `OPENAI_API_KEY` is set, reading a `.env` file first; else `None`.
+    """Return `ChatOpenAI("gpt-4o-mini")` if `OPENAI_API_KEY` is set, after reading a `.env` file, and else `None`.
 
     Raises:
         MissingExtraError: If the key is set and langchain-openai is not installed.
@@ -107,7 +116,7 @@ def default_llm() -> BaseLanguageModel[Any] | None:
     try:
         from dotenv import find_dotenv, load_dotenv
     except ImportError:
-        # Without the rag extra a .env file is simply not read; the environment still counts.
+        # Without the rag extra a .env file is not read; the environment is.
         pass
     else:
         load_dotenv(find_dotenv(usecwd=True))
@@ -133,7 +142,7 @@ def format_context(documents: Sequence[Document]) -> str:
 
 
 def format_sources(documents: Sequence[Document]) -> str:
-    """List documents with their scores, one a line, for people."""
+    """List documents with their scores, one per line, for people."""
     lines = []
     for number, document in enumerate(documents, start=1):
         score = document.metadata.get(RELEVANCE_SCORE)
@@ -142,11 +151,17 @@ def format_sources(documents: Sequence[Document]) -> str:
     return "\n".join(lines)
 
 
-def _own_cross_encoder(retriever: object) -> Any:
-    compressor = getattr(retriever, "base_compressor", None)
-    if isinstance(compressor, CrossEncoderReranker):
-        return lambda: compressor.cross_encoder
-    return None
+def _own_cross_encoder(retriever: object) -> Callable[[], CrossEncoder] | None:
+    """Return a function for the cross-encoder that the retriever reranks with, if it has one."""
+    if find_reranker(retriever) is None:
+        return None
+
+    def own() -> CrossEncoder:
+        # Within the chain's run its configuration is in the context, and may choose another reranker.
+        reranker = find_reranker(retriever, ensure_config())
+        return load_cross_encoder("bundled") if reranker is None else reranker.cross_encoder
+
+    return own
 
 
 def _as_question(value: object) -> dict[str, Any]:
@@ -161,5 +176,6 @@ def _prompt_variables(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "context": format_context(state["context"])}
 
 
-def _identity(value: str) -> str:
-    return value
+def _retriever_input(state: dict[str, Any]) -> dict[str, Any]:
+    question = state["question"]
+    return {"query": question, "input": question, **state}

@@ -25,7 +25,7 @@ from langchain_crossrerank.candidates import Candidates, check_rerank_input, mak
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.compressors import RerankInput, RunnableCompressor
 from langchain_crossrerank.cross_encoders.base import CrossEncoder, as_cross_encoder
-from langchain_crossrerank.cross_encoders.loading import await_model, wait_for_model, without_credentials
+from langchain_crossrerank.cross_encoders.loading import await_model, wait_for_model
 from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.scores import log_odds
@@ -33,15 +33,14 @@ from langchain_crossrerank.cross_encoders.settings import DEFAULT_MODEL, Backend
 from langchain_crossrerank.errors import InvalidInputError, MissingExtraError, RerankTimeoutError
 from langchain_crossrerank.metadata import INITIAL_SCORE
 from langchain_crossrerank.passages import check_template, render_passage
+from langchain_crossrerank.redaction import hide, secrets_of_url, show_url
 
 _logger = logging.getLogger(__name__)
 
 
-class RerankerFields(TypedDict, total=False):
-    """The fields of `CrossEncoderReranker` as keyword arguments; they are explained there."""
+class RerankerOptions(TypedDict, total=False):
+    """The fields of `CrossEncoderReranker`, except `model` and `top_n`, as keyword arguments."""
 
-    model: BaseCrossEncoder | str | os.PathLike[str]
-    top_n: int | None
     score_threshold: float | None
     min_documents: int
     drop_duplicates: bool
@@ -338,6 +337,8 @@ class CrossEncoderReranker(RunnableCompressor):
 
     def _degrade(self, candidates: Candidates, err: Exception) -> tuple[list[Document], Report]:
         reason = f"{type(err).__name__}: {err}"
+        if isinstance(self.model, str):
+            reason = hide(reason, secrets_of_url(self.model))
         _logger.warning("Reranking failed, the first stage's order is kept: %s", reason)
         kept = range(len(candidates.distinct))[: self.top_n]
         data = {**self._description(candidates), "reason": reason}
@@ -362,11 +363,11 @@ class CrossEncoderReranker(RunnableCompressor):
 
     def _model_name(self) -> str:
         source = self._source()
-        return without_credentials(source.name if isinstance(source, CrossEncoder) else source.model)
+        return show_url(source.name if isinstance(source, CrossEncoder) else source.model)
 
     def __repr_args__(self) -> Any:
         for name, value in super().__repr_args__():
-            yield name, without_credentials(value) if name == "model" and isinstance(value, str) else value
+            yield name, show_url(value) if name == "model" and isinstance(value, str) else value
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         # A model object is shared: it may hold gigabytes, threads and locks.

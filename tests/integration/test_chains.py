@@ -163,7 +163,7 @@ async def test_steps_are_named_in_events(retriever: RetrieverLike) -> None:
     ended = [event["name"] for event in events if event["event"] in ("on_chain_end", "on_retriever_end")]
     steps = [name for name in ended if name in ("question", "context", "answer", "rag_chain")]
     assert steps == ["question", "context", "answer", "rag_chain"]
-    assert {"ContextualCompressionRetriever", "CrossEncoderReranker"} <= set(ended)
+    assert {"RerankRetriever", "CrossEncoderReranker"} <= set(ended)
     pieces = [event["data"]["chunk"].content for event in events if event["event"] == "on_chat_model_stream"]
     assert [piece for piece in pieces if piece] == ["a", "b", "c"]
     assert [event["name"] for event in events if event["event"] == "on_custom_event"] == ["rerank_scores"]

@@ -23,7 +23,6 @@ from langchain_chroma import Chroma
 from langchain_community.retrievers import BM25Retriever
 
 from langchain_crossrerank import create_rerank_retriever
-from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.testing import FakeCrossEncoder
 
 EMBEDDINGS = DeterministicFakeEmbedding(size=16)
@@ -140,12 +139,6 @@ def test_a_hybrid_ensemble(chroma: Chroma, asynchronous: bool) -> None:
     """BM25 and vectors fused by LangChain's ensemble are reranked as one list without repetitions."""
     retriever = create_rerank_retriever(ensemble(chroma), model=FakeCrossEncoder(), top_n=None)
     check(retrieve(retriever, asynchronous), len(TEXTS))
-
-
-def test_an_ensembles_number_is_set_on_its_parts(in_memory: InMemoryVectorStore) -> None:
-    """`k` for an ensemble is refused, and the error says where to set it."""
-    with pytest.raises(InvalidInputError, match=r"k=10 cannot be set on EnsembleRetriever.*on its parts"):
-        create_rerank_retriever(ensemble(in_memory), model=FakeCrossEncoder(), k=10)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

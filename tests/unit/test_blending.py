@@ -12,7 +12,6 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_crossrerank import CrossEncoderReranker, create_rerank_retriever
 from langchain_crossrerank.blending import blend_scores, first_stage_scores, ranks_of, z_normalised
 from langchain_crossrerank.metadata import INITIAL_RANK, INITIAL_SCORE, RELEVANCE_SCORE
-from langchain_crossrerank.retrievers import ScoringVectorStoreRetriever
 from langchain_crossrerank.testing import ScriptedCrossEncoder
 
 
@@ -107,7 +106,6 @@ def test_a_vector_store_tells_its_scores_for_a_weighted_blend() -> None:
     store = InMemoryVectorStore.from_texts(["a", "b", "c"], embedding=DeterministicFakeEmbedding(size=8))
     blended = create_rerank_retriever(store, model=MODEL, top_n=2, blend="weighted")
     plain = create_rerank_retriever(store, model=MODEL, top_n=2)
-    assert isinstance(blended.base_retriever, ScoringVectorStoreRetriever)
     assert all(isinstance(d.metadata[INITIAL_SCORE], float) for d in blended.invoke("q"))
     assert all(INITIAL_SCORE not in d.metadata for d in plain.invoke("q"))
 

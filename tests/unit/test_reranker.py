@@ -25,7 +25,7 @@ from langchain_crossrerank.cross_encoders import loading
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair
 from langchain_crossrerank.cross_encoders.settings import ModelSettings
 from langchain_crossrerank.errors import InvalidInputError, MissingExtraError, ScoringError
-from langchain_crossrerank.reranker import RerankerFields
+from langchain_crossrerank.reranker import RerankerOptions
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 
 GIVE_UP = 10.0
@@ -547,7 +547,7 @@ def test_in_a_retriever_the_rerank_is_its_child(asynchronous: bool) -> None:
     config: RunnableConfig = {"callbacks": [recorder], "tags": ["mine"]}
     result = asyncio.run(retriever.ainvoke("q", config)) if asynchronous else retriever.invoke("q", config)
     assert texts(result) == ["b", "a"]
-    parent = recorder.named("ContextualCompressionRetriever")
+    parent = recorder.named("RerankRetriever")
     child = recorder.named("CrossEncoderReranker")
     assert parent["parent"] is None
     assert child["parent"] == recorder.named("first")["parent"] == parent["id"]
@@ -641,7 +641,7 @@ def test_a_field_that_cannot_be_set_for_a_call_is_refused(
 
 def test_the_typed_fields_are_the_fields() -> None:
     """The keyword arguments that type checkers know are the reranker's fields, all of them."""
-    assert RerankerFields.__optional_keys__ == set(CrossEncoderReranker.model_fields) - {"name"}
+    assert RerankerOptions.__optional_keys__ | {"model", "top_n"} == set(CrossEncoderReranker.model_fields) - {"name"}
 
 
 class Working(Document):
@@ -662,13 +662,22 @@ def test_a_working_copy_comes_out_as_a_plain_document(rerank: Rerank) -> None:
     assert (result.id, result.metadata) == ("w-1", {"source": "x", "relevance_score": 1.0, "initial_rank": 1})
 
 
-def test_a_servers_key_is_not_shown() -> None:
-    """User and password of a URL are neither in the repr nor in what goes to tracers."""
+@pytest.mark.parametrize(
+    "url", ["http://user:seret-key@127.0.0.1:9/rerank", "http://127.0.0.1:9/rerank?token=seret-key"]
+)
+def test_a_servers_key_is_not_shown(url: str, rerank: Rerank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key in a URL is neither in the repr, nor in a degraded document, nor in what goes to tracers."""
+
+    def load(settings: ModelSettings) -> CrossEncoder:
+        raise ScoringError(f"cannot reach {settings.model}")
+
+    monkeypatch.setattr(loading, "_load", load)
     recorder = Recorder()
-    reranker = CrossEncoderReranker(model="http://user:secret@127.0.0.1:9/rerank")
-    reranker.invoke({"query": "q", "documents": []}, {"callbacks": [recorder]})
-    assert "secret" not in repr(reranker)
-    assert "secret" not in str(recorder.runs)
+    reranker = CrossEncoderReranker(model=url, on_error="keep_order")
+    result = rerank(reranker, of("a"), callbacks=[recorder])
+    assert "cannot reach" in result[0].metadata["rerank_error"]
+    shown = repr((reranker, result, recorder.runs, recorder.events))
+    assert "seret-key" not in shown
 
 
 @pytest.mark.parametrize("how", ["deepcopy", "model_copy", "pickle"])

@@ -1,8 +1,9 @@
-"""How a first stage and a reranker are put together, and how many candidates are fetched."""
+"""How a first stage and a reranker are combined, and how many candidates are fetched."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,12 +19,11 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
-from langchain_core.vectorstores import InMemoryVectorStore, VectorStoreRetriever
-from pydantic import ValidationError
+from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_crossrerank import CrossEncoderReranker, create_rerank_retriever, retrieve_and_rerank
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.retrievers import DEFAULT_K
+from langchain_crossrerank.retrievers.first_stages import DEFAULT_K
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 
 TEXTS = [f"passage {number} about nothing" for number in range(29)] + ["LoRA adapts a frozen model"]
@@ -98,10 +98,10 @@ def bases(store: InMemoryVectorStore) -> dict[str, Any]:
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("kind", list(bases(InMemoryVectorStore(DeterministicFakeEmbedding(size=2)))))
 def test_any_first_stage_is_reranked(store: InMemoryVectorStore, kind: str, asynchronous: bool) -> None:
-    """A store, a retriever, a Runnable and a function all give LangChain's own retriever with scored documents."""
+    """A store, a retriever, a Runnable and a function all make a compression retriever with scored documents."""
     k = 30 if kind == "vector store" else None
     retriever = create_rerank_retriever(bases(store)[kind], model=FakeCrossEncoder(), k=k, top_n=2)
-    assert type(retriever) is ContextualCompressionRetriever
+    assert isinstance(retriever, ContextualCompressionRetriever)
     documents = asyncio.run(retriever.ainvoke(QUERY)) if asynchronous else retriever.invoke(QUERY)
     assert len(documents) == 2
     assert documents[0].page_content == TEXTS[-1]
@@ -136,15 +136,18 @@ def test_a_vector_store_gives_k_candidates(
     assert candidates(store, k=k) == fetched
 
 
-def test_other_settings_of_the_first_stage_are_kept(store: InMemoryVectorStore) -> None:
-    """Setting `k` on a vector store retriever leaves its search type and its other arguments."""
+def test_the_first_stage_is_neither_copied_nor_changed(store: InMemoryVectorStore) -> None:
+    """The retriever holds the caller's object, so that what is set on it afterwards takes effect."""
     base = store.as_retriever(search_type="mmr", search_kwargs={"lambda_mult": 0.3, "fetch_k": 30}, tags=["mine"])
-    first_stage = create_rerank_retriever(base, model=FakeCrossEncoder(), k=12).base_retriever
-    assert isinstance(first_stage, VectorStoreRetriever)
-    assert first_stage.search_type == "mmr"
-    assert first_stage.search_kwargs == {"lambda_mult": 0.3, "fetch_k": 30, "k": 12}
-    assert first_stage.tags == base.tags
+    reranker = CrossEncoderReranker(model=FakeCrossEncoder(), top_n=None)
+    retriever = create_rerank_retriever(base, reranker=reranker, k=12)
+    assert retriever.base_retriever is base
+    assert retriever.base_compressor is reranker
+    assert len(retriever.invoke(QUERY)) == 12
     assert base.search_kwargs == {"lambda_mult": 0.3, "fetch_k": 30}
+    base.search_type = "similarity"
+    base.search_kwargs = {"filter": lambda document: document.page_content == TEXTS[3]}
+    assert [document.page_content for document in retriever.invoke(QUERY)] == [TEXTS[3]]
 
 
 @pytest.mark.parametrize("k", [0, -1, True, 2.5, "20"])
@@ -155,12 +158,15 @@ def test_k_must_be_a_positive_whole_number(store: InMemoryVectorStore, k: Any) -
     assert f"k is {k!r}" in str(caught.value)
 
 
-@pytest.mark.parametrize("base", [FixedRetriever(), FIND, find], ids=["retriever", "runnable", "call"])
-def test_k_is_refused_where_it_cannot_be_set(base: Any) -> None:
+@pytest.mark.parametrize(
+    ("base", "named"),
+    [(FixedRetriever(), "FixedRetriever"), (FIND, "RunnableLambda"), (find, "RunnableLambda")],
+    ids=["retriever", "runnable", "call"],
+)
+def test_k_is_refused_where_it_cannot_be_set(base: Any, named: str) -> None:
     """A first stage without a number of candidates to set takes only `k=None`; the error names its type."""
-    with pytest.raises(InvalidInputError, match="k=20 cannot be set") as caught:
+    with pytest.raises(InvalidInputError, match=f"k=20 cannot be set on {named}"):
         create_rerank_retriever(base, model=FakeCrossEncoder(), k=20)
-    assert type(base).__name__ in str(caught.value)
 
 
 @pytest.mark.parametrize("base", ["a query", None, 42, [Document("a")]])
@@ -227,8 +233,43 @@ def test_further_settings_reach_the_reranker(store: InMemoryVectorStore) -> None
         store, model=FakeCrossEncoder(), score_threshold=0.9, passage_template="LoRA frozen {page_content}"
     )
     assert len(retriever.invoke(QUERY)) == 5
-    with pytest.raises(ValidationError, match="threshold_score"):
-        create_rerank_retriever(store, model=FakeCrossEncoder(), threshold_score=0.9)
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"), [("topn", "top_n"), ("score_treshold", "score_threshold"), ("search_kwarg", "search_kwargs")]
+)
+def test_an_unknown_option_names_the_one_that_was_meant(store: InMemoryVectorStore, option: str, meant: str) -> None:
+    """A misspelt argument raises with the right name, in both functions that take options."""
+    arguments: dict[str, Any] = {"model": FakeCrossEncoder(), option: 1}
+    with pytest.raises(InvalidInputError, match=f"no argument '{option}'; pass {meant} instead"):
+        create_rerank_retriever(store, **arguments)
+    with pytest.raises(InvalidInputError, match=f"no argument '{option}'; pass {meant} instead"):
+        retrieve_and_rerank(store, QUERY, **arguments)
+
+
+@pytest.mark.parametrize("as_retriever", [False, True])
+@pytest.mark.parametrize("short", [False, True])
+def test_search_settings_may_be_given_to_the_function(
+    store: InMemoryVectorStore, as_retriever: bool, short: bool
+) -> None:
+    """`search_kwargs`, `search_type`, `filter` and `tags` do what they do in `as_retriever`."""
+
+    def wanted(document: Document) -> bool:
+        return document.page_content in TEXTS[:9]
+
+    base = store.as_retriever() if as_retriever else store
+    search: Any = {"filter": wanted} if short else {"search_kwargs": {"filter": wanted, "lambda_mult": 0.5}}
+    retriever = create_rerank_retriever(
+        base, model=FakeCrossEncoder(), top_n=None, search_type="mmr", tags=["mine"], **search
+    )
+    assert {document.page_content for document in retriever.invoke(QUERY)} == set(TEXTS[:9])
+    assert retriever.tags == ["mine"]
+
+
+def test_a_search_type_that_does_not_exist_is_refused(store: InMemoryVectorStore) -> None:
+    """The error names the search types that there are."""
+    with pytest.raises(InvalidInputError, match=r"search_type is 'mmmr'.*'mmr'"):
+        create_rerank_retriever(store, model=FakeCrossEncoder(), search_type="mmmr")
 
 
 def test_retrieve_and_rerank_gives_pairs_best_first() -> None:
@@ -255,7 +296,7 @@ def test_retrieve_and_rerank_hands_its_config_on() -> None:
     first_stage = RunnableLambda(find, name="first")
     retrieve_and_rerank(first_stage, QUERY, model=FakeCrossEncoder(), config={"tags": ["mine"], "callbacks": [Tags()]})
     assert {name: "mine" in tags for name, tags in seen.items()} == {
-        "ContextualCompressionRetriever": True,
+        "RerankRetriever": True,
         "first": True,
         "CrossEncoderReranker": True,
         "rerank_scores": True,
@@ -269,11 +310,20 @@ def test_retrieve_and_rerank_refuses_a_query_that_asks_nothing(query: Any) -> No
         retrieve_and_rerank(RunnableLambda(lambda _: pytest.fail("retrieved")), query, model=FakeCrossEncoder())
 
 
-def test_retrieve_and_rerank_refuses_settings_that_come_too_late() -> None:
-    """A retriever that reranks already cannot be given other settings; the error names them."""
-    retriever = create_rerank_retriever(FIND, model=FakeCrossEncoder())
-    with pytest.raises(InvalidInputError, match=r"score_threshold, top_n"):
-        retrieve_and_rerank(retriever, QUERY, top_n=1, score_threshold=0.5)
+@pytest.mark.parametrize("stock", [False, True])
+def test_retrieve_and_rerank_takes_arguments_for_the_call(stock: bool) -> None:
+    """A retriever that reranks already takes other settings for the call, LangChain's own class as well."""
+    reranker = CrossEncoderReranker(model=FakeCrossEncoder(), top_n=3)
+    retriever: Any = (
+        ContextualCompressionRetriever(base_compressor=reranker, base_retriever=FixedRetriever())
+        if stock
+        else create_rerank_retriever(FixedRetriever(), reranker=reranker)
+    )
+    assert len(retrieve_and_rerank(retriever, QUERY)) == 3
+    assert len(retrieve_and_rerank(retriever, QUERY, top_n=1)) == 1
+    assert len(retrieve_and_rerank(retriever, QUERY, score_threshold=0.5)) == 1
+    with pytest.raises(InvalidInputError, match="k=50 cannot be set on FixedRetriever"):
+        retrieve_and_rerank(retriever, QUERY, k=50)
 
 
 def test_retrieve_and_rerank_refuses_a_compressor_without_scores() -> None:
@@ -281,8 +331,18 @@ def test_retrieve_and_rerank_refuses_a_compressor_without_scores() -> None:
     stock = ContextualCompressionRetriever(
         base_compressor=StockReranker(model=FakeCrossEncoder()), base_retriever=FixedRetriever()
     )
-    with pytest.raises(InvalidInputError, match="gives no scores; use CrossEncoderReranker"):
+    with pytest.raises(InvalidInputError, match="returns no scores; use that of langchain_crossrerank"):
         retrieve_and_rerank(stock, QUERY)
+
+
+def test_a_degraded_result_has_no_score() -> None:
+    """Documents in the first stage's order come with NaN."""
+    model = ScriptedCrossEncoder({TEXTS[0]: float("nan")})
+    pairs = retrieve_and_rerank(FIND, QUERY, model=model, top_n=2, on_error="keep_order")
+    assert [(document.page_content, math.isnan(score)) for document, score in pairs] == [
+        (TEXTS[0], True),
+        (TEXTS[1], True),
+    ]
 
 
 def test_no_candidates_give_no_documents() -> None:
