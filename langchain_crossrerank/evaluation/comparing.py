@@ -11,6 +11,7 @@ from langchain_crossrerank.evaluation.query_runs import find_reranker
 from langchain_crossrerank.evaluation.results import Comparison, RankedDocument
 from langchain_crossrerank.evaluation.timing import Stopwatch
 from langchain_crossrerank.metadata import INITIAL_RANK, RELEVANCE_SCORE
+from langchain_crossrerank.retrievers import fetch_candidates
 
 if TYPE_CHECKING:
     from langchain_classic.retrievers import ContextualCompressionRetriever
@@ -36,7 +37,7 @@ def compare(retriever: ContextualCompressionRetriever, query: str) -> Comparison
     reranker = find_reranker(retriever)
     model = reranker.cross_encoder
     stopwatch = Stopwatch()
-    candidates = list(retriever.base_retriever.invoke(query))
+    candidates = fetch_candidates(retriever, query)
     retrieve_ms = stopwatch.lap_ms()
     reranked = reranker.compress_documents(candidates, query)
     rerank_ms = stopwatch.lap_ms()

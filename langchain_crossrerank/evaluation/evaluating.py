@@ -128,5 +128,7 @@ def _identity(
 ) -> str:
     """Everything that decides what a query finds, as far as it can be seen from outside."""
     settings = reranker.model_dump(exclude={"model"})
-    first_stage = (type(retriever.base_retriever).__name__, getattr(retriever.base_retriever, "search_kwargs", None))
+    base = retriever.base_retriever
+    first_stage = [type(base).__name__, *(getattr(stage, "search_kwargs", None) for stage in (base, retriever))]
+    first_stage += [getattr(retriever, "search_type", None), getattr(retriever, "k", None)]
     return f"{reranker.cross_encoder.fingerprint}|{settings}|{first_stage}|{id_key}|{run_key}"

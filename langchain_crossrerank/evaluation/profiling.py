@@ -14,6 +14,7 @@ from langchain_crossrerank.evaluation.clocked import ClockedCrossEncoder, with_c
 from langchain_crossrerank.evaluation.query_runs import find_reranker
 from langchain_crossrerank.evaluation.results import ProfileResult, StageTimes
 from langchain_crossrerank.evaluation.timing import Stopwatch, percentile
+from langchain_crossrerank.retrievers import fetch_candidates
 
 if TYPE_CHECKING:
     from langchain_classic.retrievers import ContextualCompressionRetriever
@@ -54,12 +55,12 @@ def profile(
     reranker = find_reranker(retriever)
     model, clock = with_clock(reranker.cross_encoder)
     reranker = reranker.model_copy(update={"model": model, "on_error": "raise"})
-    reranker.compress_documents(list(retriever.base_retriever.invoke(queries[0])), queries[0])
+    reranker.compress_documents(fetch_candidates(retriever, queries[0]), queries[0])
     stages: dict[str, list[float]] = {name: [] for name in ("search", "tokenise", "forward", "select")}
     growth: dict[int, list[float]] = {}
     for query in [query for _ in range(repeats) for query in queries]:
         stopwatch = Stopwatch()
-        candidates = list(retriever.base_retriever.invoke(query))
+        candidates = fetch_candidates(retriever, query)
         stages["search"].append(stopwatch.lap_ms())
         _time_rerank(reranker, clock, query, candidates, stages)
         pairs = reranker.text_pairs(query, candidates)

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from langchain_core.documents import Document
+from langchain_core.documents import BaseDocumentCompressor, Document
 
+from langchain_crossrerank import retrievers
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.timing import Stopwatch
@@ -43,8 +44,8 @@ def find_reranker(retriever: object) -> CrossEncoderReranker:
     Raises:
         InvalidInputError: If there is none.
     """
-    reranker = getattr(retriever, "base_compressor", None)
-    if not isinstance(reranker, CrossEncoderReranker):
+    reranker = retrievers.find_reranker(retriever)
+    if reranker is None or isinstance(retriever, BaseDocumentCompressor):
         raise InvalidInputError(
             f"retriever is {shorten(retriever)}, which has no CrossEncoderReranker to compare with; "
             "pass a retriever from create_rerank_retriever."
@@ -64,7 +65,7 @@ def run_query(
         id_key: Metadata key of a document's id in the judgements; see `document_id`.
     """
     stopwatch = Stopwatch()
-    candidates = list(retriever.base_retriever.invoke(query))
+    candidates = retrievers.fetch_candidates(retriever, query)
     retrieve_ms = stopwatch.lap_ms()
     reranked = reranker.compress_documents(candidates, query) if candidates else []
     rerank_ms = stopwatch.lap_ms()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever, RetrieverLike
 
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
@@ -26,6 +25,7 @@ from langchain_crossrerank.evaluation.results import SweepResult, SweepRow
 from langchain_crossrerank.evaluation.timing import Stopwatch, percentile
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.metadata import INITIAL_RANK, RERANKED
+from langchain_crossrerank.retrievers import fetch_candidates
 
 if TYPE_CHECKING:
     from langchain_classic.retrievers import ContextualCompressionRetriever
@@ -79,7 +79,7 @@ def sweep(
     reranker = find_reranker(retriever).model_copy(update={"top_n": None})
     remembering, timed = _remembering(reranker), _uncached(reranker)
     for number, query_id in enumerate(with_progress(list(qrels), show_progress, "Sweeping")):
-        candidates = _fetch(retriever.base_retriever, queries[query_id], max(ks))
+        candidates = _fetch(retriever, queries[query_id], max(ks))
         orders.add(query_id, queries[query_id], candidates, remembering, id_key)
         if number < timed_queries:
             _time_each(timed, candidates, queries[query_id], orders.milliseconds)
@@ -166,10 +166,13 @@ def _check_numbers(name: str, numbers: Sequence[int]) -> None:
         raise InvalidInputError(f"{name} is {numbers!r}; pass at least one positive number, all of them whole.")
 
 
-def _fetch(first_stage: RetrieverLike, query: str, k: int) -> list[Document]:
-    # Retrievers take k, or ignore it; an arbitrary Runnable may do neither.
-    found = first_stage.invoke(query, k=k) if isinstance(first_stage, BaseRetriever) else first_stage.invoke(query)
-    return list(found)[:k]
+def _fetch(retriever: ContextualCompressionRetriever, query: str, k: int) -> list[Document]:
+    try:
+        found = fetch_candidates(retriever, query, k=k)
+    except InvalidInputError:
+        # The number of candidates cannot be set on every first stage.
+        found = fetch_candidates(retriever, query)
+    return found[:k]
 
 
 def _time_each(
