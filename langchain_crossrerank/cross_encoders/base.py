@@ -6,10 +6,11 @@ import asyncio
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -26,6 +27,7 @@ from langchain_crossrerank.cross_encoders.pairs import (
 )
 from langchain_crossrerank.cross_encoders.scheduling import Steps, StepScheduler, drain
 from langchain_crossrerank.cross_encoders.scores import Activation, check_finite, sigmoid
+from langchain_crossrerank.cross_encoders.truncation import LONGEST_QUERY_SHARE, Spans, beginning, cut_middle
 from langchain_crossrerank.errors import CrossRerankError, InvalidInputError, ScoringError
 
 ScoreSteps = Steps[list[PairScore]]
@@ -33,6 +35,9 @@ ScoreSteps = Steps[list[PairScore]]
 
 DEFAULT_MAX_BATCH_TOKENS = 1024
 """Maximum tokens of a forward pass where neither the caller nor the backend says otherwise."""
+
+LongQuery = Literal["cut", "error"]
+"""What to do with a query that leaves too little of `max_length` for the passage."""
 
 _PLANNED_PAIRS = 1024
 _WARM_UP_PAIR = ("a query", "a passage")
@@ -54,10 +59,13 @@ class CrossEncoder(BaseCrossEncoder):
         name: The name the model was loaded by: a hub name, a folder, or `"bundled"`.
         backend: What computes the scores, for example `"onnx"`.
         activation: The unit of the scores.
-        max_length: Maximum tokens of a pair that the model reads; longer passages are cut.
+        max_length: Maximum tokens of a pair that the model reads. A passage is cut at its end; a query that takes more
+            than half of them is cut in its middle.
         max_batch_tokens: Maximum tokens, padding included, in one forward pass. A single longer pair still runs.
         max_batch_pairs: Maximum pairs in one forward pass; `None` for no limit other than the tokens.
         scores_pairs_alone: Whether a pair's score does not depend on the pairs that it is scored with.
+        long_query: `"cut"` cuts a query that takes more than half of `max_length`; `"error"` reads it whole, and
+            raises if it leaves no token for the passage.
     """
 
     name: str
@@ -67,8 +75,14 @@ class CrossEncoder(BaseCrossEncoder):
     max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS
     max_batch_pairs: int | None = None
     scores_pairs_alone: bool = True
+    long_query: LongQuery = "cut"
 
+    _knows_tokens = False
+    _reads_whole_passages = False
+    _least_passage_tokens = 1
+    _frame_tokens = 0
     _warned_truncated = False
+    _warned_query_truncated = False
 
     def score(self, text_pairs: Iterable[TextPair]) -> list[float]:
         """Score each pair.
@@ -80,7 +94,8 @@ class CrossEncoder(BaseCrossEncoder):
             One plain float for each pair, in input order.
 
         Raises:
-            InvalidInputError: If an element is not a pair of strings, or a query alone fills `max_length`.
+            InvalidInputError: If an element is not a pair of strings, or a query is too long and `long_query` is
+                `"error"`.
             ScoringError: If the model fails, returns the wrong number of scores, or a score is not finite.
         """
         return [scored.score for scored in drain(self.score_steps(text_pairs))]
@@ -136,7 +151,8 @@ class CrossEncoder(BaseCrossEncoder):
             A generator that yields the share of the work done, from 0 to 1, after each bounded piece of work, and
             returns one `PairScore` for each pair.
         """
-        pairs = check_text_pairs(text_pairs)
+        given = check_text_pairs(text_pairs)
+        pairs = yield from self._fit(given)
         unique = list(dict.fromkeys(pairs))
         scores: dict[TextPair, PairScore] = {}
         # Part by part, so that the tokens of thousands of pairs are not all in memory at once.
@@ -156,7 +172,10 @@ class CrossEncoder(BaseCrossEncoder):
                         scores[item.text_pair] = PairScore(value, truncated=item.truncated, window=item.window)
                     scored_tokens += item.tokens
                 yield (start + len(part) * scored_tokens / max(1, tokens)) / len(unique)
-        results = [scores[pair] for pair in pairs]
+        results = [
+            scores[pair] if pair[0] == query else replace(scores[pair], query_truncated=True)
+            for (query, _), pair in zip(given, pairs, strict=True)
+        ]
         check_finite([result.score for result in results], self.name)
         return results
 
@@ -167,12 +186,61 @@ class CrossEncoder(BaseCrossEncoder):
     @property
     def fingerprint(self) -> str:
         """A text that differs whenever the same pair could get a different score; caches use it as a key."""
-        return f"{type(self).__name__}:{self.name}:{self.activation}:{self.max_length}"
+        return f"{type(self).__name__}:{self.name}:{self.activation}:{self.max_length}:{self.long_query}"
 
     @cached_property
     def scheduler(self) -> StepScheduler:
         """The worker that runs this model's asynchronous calls and those with a deadline."""
         return StepScheduler(name=self.name)
+
+    def _fit(self, pairs: Sequence[TextPair]) -> Generator[float, None, list[TextPair]]:
+        """Cut queries and passages to what will be read of them, in steps; the order stays the same."""
+        if not self._knows_tokens:
+            return list(pairs)
+        queries: dict[str, str] = {}
+        fitted: list[TextPair] = []
+        for query, passage in pairs:
+            if query not in queries:
+                queries[query] = self._guarded(self._fitted_query, query, pairs, [(query, passage)])
+                if queries[query] != query:
+                    self._warn_query_truncated(query)
+                    yield 0.0
+            fitted.append((queries[query], self._fitted_passage(passage)))
+        return fitted
+
+    def _fitted_passage(self, passage: str) -> str:
+        return passage if self._reads_whole_passages else beginning(passage, self.max_length)
+
+    def _fitted_query(self, query: str) -> str:
+        budget = self.max_length - self._frame_tokens - self._least_passage_tokens
+        if budget < 1:
+            raise InvalidInputError(
+                f"max_length is {self.max_length}, which is too small for {self.name!r}: the tokens around query and "
+                f"passage are {self._frame_tokens}, and the passage needs {self._least_passage_tokens}; pass more."
+            )
+        if self.long_query == "cut":
+            budget = max(1, min(int(LONGEST_QUERY_SHARE * self.max_length), budget))
+        # A token takes a character or more, at least in ASCII, so most queries need not be tokenised here.
+        if query.isascii() and len(query) <= budget:
+            return query
+        if self.long_query == "cut":
+            return cut_middle(query, budget, self._query_spans)
+        tokens = len(self._query_spans(query))
+        if tokens > budget:
+            raise InvalidInputError(
+                f"the query of {len(query)} characters has {tokens} tokens, and {max(0, budget)} fit into the "
+                f"{self.max_length} that {self.name!r} reads together with a passage; shorten the query, use a model "
+                'that reads more, or load it with long_query="cut".'
+            )
+        return query
+
+    def _query_spans(self, query: str) -> Spans:
+        """Return the first and last-plus-one character of each token of a query, without special tokens.
+
+        A backend that has this sets `_knows_tokens`, `_frame_tokens` to the number of tokens around the two texts, and
+        cuts passages at `max_length` in `_encode`. It then gets queries that fit.
+        """
+        raise NotImplementedError
 
     def _guess_tokens(self, pair: TextPair) -> int:
         return min(self.max_length, 3 + (len(pair[0]) + len(pair[1])) // 4)
@@ -222,6 +290,17 @@ class CrossEncoder(BaseCrossEncoder):
                 self.max_length,
                 cut,
                 len(encoded),
+            )
+
+    def _warn_query_truncated(self, query: str) -> None:
+        if not self._warned_query_truncated:
+            self._warned_query_truncated = True
+            _logger.warning(
+                "A query of %d characters takes more than half of the %d tokens that %r reads of a pair, so its middle "
+                "was cut out. Shorten such queries, or use a model that reads more. This warning is logged once.",
+                len(query),
+                self.max_length,
+                self.name,
             )
 
     def _guarded(
@@ -298,25 +377,6 @@ def as_cross_encoder(model: BaseCrossEncoder) -> CrossEncoder:
         model: A `BaseCrossEncoder`; a `CrossEncoder` is returned unchanged.
     """
     return model if isinstance(model, CrossEncoder) else AdaptedCrossEncoder(model)
-
-
-def check_query_room(query: str, left: int, room: int, model: CrossEncoder) -> None:
-    """Raise unless a query leaves a passage the room that it needs.
-
-    Args:
-        query: The query.
-        left: Tokens that the query leaves within `model.max_length`.
-        room: Tokens that the passage needs at least.
-        model: The model, for the error.
-
-    Raises:
-        InvalidInputError: If it does not.
-    """
-    if left < room:
-        raise InvalidInputError(
-            f"the query of {len(query)} characters leaves {max(0, left)} of the {model.max_length} tokens that "
-            f"{model.name!r} reads, and a passage needs {room}; shorten the query, or use a model that reads more."
-        )
 
 
 def _positions(pairs: Sequence[TextPair], members: Iterable[TextPair]) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from langchain_crossrerank._process import Guarded, ProcessMark
 from langchain_crossrerank._threads import native_work, start_thread
-from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder
+from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder, LongQuery
 from langchain_crossrerank.cross_encoders.model_files import ModelSource, find_source, is_hub_name
 from langchain_crossrerank.cross_encoders.precision import Precision
 from langchain_crossrerank.cross_encoders.scores import Activation
@@ -59,6 +59,7 @@ def load_cross_encoder(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
     instruction: str | None = None,
+    long_query: LongQuery = "cut",
 ) -> CrossEncoder:
     """Load a cross-encoder, or return the copy that this process has already loaded with the same settings.
 
@@ -73,7 +74,7 @@ def load_cross_encoder(
         activation: `"identity"` for logits, `"sigmoid"` for 0..1; `None` follows the model's config, as
             sentence-transformers does.
         max_length: Maximum tokens of a pair that are read; `None` for what the model allows. Longer passages are cut
-            at their end.
+            at their end, and queries that take more than half of it in their middle.
         max_batch_tokens: Maximum tokens, padding included, in one forward pass; more takes more memory. `None` for
             what suits the backend: onnx and openvino measure it once on each machine.
         precision: `"fp32"`, the default, is exact; LLM rerankers on a GPU default to the type of their weights. The
@@ -86,6 +87,7 @@ def load_cross_encoder(
         local_files_only: Read the hub's local cache only. `HF_HUB_OFFLINE=1` does the same for the whole process.
         trust_remote_code: Run Python code from the model's repository; torch backend only.
         instruction: What relevant means, for LLM rerankers (causal models such as Qwen3-Reranker); others ignore it.
+        long_query: `"cut"`, or `"error"` to read a query whole and raise if it leaves no token for the passage.
 
     Returns:
         A cross-encoder, shared by all callers in this process that pass the same arguments.
@@ -109,6 +111,7 @@ def load_cross_encoder(
         local_files_only=local_files_only,
         trust_remote_code=trust_remote_code,
         instruction=instruction,
+        long_query=long_query,
     )
     return _join_load(settings, try_again=True).outcome().result()
 
@@ -266,9 +269,9 @@ def _load(settings: ModelSettings) -> CrossEncoder:
         backend = "onnx" if source.onnx_file is not None or missing_modules("torch") else "torch"
         settings.check_backend(backend)
     with native_work():
-        if backend == "torch":
-            return _load_weights(settings, source, where)
-        return _load_graph(settings, source, backend)
+        model = _load_weights(settings, source, where) if backend == "torch" else _load_graph(settings, source, backend)
+    model.long_query = settings.long_query
+    return model
 
 
 def _load_graph(settings: ModelSettings, source: ModelSource, backend: Backend) -> CrossEncoder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from tokenizers import Encoding, Tokenizer
 
 from langchain_crossrerank._process import Guarded
 from langchain_crossrerank.cross_encoders.pairs import TextPair
+from langchain_crossrerank.cross_encoders.truncation import Spans
 
 PASSAGE_CACHE_BYTES = 16 * 1024 * 1024
 """What the token ids of passages seen before may take."""
 
+_QUERIES_KEPT = 64
 _ENTRY_BYTES = 400
 """What an entry takes in memory beyond its token ids: the key, and the entry's places in an `LRUCache`."""
 _PROBES = (
@@ -59,6 +62,8 @@ class PairEncoder:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._plain = tokenizer
+        # A long list of candidates is encoded in chunks, all with the same query.
+        self._query = lru_cache(_QUERIES_KEPT)(self._tokenise_query)
         self._max_length = max_length
         self._special = tokenizer.num_special_tokens_to_add(is_pair=True)
         self._passages = Guarded(_no_passages)
@@ -77,9 +82,14 @@ class PairEncoder:
         """Whether pairs are put together from parts, and not encoded by the tokenizer as a whole."""
         return self._frame is not None
 
+    @property
+    def frame_tokens(self) -> int:
+        """Number of special tokens around the two texts."""
+        return self._special
+
     def room(self, query: str) -> int:
         """Give the tokens that a query leaves for the passage; may be negative."""
-        return self._max_length - self._special - len(self._plain.encode(query, add_special_tokens=False).ids)
+        return self._max_length - self._special - len(self._query(query)[1])
 
     def encode(self, text_pairs: Sequence[TextPair]) -> list[PairIds]:
         """Give the tokens of each pair; every query must leave room for at least one token of its passage."""
@@ -99,8 +109,16 @@ class PairEncoder:
             for (query, _), passage in zip(text_pairs, passages, strict=True)
         ]
 
+    def query_spans(self, query: str) -> Spans:
+        """Return the first and last-plus-one character of each token of a query, without special tokens."""
+        return self._query(query)[1]
+
     def _query_ids(self, query: str) -> Any:
-        return np.array(self._plain.encode(query, add_special_tokens=False).ids, dtype=np.int32)
+        return self._query(query)[0]
+
+    def _tokenise_query(self, query: str) -> tuple[Any, Spans]:
+        encoding = self._plain.encode(query, add_special_tokens=False)
+        return np.array(encoding.ids, dtype=np.int32), encoding.offsets
 
     def _passage_ids(self, passages: Sequence[str]) -> list[tuple[Any, bool]]:
         keys = [hashlib.blake2b(passage.encode(), digest_size=16).digest() for passage in passages]

@@ -1,4 +1,4 @@
-"""Pairs of a query and a passage: what they become, the checks on them, and batches of them."""
+"""Pairs of a query and a passage: their checks, their scores, and how they are grouped into batches."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ _ENCODE_CHARACTERS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class PairScore:
-    """What scoring one pair gave.
+    """The result of scoring one pair.
 
     Attributes:
         score: The model's score; a logit or a probability, as the model's `activation` says.
-        truncated: Whether the passage was longer than the model reads, so that its end was not seen.
-        window: First and last-plus-one character of the passage's best window, when it was scored in windows.
+        truncated: Whether the passage is longer than the model reads, so that its end was not seen.
+        window: First and last-plus-one character of the passage's best window, if it was scored in windows.
         pruned: Whether a cheaper model ruled the passage out, so that the score only says "below the others".
+        query_truncated: Whether the query is longer than it may be, so that its middle was not seen.
     """
 
     score: float
     truncated: bool = False
     window: tuple[int, int] | None = None
     pruned: bool = False
+    query_truncated: bool = False
 
 
 @dataclass(slots=True)
 class EncodedPair:
-    """One pair made ready for a backend.
+    """One pair prepared for a backend.
 
     Attributes:
         text_pair: The query and the passage.
-        tokens: How many tokens the pair takes, special tokens included; batches are planned with it.
+        tokens: Number of tokens of the pair, special tokens included; batches are planned with it.
         truncated: Whether the passage was cut to fit.
-        window: First and last-plus-one character of the part of the passage that this is, where it is a part.
-        features: What the backend made of the pair, for example token ids; the base class does not look at it.
+        window: First and last-plus-one character of this part of the passage, if it is only a part.
+        features: The backend's own form of the pair, for example token ids; the base class does not use it.
     """
 
     text_pair: TextPair
@@ -54,9 +56,9 @@ class EncodedPair:
 
 
 def check_text_pairs(text_pairs: Iterable[TextPair]) -> list[TextPair]:
-    """Check that every element is a pair of strings, and give them a form every tokenizer takes.
+    """Check that every element is a pair of strings, and bring them into a form that every tokenizer accepts.
 
-    Lone surrogates become the replacement character, and a passage of nothing but white space becomes `""`.
+    Lone surrogates become the replacement character, and a passage of white space only becomes `""`.
 
     Args:
         text_pairs: `(query, passage)` tuples or lists.
@@ -65,7 +67,7 @@ def check_text_pairs(text_pairs: Iterable[TextPair]) -> list[TextPair]:
         The pairs, in order.
 
     Raises:
-        InvalidInputError: Naming the first bad element.
+        InvalidInputError: If an element is not a pair of strings; the message names the first one.
     """
     if not isinstance(text_pairs, Iterable):
         raise InvalidInputError(f"text_pairs is {shorten(text_pairs)}; pass a list of (query, passage) tuples.")
@@ -89,12 +91,12 @@ def check_text_pairs(text_pairs: Iterable[TextPair]) -> list[TextPair]:
 def plan_batches(
     encoded: Sequence[EncodedPair], max_batch_tokens: int, max_batch_pairs: int | None = None
 ) -> list[list[EncodedPair]]:
-    """Group pairs of like length so that no batch holds more than `max_batch_tokens` tokens, padding included.
+    """Group pairs of similar length so that no batch has more than `max_batch_tokens` tokens, padding included.
 
     Args:
         encoded: Pairs with their token counts.
-        max_batch_tokens: The limit; a pair above it gets a batch of its own.
-        max_batch_pairs: The most pairs in a batch; `None` for no such limit.
+        max_batch_tokens: The limit; a longer pair gets a batch of its own.
+        max_batch_pairs: Maximum pairs in a batch; `None` for no such limit.
 
     Returns:
         Batches, those of the longest pairs first, so that memory peaks at the start and not late in the work.
@@ -111,7 +113,7 @@ def plan_batches(
 
 
 def chunks_to_encode(pairs: Iterable[TextPair]) -> Iterator[list[TextPair]]:
-    """Divide pairs so that one chunk is quick to encode and its encodings take little memory."""
+    """Divide pairs into chunks that are quick to encode and whose encodings take little memory."""
     chunk: list[TextPair] = []
     characters = 0
     for pair in pairs:
@@ -125,7 +127,7 @@ def chunks_to_encode(pairs: Iterable[TextPair]) -> Iterator[list[TextPair]]:
 
 
 def encodable(text: str) -> str:
-    """Replace lone surrogates, which no tokenizer takes; surrogate pairs become the character they stand for."""
+    """Replace lone surrogates, which no tokenizer accepts; surrogate pairs become the character they encode."""
     if text.isascii():
         return text
     try:

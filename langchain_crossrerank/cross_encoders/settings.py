@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from langchain_crossrerank.checks import shorten
+from langchain_crossrerank.cross_encoders.base import LongQuery
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED
 from langchain_crossrerank.cross_encoders.precision import Precision
 from langchain_crossrerank.cross_encoders.scores import Activation
@@ -70,6 +71,7 @@ class ModelSettings:
     local_files_only: bool = Field(default=False, description="True or False")
     trust_remote_code: bool = Field(default=False, description="True or False")
     instruction: str | None = Field(default=None, description="a sentence, or None")
+    long_query: LongQuery = Field(default="cut", description='"cut" or "error"')
 
     @property
     def is_url(self) -> bool:

@@ -137,9 +137,16 @@ def test_a_random_head_is_refused(tmp_path: Path) -> None:
         load_cross_encoder(folder)
 
 
-def test_a_query_without_room_is_refused(trained: Path) -> None:
-    """A query that fills the prompt raises and is not cut."""
-    model = load_cross_encoder(trained, max_length=256)
+def test_a_query_that_fills_the_prompt_is_cut(trained: Path) -> None:
+    """A long query is cut in its middle and leaves half of the prompt to the passage."""
+    (scored,) = drain(load_cross_encoder(trained, max_length=256).score_steps([("word " * 500, "a passage")]))
+    assert scored.query_truncated
+    assert not scored.truncated
+
+
+def test_a_query_that_fills_the_prompt_is_refused_if_asked(trained: Path) -> None:
+    """With `long_query="error"` a query that fills the prompt raises and is not cut."""
+    model = load_cross_encoder(trained, max_length=256, long_query="error")
     with pytest.raises(InvalidInputError, match="shorten the query"):
         drain(model.score_steps([("word " * 500, "a passage")]))
 

@@ -141,13 +141,22 @@ def test_every_backend_keeps_the_contract(load: Load) -> None:
     assert model.max_length == 128
 
 
-def test_every_backend_cuts_the_passage_only(load: Load) -> None:
-    """A long passage is cut behind the query and says so; a query that fills the limit is refused."""
+def test_every_backend_cuts_what_is_too_long(load: Load) -> None:
+    """A long passage loses its end, a long query its middle, and both say so."""
     model = load(max_length=32)
     results = drain(model.score_steps([("a query", "word " * words) for words in (27, 28, 500)]))
     assert [result.truncated for result in results] == [False, True, True]
     assert results[1].score == pytest.approx(results[2].score)
-    with pytest.raises(InvalidInputError, match=r"leaves .*32"):
+    (cut,) = drain(model.score_steps([("word " * 29, "a passage")]))
+    assert (cut.query_truncated, cut.truncated) == (True, False)
+
+
+def test_every_backend_refuses_a_long_query_if_asked(load: Load) -> None:
+    """With `long_query="error"` a query is read whole, or refused if it leaves no token for the passage."""
+    model = load(max_length=32, long_query="error")
+    (scored,) = drain(model.score_steps([("word " * 28, "a passage")]))
+    assert not scored.query_truncated
+    with pytest.raises(InvalidInputError, match=r"29 tokens, and 28 fit into the 32"):
         model.score([("word " * 29, "a passage")])
 
 

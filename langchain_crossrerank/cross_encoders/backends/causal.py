@@ -9,11 +9,12 @@ from typing import Any, Literal, cast
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder, check_query_room
+from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.precision import torch_dtype, torch_precision
 from langchain_crossrerank.cross_encoders.scores import Activation, sigmoid
+from langchain_crossrerank.cross_encoders.truncation import Spans
 from langchain_crossrerank.errors import UnsupportedModelError
 from langchain_crossrerank.files import hash_files
 
@@ -59,6 +60,7 @@ class CausalCrossEncoder(CrossEncoder):
     """
 
     backend = "torch"
+    _knows_tokens = True
 
     def __init__(
         self,
@@ -88,7 +90,8 @@ class CausalCrossEncoder(CrossEncoder):
     def fingerprint(self) -> str:
         """The weights' content hash, the prompt with its instruction, and the other settings."""
         weights = hash_files(sorted(self._source.folder.glob("*.safetensors")))
-        return f"causal:{weights}:{_PREFIX}{self.instruction}{_SUFFIX}:{self.activation}:{self.max_length}"
+        settings = f"{self.activation}:{self.max_length}:{self.long_query}"
+        return f"causal:{weights}:{_PREFIX}{self.instruction}{_SUFFIX}:{settings}"
 
     def _load(self, trust_remote_code: bool) -> None:
         folder = str(self._source.folder)
@@ -119,8 +122,6 @@ class CausalCrossEncoder(CrossEncoder):
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
         prefix, suffix = self._ids(_PREFIX), self._ids(_SUFFIX)
         room = self.max_length - len(prefix) - len(suffix)
-        for query in dict.fromkeys(query for query, _ in text_pairs):
-            check_query_room(query, room - len(self._ids(self._question(query, ""))), 1, self)
         encoded = []
         for query, passage in text_pairs:
             # One text, since words are tokenised together with the space before them. The passage stands last.
@@ -128,6 +129,15 @@ class CausalCrossEncoder(CrossEncoder):
             ids = prefix + body[:room] + suffix
             encoded.append(EncodedPair((query, passage), len(ids), truncated=len(body) > room, features=ids))
         return encoded
+
+    @property
+    def _frame_tokens(self) -> int:  # type: ignore[override]
+        return len(self._ids(_PREFIX)) + len(self._ids(_SUFFIX)) + len(self._ids(self._question("", "")))
+
+    def _query_spans(self, query: str) -> Spans:
+        options = {"add_special_tokens": False, "verbose": False, "return_offsets_mapping": True}
+        spans: Spans = self._tokenizer(query, **options)["offset_mapping"]
+        return spans
 
     def _question(self, query: str, passage: str) -> str:
         return f"<Instruct>: {self.instruction}\n<Query>: {query}\n<Document>: {passage}"

@@ -15,7 +15,7 @@ import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
 from langchain_crossrerank._machine import machine_key, usable_cores
-from langchain_crossrerank.cross_encoders.base import CrossEncoder, check_query_room
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.cross_encoders.calibration import (
     DEFAULT_BATCH_TOKENS,
     WORTH_CALIBRATING,
@@ -28,6 +28,7 @@ from langchain_crossrerank.cross_encoders.pair_encoder import PairEncoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair, plan_batches
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 from langchain_crossrerank.cross_encoders.scores import Activation, check_num_labels, relevance_logits, sigmoid
+from langchain_crossrerank.cross_encoders.truncation import Spans
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.files import hash_files
 from langchain_crossrerank.onnx_graphs.cache import GraphPrecision, PreparedGraph, prepare_graph
@@ -102,6 +103,7 @@ class OnnxCrossEncoder(CrossEncoder):
     """
 
     backend = "onnx"
+    _knows_tokens = True
 
     def __init__(
         self,
@@ -146,7 +148,7 @@ class OnnxCrossEncoder(CrossEncoder):
     def fingerprint(self) -> str:
         """The weights' content hash with everything else that decides a score."""
         precision = "" if self.precision == "fp32" else f":{self.precision}"
-        return f"onnx:{self._weights_hash}:{self.activation}:{self.max_length}{precision}"
+        return f"onnx:{self._weights_hash}:{self.activation}:{self.max_length}{precision}:{self.long_query}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickled copy loads the files again where it is unpickled; a session cannot travel.
@@ -154,6 +156,7 @@ class OnnxCrossEncoder(CrossEncoder):
             type(self),
             self._source,
             {"activation": self.activation, "max_length": self.max_length, **self._asked},
+            {"long_query": self.long_query},
         )
 
     def __repr__(self) -> str:
@@ -247,14 +250,12 @@ class OnnxCrossEncoder(CrossEncoder):
         return session
 
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
-        self._check_rooms(text_pairs, room=1)
         return [
             EncodedPair(pair, len(made.ids), truncated=made.truncated, features=(made.ids, made.type_ids))
             for pair, made in zip(text_pairs, self._pairs.encode(text_pairs), strict=True)
         ]
 
     def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
-        self._check_rooms(text_pairs, room=overlap + 1)
         encoded = []
         encodings = self._window_tokenizer(overlap).encode_batch(list(text_pairs))
         for pair, first in zip(text_pairs, encodings, strict=True):
@@ -271,9 +272,12 @@ class OnnxCrossEncoder(CrossEncoder):
             self._window_tokenizers[overlap] = tokenizer
         return self._window_tokenizers[overlap]
 
-    def _check_rooms(self, text_pairs: Sequence[TextPair], room: int) -> None:
-        for query in dict.fromkeys(query for query, _ in text_pairs):
-            check_query_room(query, self._pairs.room(query), room, self)
+    @property
+    def _frame_tokens(self) -> int:  # type: ignore[override]
+        return self._pairs.frame_tokens
+
+    def _query_spans(self, query: str) -> Spans:
+        return self._pairs.query_spans(query)
 
     def _plan(self, encoded: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
         if self._may_calibrate and sum(item.tokens for item in encoded) >= WORTH_CALIBRATING:

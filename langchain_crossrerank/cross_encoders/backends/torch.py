@@ -12,10 +12,11 @@ from typing import Any, Literal
 import torch
 from sentence_transformers import CrossEncoder as SentenceTransformersCrossEncoder
 
-from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder, check_query_room
+from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.precision import torch_dtype, torch_precision
 from langchain_crossrerank.cross_encoders.scores import Activation, check_num_labels, relevance_logits, sigmoid
+from langchain_crossrerank.cross_encoders.truncation import Spans
 from langchain_crossrerank.errors import (
     ModelNotFoundError,
     ScoringError,
@@ -47,6 +48,7 @@ class TorchCrossEncoder(CrossEncoder):
     """
 
     backend = "torch"
+    _knows_tokens = True
 
     def __init__(
         self,
@@ -95,7 +97,7 @@ class TorchCrossEncoder(CrossEncoder):
     def fingerprint(self) -> str:
         """The weights' commit on the hub, or their content hash, with everything else that decides a score."""
         precision = "" if self.precision == "fp32" else f":{self.precision}"
-        return f"torch:{self._weights_identity}:{self.activation}:{self.max_length}{precision}"
+        return f"torch:{self._weights_identity}:{self.activation}:{self.max_length}{precision}:{self.long_query}"
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, precision={self.precision!r})"
@@ -118,7 +120,6 @@ class TorchCrossEncoder(CrossEncoder):
         return "sigmoid" if kind == "Sigmoid" else "identity"
 
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
-        self._check_rooms(text_pairs, room=1)
         encoded = []
         for pair in text_pairs:
             parts = self._parts(pair, overlap=0)
@@ -128,7 +129,6 @@ class TorchCrossEncoder(CrossEncoder):
         return encoded
 
     def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
-        self._check_rooms(text_pairs, room=overlap + 1)
         encoded = []
         for pair in text_pairs:
             parts = self._parts(pair, overlap=overlap, return_offsets_mapping=True)
@@ -156,13 +156,16 @@ class TorchCrossEncoder(CrossEncoder):
         parts.pop("overflow_to_sample_mapping", None)
         return parts
 
-    def _check_rooms(self, text_pairs: Sequence[TextPair], *, room: int) -> None:
-        tokenizer = self._model.tokenizer
-        special = tokenizer.num_special_tokens_to_add(pair=True)
-        for query in dict.fromkeys(query for query, _ in text_pairs):
-            with self._tokenizing:
-                tokens = len(tokenizer(query, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
-            check_query_room(query, self.max_length - special - tokens, room, self)
+    @property
+    def _frame_tokens(self) -> int:  # type: ignore[override]
+        return int(self._model.tokenizer.num_special_tokens_to_add(pair=True))
+
+    def _query_spans(self, query: str) -> Spans:
+        options = {"add_special_tokens": False, "truncation": False, "verbose": False}
+        with self._tokenizing:
+            encoded = self._model.tokenizer(query, **options, return_offsets_mapping=True)
+        spans: Spans = encoded["offset_mapping"]
+        return spans
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
         if os.getpid() != self._pid and self._model.device.type == "cpu":

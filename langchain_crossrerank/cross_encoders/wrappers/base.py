@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
-from langchain_crossrerank.cross_encoders.base import CrossEncoder, as_cross_encoder
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, LongQuery, as_cross_encoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 
 if TYPE_CHECKING:
     from langchain_crossrerank.cross_encoders.scores import Activation
+from langchain_crossrerank.cross_encoders.truncation import Spans
 
 
 class WrapperCrossEncoder(CrossEncoder):
@@ -72,6 +73,22 @@ class WrapperCrossEncoder(CrossEncoder):
     def scheduler(self) -> StepScheduler:
         """The wrapped model's worker, so that wrapped and bare calls take turns."""
         return self.inner.scheduler
+
+    @property
+    def long_query(self) -> LongQuery:  # type: ignore[override]
+        """What the wrapped model does with a long query."""
+        return self.inner.long_query
+
+    @property
+    def _knows_tokens(self) -> bool:  # type: ignore[override]
+        return self.inner._knows_tokens
+
+    @property
+    def _frame_tokens(self) -> int:  # type: ignore[override]
+        return self.inner._frame_tokens
+
+    def _query_spans(self, query: str) -> Spans:
+        return self.inner._query_spans(query)
 
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
         return self.inner._encode(text_pairs)

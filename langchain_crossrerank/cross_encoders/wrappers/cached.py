@@ -22,8 +22,8 @@ from langchain_crossrerank.cross_encoders.wrappers.score_caches import MemorySco
 from langchain_crossrerank.cross_encoders.wrappers.sqlite_score_cache import SQLiteScoreCache
 from langchain_crossrerank.errors import InvalidInputError
 
-_FORMAT = struct.Struct("<B?d?QQ")
-_FORMAT_VERSION = 1
+_FORMAT = struct.Struct("<B??d?QQ")
+_FORMAT_VERSION = 2
 _CHECKSUM_BYTES = 8
 
 Result = TypeVar("Result")
@@ -182,7 +182,8 @@ def _hashed(digest: Any, part: bytes) -> Any:
 
 def _pack(key: bytes, scored: PairScore) -> bytes:
     window = scored.window or (0, 0)
-    value = _FORMAT.pack(_FORMAT_VERSION, scored.truncated, scored.score, scored.window is not None, *window)
+    flags = scored.truncated, scored.query_truncated
+    value = _FORMAT.pack(_FORMAT_VERSION, *flags, scored.score, scored.window is not None, *window)
     return value + hashlib.blake2b(key + value, digest_size=_CHECKSUM_BYTES).digest()
 
 
@@ -192,5 +193,7 @@ def _unpack(key: bytes, packed: object) -> PairScore | None:
     value, check = packed[:-_CHECKSUM_BYTES], packed[-_CHECKSUM_BYTES:]
     if hashlib.blake2b(key + value, digest_size=_CHECKSUM_BYTES).digest() != check:
         return None
-    version, truncated, score, has_window, start, end = _FORMAT.unpack(value)
-    return PairScore(score, truncated, (start, end) if has_window else None) if version == _FORMAT_VERSION else None
+    version, truncated, query_truncated, score, has_window, start, end = _FORMAT.unpack(value)
+    if version != _FORMAT_VERSION:
+        return None
+    return PairScore(score, truncated, (start, end) if has_window else None, query_truncated=query_truncated)

@@ -31,6 +31,8 @@ class WindowedCrossEncoder(WrapperCrossEncoder):
             cascade, which would be bypassed.
     """
 
+    _reads_whole_passages = True
+
     def __init__(self, inner: BaseCrossEncoder, *, overlap: int | None = None) -> None:
         super().__init__(inner)
         if type(self.inner).score_steps is not CrossEncoder.score_steps:
@@ -49,6 +51,11 @@ class WindowedCrossEncoder(WrapperCrossEncoder):
     def fingerprint(self) -> str:
         """The wrapped model's fingerprint with the overlap."""
         return f"{self.inner.fingerprint}:windows-{self.overlap}"
+
+    @property
+    def _least_passage_tokens(self) -> int:  # type: ignore[override]
+        # A window must have more tokens than it shares with the one before.
+        return self.overlap + 1
 
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
         return self.inner._encode_windows(text_pairs, self.overlap)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -574,3 +576,75 @@ def test_a_nan_that_goes_round_the_contract_fails_the_check() -> None:
     """The check promises finite scores, so a model that overrides `score` and gives NaN fails it."""
     with pytest.raises(ScoringError, match="finite"):
         check_cross_encoder(NanPastTheChecks())
+
+
+class WordReader(FakeCrossEncoder):
+    """A model whose tokens are words, and which notes what it was given to encode."""
+
+    max_length = 16
+    _knows_tokens = True
+    _frame_tokens = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoded: list[TextPair] = []
+
+    def _query_spans(self, query: str) -> list[tuple[int, int]]:
+        return [match.span() for match in re.finditer(r"\S+", query)]
+
+    def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
+        self.encoded += text_pairs
+        return super()._encode(text_pairs)
+
+
+async def test_a_long_query_is_cut_before_it_is_encoded(score: Score, caplog: pytest.LogCaptureFixture) -> None:
+    """A query that takes more than half of the tokens loses its middle, on any backend; a warning says so once."""
+    model = WordReader()
+    long = " ".join(f"w{number}" for number in range(50))
+    with caplog.at_level(logging.WARNING):
+        scores = await score(model, [(long, "w0 w49"), ("w0", "w0 w49"), (long, "other")])
+        await score(model, [(long + " more", "w0")])
+    assert {query for query, _ in model.encoded} == {
+        "w0 w1 w2 w3 ... w47 w48 w49",
+        "w0",
+        "w0 w1 w2 w3 ... w48 w49 more",
+    }
+    assert scores[0] > scores[2]
+    assert [record.getMessage().count("its middle was cut out") for record in caplog.records] == [1]
+
+
+def test_a_cut_query_is_marked() -> None:
+    """Each score says whether its query was cut, also if a short query equals what is left of a long one."""
+    long = " ".join(f"w{number}" for number in range(50))
+    queries = [long, "w0 w1 w2 w3 ... w47 w48 w49", "w0"]
+    results = drain(WordReader().score_steps([(query, "w0") for query in queries]))
+    assert [result.query_truncated for result in results] == [True, False, False]
+    assert results[0].score == results[1].score
+
+
+async def test_a_long_query_is_refused_if_asked(score: Score) -> None:
+    """With `long_query="error"` a query is read whole as long as the passage has one token, and refused beyond."""
+    model = WordReader()
+    model.long_query = "error"
+    await score(model, [("w " * 12, "passage")])
+    assert model.encoded[0][0] == "w " * 12
+    with pytest.raises(InvalidInputError, match="13 tokens, and 12 fit into the 16"):
+        await score(model, [("w " * 13, "passage")])
+
+
+async def test_a_huge_passage_is_cut_before_it_is_encoded(score: Score) -> None:
+    """Of a megabyte the tokenizer gets what may be read, unless the model reads passages whole."""
+    model = WordReader()
+    await score(model, [("query", "word " * 200_000)])
+    assert len(model.encoded[0][1]) < 500
+    model._reads_whole_passages = True
+    await score(model, [("query", "word " * 200_000)])
+    assert len(model.encoded[1][1]) == len("word " * 200_000)
+
+
+def test_a_limit_below_the_tokens_around_a_pair_is_refused() -> None:
+    """A `max_length` that has no token for the passage raises whatever the query."""
+    model = WordReader()
+    model.max_length = 3
+    with pytest.raises(InvalidInputError, match="max_length is 3"):
+        model.score([("w", "passage")])

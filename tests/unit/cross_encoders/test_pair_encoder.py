@@ -298,10 +298,11 @@ def test_room_is_what_the_query_leaves(words: int, room: int) -> None:
     assert PairEncoder(wordpiece(), 32).room("word " * words) == room + 3 - special
 
 
-def test_a_query_without_room_is_refused_by_the_model() -> None:
-    """The model, which knows its limit, raises before a query would be cut."""
+def test_a_query_that_is_too_long_is_refused_by_the_model_if_asked() -> None:
+    """With `long_query="error"` the model, which knows its limit, raises instead of cutting a query."""
     model = OnnxCrossEncoder(ModelSource("bundled", BUNDLED_FOLDER), max_length=32)
-    with pytest.raises(InvalidInputError, match="leaves"):
+    model.long_query = "error"
+    with pytest.raises(InvalidInputError, match="40 tokens, and 27 fit into the 32"):
         model.score([("word " * 40, "a passage")])
 
 

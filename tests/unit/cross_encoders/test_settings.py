@@ -29,6 +29,7 @@ BAD_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "local_files_only": (1, "yes", None),
     "trust_remote_code": (1, "yes", None),
     "instruction": (3, ["find it"]),
+    "long_query": ("", "truncate", None, True),
 }
 
 

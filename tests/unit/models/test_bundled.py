@@ -46,6 +46,12 @@ def short() -> CrossEncoder:
 
 
 @pytest.fixture(scope="module")
+def strict() -> CrossEncoder:
+    """The bundled model reading 32 tokens only, and refusing queries that fill them."""
+    return load_cross_encoder("bundled", max_length=32, long_query="error")
+
+
+@pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     """The model's own tokenizer, untouched by the package."""
     return Tokenizer.from_file(str(BUNDLED_FOLDER / "tokenizer.json"))
@@ -168,31 +174,42 @@ def test_truncation_is_told_pair_by_pair(short: CrossEncoder) -> None:
     assert [scored.truncated for scored in scores] == [length > 24 for length in lengths]
 
 
-async def test_a_query_may_take_all_but_one_token(short: CrossEncoder) -> None:
-    """A query that leaves room for a single token of the passage is scored, by both ways to score."""
+async def test_a_query_may_take_all_but_one_token(strict: CrossEncoder) -> None:
+    """With `long_query="error"` a query that leaves a single token to the passage is scored, by both ways to score."""
     pair = ("word " * 27, "another passage")
-    (scored,) = score_pairs(short, [pair])
+    (scored,) = score_pairs(strict, [pair])
     assert scored.truncated
-    assert await short.ascore([pair]) == [scored.score]
+    assert not scored.query_truncated
+    assert await strict.ascore([pair]) == [scored.score]
 
 
 @pytest.mark.parametrize("words", [28, 29, 32, 33, 5000])
 @pytest.mark.parametrize("passage", ["", "a passage"])
-async def test_a_query_that_fills_the_limit_is_refused(short: CrossEncoder, words: int, passage: str) -> None:
-    """A query that leaves no token for the passage raises and names the limit; it is never cut in silence."""
+async def test_a_query_that_fills_the_limit_is_refused(strict: CrossEncoder, words: int, passage: str) -> None:
+    """With `long_query="error"` a query that leaves no token for the passage raises and names the limit."""
     pairs = [("fine", "a passage"), ("word " * words, passage)]
-    with pytest.raises(InvalidInputError, match=r"leaves .*32.* 'bundled' reads"):
-        short.score(pairs)
-    with pytest.raises(InvalidInputError, match=r"leaves .*32.* 'bundled' reads"):
-        await short.ascore(pairs)
+    with pytest.raises(InvalidInputError, match=r"32 that 'bundled' reads"):
+        strict.score(pairs)
+    with pytest.raises(InvalidInputError, match=r"32 that 'bundled' reads"):
+        await strict.ascore(pairs)
 
 
-def test_a_query_in_hangul_that_fills_the_limit_is_refused(bundled: CrossEncoder) -> None:
+@pytest.mark.parametrize("words", [17, 29, 32, 5000])
+async def test_a_long_query_is_cut_and_marked(short: CrossEncoder, words: int) -> None:
+    """A query that takes more than half of the limit loses its middle, and the score says so, by both ways to score."""
+    pairs = [("fine", "a passage"), (f"first {'word ' * words}last", "a passage")]
+    plain, cut = score_pairs(short, pairs)
+    assert (plain.query_truncated, cut.query_truncated) == (False, True)
+    assert not cut.truncated
+    assert await short.ascore(pairs) == pytest.approx([plain.score, cut.score], abs=1e-6)
+
+
+def test_a_query_in_hangul_that_fills_the_limit_is_cut(bundled: CrossEncoder) -> None:
     """The limit counts tokens: one character can be several of them."""
     query = "각각각각각각각각각 " * 12
     assert len(query) < 128
-    with pytest.raises(InvalidInputError, match="leaves"):
-        bundled.score([(query, "a passage")])
+    (scored,) = score_pairs(bundled, [(query, "a passage")])
+    assert scored.query_truncated
 
 
 def _run(script: str) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from langchain_core.cross_encoders import BaseCrossEncoder
 
 from langchain_crossrerank import load_cross_encoder
-from langchain_crossrerank.cross_encoders.pairs import TextPair, check_text_pairs
+from langchain_crossrerank.cross_encoders.base import ScoreSteps
+from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair, check_text_pairs
+from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.wrappers.cached import CacheCounts, CachedCrossEncoder
 from langchain_crossrerank.cross_encoders.wrappers.score_caches import MemoryScoreCache
 from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder
@@ -203,3 +205,28 @@ def test_a_failing_model_leaves_nothing_in_the_cache(score: Score) -> None:
     with pytest.raises(ScoringError):
         score(model, [("q", "good"), ("q", "bad")])
     assert cache.size_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "scored",
+    [
+        PairScore(0.5),
+        PairScore(0.5, truncated=True),
+        PairScore(0.5, query_truncated=True),
+        PairScore(-3.25, window=(7, 900)),
+        PairScore(1e-9, truncated=True, window=(0, 1), query_truncated=True),
+    ],
+    ids=str,
+)
+def test_all_that_is_known_of_a_score_is_kept(scored: PairScore) -> None:
+    """A score that is found again is equal to the one that was kept, with its marks."""
+
+    class Known(FakeCrossEncoder):
+        def score_steps(self, text_pairs: Iterable[TextPair]) -> ScoreSteps:
+            yield 1.0
+            return [scored for _ in text_pairs]
+
+    model = CachedCrossEncoder(Known())
+    results = [drain(model.score_steps([("query", "passage")])) for _ in range(2)]
+    assert results == [[scored], [scored]]
+    assert model.counts == CacheCounts(hits=1, misses=1)

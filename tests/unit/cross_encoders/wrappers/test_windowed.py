@@ -94,10 +94,11 @@ def test_an_overlap_that_leaves_no_progress_is_refused(model: CrossEncoder, over
         WindowedCrossEncoder(model, overlap=overlap)
 
 
-def test_a_query_that_leaves_less_room_than_the_overlap_is_refused(model: CrossEncoder) -> None:
-    """Windows that could not move on raise instead of running for ever."""
-    with pytest.raises(InvalidInputError, match="shorten the query"):
-        WindowedCrossEncoder(model, overlap=20).score([("word " * 40, LONG)])
+def test_a_long_query_leaves_windows_enough(model: CrossEncoder) -> None:
+    """A query is cut so far that windows with their overlap can move on through the passage."""
+    (scored,) = drain(WindowedCrossEncoder(model, overlap=31).score_steps([("word " * 60, LONG)]))
+    assert scored.query_truncated
+    assert scored.window is not None
 
 
 def test_a_backend_without_tokens_says_so() -> None:
