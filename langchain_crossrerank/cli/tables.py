@@ -14,7 +14,7 @@ from langchain_crossrerank._terminal import one_line
 from langchain_crossrerank.evaluation.display import Cell, Column, Kind, Report
 
 _STYLES: dict[Kind, str] = {"up": "green", "down": "red", "flat": "dim", "": ""}
-_LONGEST = 240
+_LONGEST = 110
 """Characters of a long text that a cell shows."""
 
 
