@@ -44,12 +44,15 @@ def check_whole_numbers(**settings: tuple[object, int]) -> None:
             raise InvalidInputError(f"{what} is {shorten(value)}; pass a whole number of at least {least}.")
 
 
-def check_seconds(*, timeout: object, max_retry_wait: object) -> None:
-    """Raise `InvalidInputError` unless both are finite numbers of seconds and `timeout` is above 0."""
-    for what, value in (("timeout", timeout), ("max_retry_wait", max_retry_wait)):
+def check_seconds(**settings: object) -> None:
+    """Raise `InvalidInputError` unless each setting is a finite number of seconds.
+
+    All but `max_retry_wait` must be above 0.
+    """
+    for what, value in settings.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-        if not is_number or (what == "timeout" and value == 0):
-            least = "above 0" if what == "timeout" else "of 0 or more"
+        if not is_number or (what != "max_retry_wait" and value == 0):
+            least = "of 0 or more" if what == "max_retry_wait" else "above 0"
             raise InvalidInputError(f"{what} is {shorten(value)}; pass a number of seconds {least}.")
 
 

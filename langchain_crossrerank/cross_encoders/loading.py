@@ -60,6 +60,7 @@ def load_cross_encoder(
     trust_remote_code: bool = False,
     instruction: str | None = None,
     long_query: LongQuery = "cut",
+    **server: Any,
 ) -> CrossEncoder:
     """Load a cross-encoder, or return the copy that this process has already loaded with the same settings.
 
@@ -88,6 +89,8 @@ def load_cross_encoder(
         trust_remote_code: Run Python code from the model's repository; torch backend only.
         instruction: What relevant means, for LLM rerankers (causal models such as Qwen3-Reranker); others ignore it.
         long_query: `"cut"`, or `"error"` to read a query whole and raise if it leaves no token for the passage.
+        **server: For a URL: settings of `RemoteCrossEncoder`, such as `api_key`, `headers` and `timeout`; the name of
+            the server's model is `model_name`.
 
     Returns:
         A cross-encoder, shared by all callers in this process that pass the same arguments.
@@ -112,6 +115,7 @@ def load_cross_encoder(
         trust_remote_code=trust_remote_code,
         instruction=instruction,
         long_query=long_query,
+        **server,
     )
     return _join_load(settings, try_again=True).outcome().result()
 
@@ -318,8 +322,9 @@ def _connect(settings: ModelSettings) -> CrossEncoder:
     check_extra("remote", needed_for=f"the rerank server at {without_credentials(settings.model)!r}")
     from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
 
+    arguments = {"model" if name == "model_name" else name: value for name, value in settings.server.arguments.items()}
     return RemoteCrossEncoder(
-        settings.model, activation=settings.activation or "sigmoid", max_length=settings.max_length or 512
+        settings.model, activation=settings.activation, max_length=settings.max_length, **arguments
     )
 
 

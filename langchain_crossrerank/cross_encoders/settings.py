@@ -41,11 +41,52 @@ _NOT_SUPPORTED: dict[Backend, tuple[str, ...]] = {
 }
 
 
+SERVER_SETTINGS = (
+    "model_name",
+    "request_shape",
+    "api_key",
+    "api_key_header",
+    "headers",
+    "extra_body",
+    "make_request",
+    "read_answer",
+    "allow_insecure_key",
+    "max_documents",
+    "timeout",
+    "attempt_timeout",
+    "max_retries",
+    "max_retry_wait",
+    "max_response_bytes",
+)
+"""Arguments of `RemoteCrossEncoder` that are taken for a URL; `model_name` is its `model`."""
+
+
+class ServerSettings:
+    """Arguments of `RemoteCrossEncoder`, by name: comparable, and never shown, because keys are among them.
+
+    Args:
+        **arguments: The arguments.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ServerSettings) and self.arguments == other.arguments
+
+    def __hash__(self) -> int:
+        # Values such as headers have no hash.
+        return hash(tuple(sorted(self.arguments)))
+
+    def __repr__(self) -> str:
+        return f"ServerSettings({', '.join(f'{name}=...' for name in sorted(self.arguments))})"
+
+
 def _as_text(model: object) -> object:
     return os.fspath(model) if isinstance(model, os.PathLike) else model
 
 
-@dataclass(frozen=True, config=ConfigDict(strict=True))
+@dataclass(frozen=True, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
 class ModelSettings:
     """What `load_cross_encoder` takes; its docstring explains each of them.
 
@@ -72,6 +113,7 @@ class ModelSettings:
     trust_remote_code: bool = Field(default=False, description="True or False")
     instruction: str | None = Field(default=None, description="a sentence, or None")
     long_query: LongQuery = Field(default="cut", description='"cut" or "error"')
+    server: ServerSettings = Field(default=ServerSettings(), description="arguments of RemoteCrossEncoder")
 
     @property
     def is_url(self) -> bool:
@@ -125,13 +167,13 @@ class ModelSettings:
         )
 
 
-def check_settings(model: object = DEFAULT_MODEL, backend: object = "auto", **model_kwargs: Any) -> ModelSettings:
+def check_settings(model: object = DEFAULT_MODEL, backend: object = "auto", /, **model_kwargs: Any) -> ModelSettings:
     """Check the arguments of `load_cross_encoder` without loading anything.
 
     Args:
         model: `"bundled"`, a folder, a name on the hub, or a URL.
         backend: The backend's name.
-        **model_kwargs: The other arguments of `load_cross_encoder`.
+        **model_kwargs: The other arguments of `load_cross_encoder`; for a URL, `model` means `model_name`.
 
     Returns:
         The settings.
@@ -139,13 +181,25 @@ def check_settings(model: object = DEFAULT_MODEL, backend: object = "auto", **mo
     Raises:
         InvalidInputError: If an argument is unknown or out of range, or is not supported by the backend.
     """
-    known = [field.name for field in fields(ModelSettings)]
+    is_url = backend == "remote" or (isinstance(model, str) and model.startswith(("http://", "https://")))
+    if is_url and "model" in model_kwargs:
+        model_kwargs["model_name"] = model_kwargs.pop("model")
+    server = {name: model_kwargs.pop(name) for name in SERVER_SETTINGS if name in model_kwargs}
+    if server and not is_url:
+        raise InvalidInputError(
+            f"{next(iter(server))} is a setting of rerank servers, and model is {shorten(model)}; leave it out, or "
+            "pass the URL of a server."
+        )
+    known = [field.name for field in fields(ModelSettings) if field.name != "server"]
+    if is_url:
+        known += SERVER_SETTINGS
     for name in model_kwargs:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"its arguments are {', '.join(known)}."
             raise InvalidInputError(f"load_cross_encoder has no argument {shorten(name)}; {hint}")
     arguments: dict[str, Any] = {"model": model, "backend": backend, **model_kwargs}
+    arguments["server"] = ServerSettings(**server)
     try:
         settings = ModelSettings(**arguments)
     except ValidationError as err:

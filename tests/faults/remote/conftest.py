@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from langchain_crossrerank.cross_encoders.backends.remote import answers as remote_answers
-from langchain_crossrerank.cross_encoders.backends.remote import client as remote_module
+from langchain_crossrerank.cross_encoders.backends.remote import exchange as remote_exchange
 from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
 from tests.faults.remote.rerank_server import (
     NO_CERTIFICATES,
@@ -57,16 +57,14 @@ def other_server() -> Iterator[Server]:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the remote module pauses, written down and not waited."""
+    """The seconds that the remote backend pauses, written down and not waited."""
     seen: list[float] = []
 
     async def asleep(seconds: float) -> None:
         seen.append(seconds)
 
-    clock = SimpleNamespace(time=lambda: NOW, sleep=seen.append)
-    for module in (remote_module, remote_answers):
-        monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(remote_module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": asleep}))
+    monkeypatch.setattr(remote_exchange, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": asleep}))
+    monkeypatch.setattr(remote_answers, "time", SimpleNamespace(time=lambda: NOW))
     return seen
 
 

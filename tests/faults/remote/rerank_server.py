@@ -51,7 +51,7 @@ MEGABYTE = 1024 * 1024
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-PAIRS = [("lora", "alpha"), ("lora", "beta beta beta"), ("lora", "")]
+PAIRS = [("lora", "alpha"), ("lora", "beta beta beta"), ("lora", "gamma")]
 
 
 def relevance(query: str, passage: str) -> float:
@@ -73,8 +73,14 @@ class Request:
 
     @property
     def passages(self) -> list[str]:
-        """The passages, in either shape."""
-        found: list[str] = self.body["texts"] if "texts" in self.body else self.body["documents"]
+        """The passages, in any shape."""
+        found: list[str] = next(self.body[name] for name in ("texts", "text_2", "documents") if name in self.body)
+        return found
+
+    @property
+    def query(self) -> str:
+        """The query, in any shape."""
+        found: str = self.body["text_1" if "text_1" in self.body else "query"]
         return found
 
 
@@ -126,6 +132,7 @@ class Server(ThreadingHTTPServer):
         self.errors: list[BaseException | None] = []
         self.replies: Iterator[Reply] = iter(())
         self.released = threading.Event()
+        self.hung_up = threading.Event()
         self._arrived = threading.Condition()
         self._connections: list[socket.socket] = []
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
@@ -179,10 +186,12 @@ class Server(ThreadingHTTPServer):
 
 def results_for(request: Request) -> Any:
     """Score as a real server does: best first, in the manner of the request's shape."""
-    scores = [relevance(request.body["query"], passage) for passage in request.passages]
+    scores = [relevance(request.query, passage) for passage in request.passages]
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     if "texts" in request.body:
         return [{"index": index, "score": scores[index]} for index in order]
+    if "text_2" in request.body:
+        return {"object": "list", "data": [{"index": index, "score": scores[index]} for index in order]}
     return {"id": "r1", "results": [{"index": index, "relevance_score": scores[index]} for index in order]}
 
 
@@ -245,17 +254,9 @@ def score_now(model: CrossEncoder, text_pairs: Sequence[TextPair] = PAIRS, times
 
 def score_async(model: CrossEncoder, text_pairs: Sequence[TextPair] = PAIRS, times: int = 1) -> list[float]:
     async def score() -> list[float]:
-        try:
-            return [[scored.score for scored in await model.ascore_pairs(text_pairs)] for _ in range(times)][-1]
-        finally:
-            await aclose(model)
+        return [[scored.score for scored in await model.ascore_pairs(text_pairs)] for _ in range(times)][-1]
 
     return asyncio.run(score())
-
-
-async def aclose(model: Any) -> None:
-    """Close the asynchronous client of a model, wrapped or not."""
-    await getattr(model, "inner", model).aclose()
 
 
 def fails(score: Score, model: CrossEncoder, *args: Any) -> RemoteError:
@@ -327,13 +328,7 @@ def rerank_now(reranker: CrossEncoderReranker, documents: list[Document], callba
 
 
 def rerank_async(reranker: CrossEncoderReranker, documents: list[Document], callbacks: Any = None) -> list[Document]:
-    async def rerank() -> list[Document]:
-        try:
-            return await reranker.acompress_documents(documents, "lora", callbacks)
-        finally:
-            await aclose(reranker.cross_encoder)
-
-    return asyncio.run(rerank())
+    return asyncio.run(reranker.acompress_documents(documents, "lora", callbacks))
 
 
 def candidates(number: int = 5) -> list[Document]:

@@ -11,6 +11,7 @@ import pytest
 
 from langchain_crossrerank import CrossEncoderReranker
 from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
+from langchain_crossrerank.cross_encoders.backends.remote.exchange import Exchange
 from langchain_crossrerank.cross_encoders.base import ScoreSteps
 from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
@@ -56,14 +57,14 @@ def test_a_cache_asks_the_server_only_for_what_is_missing(
     """Scores that are kept are not asked for again, also where the server is gone meanwhile."""
     tally("a cache")
     cached = CachedCrossEncoder(connect())
-    new = [("lora", "gamma"), ("lora", "delta")]
+    new = [("lora", "epsilon"), ("lora", "delta")]
     assert score(cached) == EXPECTED
     assert score(cached, [*PAIRS, *new]) == [*EXPECTED, *(relevance(*pair) for pair in new)]
     server.always(plain(b""))
     assert score(cached, new) == [relevance(*pair) for pair in new]
     assert [sorted(request.passages) for request in server.requests] == [
         sorted(passage for _, passage in PAIRS),
-        ["delta", "gamma"],
+        ["delta", "epsilon"],
     ]
 
 
@@ -124,17 +125,17 @@ class Watched(RemoteCrossEncoder):
 
 
 def test_the_timeout_of_a_rerank_stops_a_stalling_server(server: Server, tally: Tally) -> None:
-    """The caller hears it in time, and of twenty requests only the one under way was sent."""
+    """The caller hears it in time, the work ends at once, and of twenty requests only those under way were sent."""
     tally("a rerank with a timeout")
     model = Watched(server.url, max_documents=1, timeout=WATCHDOG)
     model.ended = threading.Event()
     server.always(stall)
     with pytest.raises(RerankTimeoutError):
         rerank_now(CrossEncoderReranker(model=model, timeout=SHORT), candidates(20))
-    assert server.wait_for(1)
-    server.released.set()
+    # The server is still stalling.
     assert model.ended.wait(WATCHDOG)
-    assert len(server.requests) == 1
+    assert len(server.requests) <= 8
+    server.released.set()
     model.close()
 
 
@@ -192,7 +193,7 @@ def test_an_unforeseen_error_is_one_of_this_package(
     def fail(*args: Any) -> None:
         raise RuntimeError("out of sorts")
 
-    monkeypatch.setattr(RemoteCrossEncoder, "_read", fail)
+    monkeypatch.setattr(Exchange, "_read", fail)
     with pytest.raises(ScoringError, match="out of sorts") as caught:
         score(connect())
     assert isinstance(caught.value.__cause__, RuntimeError)

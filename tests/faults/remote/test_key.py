@@ -95,7 +95,7 @@ def test_the_key_is_in_no_log_and_no_repr(
             assert not shows_key(whole(fails(score, model)))
     assert {"httpx", "httpcore.http11"} <= {record.name for record in caplog.records}
     assert not shows_key("".join(f"{record.getMessage()}{record.__dict__!r}" for record in caplog.records))
-    assert not shows_key(f"{model!r}{model}{vars(model)!r}{model.fingerprint}{model.scheduler._name}")
+    assert not shows_key(f"{model!r}{model}{vars(model)!r}{model.fingerprint}{vars(model.scheduler)!r}")
 
 
 @pytest.mark.parametrize("on_error", ["raise", "keep_order"])

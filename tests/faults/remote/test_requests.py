@@ -24,10 +24,20 @@ from tests.faults.remote.rerank_server import (
 )
 
 BODIES = {
-    "documents": ({"model": "m1"}, {"model": "m1", "documents": ["alpha"], "top_n": 1}),
-    "documents without a model": ({}, {"documents": ["alpha"], "top_n": 1}),
-    "texts": ({"model": "m1"}, {"texts": ["alpha"], "raw_scores": False, "truncate": True}),
-    "texts with raw scores": ({"activation": "identity"}, {"texts": ["alpha"], "raw_scores": True, "truncate": True}),
+    "documents": (
+        {"model": "m1"},
+        {"model": "m1", "query": "lora", "documents": ["alpha"], "top_n": 1, "return_documents": False},
+    ),
+    "documents without a model": (
+        {},
+        {"query": "lora", "documents": ["alpha"], "top_n": 1, "return_documents": False},
+    ),
+    "text_2": ({"model": "m1"}, {"model": "m1", "text_1": "lora", "text_2": ["alpha"]}),
+    "texts": ({"model": "m1"}, {"query": "lora", "texts": ["alpha"], "raw_scores": False, "truncate": True}),
+    "texts with raw scores": (
+        {"activation": "identity"},
+        {"query": "lora", "texts": ["alpha"], "raw_scores": True, "truncate": True},
+    ),
 }
 
 
@@ -40,7 +50,7 @@ def test_the_request_is_exactly_what_the_shape_says(
     settings, body = BODIES[what]
     score(connect(request_shape=what.split(maxsplit=1)[0], **settings), [("lora", "alpha")])
     (request,) = server.requests
-    assert request.body == {"query": "lora", **body}
+    assert request.body == body
     assert request.path == "/rerank"
     assert request.headers["content-type"] == "application/json"
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
 from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
-from langchain_crossrerank.cross_encoders.settings import ModelSettings, check_settings
+from langchain_crossrerank.cross_encoders.settings import SERVER_SETTINGS, ModelSettings, check_settings
 from langchain_crossrerank.errors import InvalidInputError
 
 BAD_ARGUMENTS: dict[str, tuple[Any, ...]] = {
@@ -49,14 +50,36 @@ def test_a_bad_argument_is_refused_before_anything_is_looked_for(
 
 def test_every_setting_has_bad_values_above() -> None:
     """No setting is left out of the checks."""
-    assert set(BAD_ARGUMENTS) == {field.name for field in fields(ModelSettings)}
+    assert set(BAD_ARGUMENTS) == {field.name for field in fields(ModelSettings)} - {"server"}
 
 
 def test_the_settings_are_the_arguments_of_load_cross_encoder() -> None:
     """The function and the dataclass have the same names and defaults."""
     arguments = {name: each.default for name, each in inspect.signature(load_cross_encoder).parameters.items()}
+    assert arguments.pop("server") is inspect.Parameter.empty
     settings = ModelSettings()
-    assert arguments == {field.name: getattr(settings, field.name) for field in fields(ModelSettings)}
+    names = [field.name for field in fields(ModelSettings) if field.name != "server"]
+    assert arguments == {name: getattr(settings, name) for name in names}
+
+
+def test_the_settings_of_a_server_are_the_arguments_of_the_remote_model() -> None:
+    """Everything that `RemoteCrossEncoder` takes can be given for a URL, and nothing else."""
+    remote = set(inspect.signature(RemoteCrossEncoder).parameters) - {"url", "activation", "max_length"}
+    assert set(SERVER_SETTINGS) == (remote - {"model"}) | {"model_name"}
+
+
+def test_settings_of_a_server_are_for_urls() -> None:
+    """They are kept for a URL, with `model` for the server's model, shown nowhere, and refused for other models."""
+    settings = check_settings("https://host/rerank", api_key="sk-secret", model="m")
+    assert settings == check_settings("https://host/rerank", model_name="m", api_key="sk-secret")
+    assert hash(settings) == hash(check_settings("https://host/rerank", model_name="m", api_key="sk-secret"))
+    assert settings != check_settings("https://host/rerank", model_name="m", api_key="sk-other")
+    assert settings.server.arguments == {"api_key": "sk-secret", "model_name": "m"}
+    assert "sk-secret" not in repr(settings)
+    with pytest.raises(InvalidInputError, match="headers is a setting of rerank servers"):
+        check_settings("bundled", headers={"api-key": "k"})
+    with pytest.raises(InvalidInputError, match="did you mean 'api_key'"):
+        check_settings("https://host/rerank", api_kye="k")
 
 
 @pytest.mark.parametrize(

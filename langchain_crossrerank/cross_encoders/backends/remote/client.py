@@ -1,24 +1,35 @@
-"""Cross-encoders behind HTTP: Text Embeddings Inference, and every server that took over Cohere's rerank request."""
+"""Cross-encoders behind HTTP: Text Embeddings Inference, and every server with Cohere's rerank request."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import os
-import random
-import re
+import logging
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, get_args
+from hashlib import blake2b
+from typing import Any, get_args
 
 import httpx
 from pydantic import SecretStr
 
-from langchain_crossrerank.checks import check_choices, check_seconds, check_whole_numbers, cut, shorten
-from langchain_crossrerank.cross_encoders.backends.remote.answers import Answer, index_and_score, retry_after
-from langchain_crossrerank.cross_encoders.backends.remote.settings import HIDDEN, check_key, check_url
-from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank.checks import check_choices, check_seconds, check_whole_numbers, shorten
+from langchain_crossrerank.cross_encoders.backends.remote.exchange import Exchange, Limits, ReadAnswer
+from langchain_crossrerank.cross_encoders.backends.remote.log_filter import hide_in_logs
+from langchain_crossrerank.cross_encoders.backends.remote.requests import MakeRequest, Requests, RequestShape
+from langchain_crossrerank.cross_encoders.backends.remote.routes import endpoint_of
+from langchain_crossrerank.cross_encoders.backends.remote.servers import Servers
+from langchain_crossrerank.cross_encoders.backends.remote.settings import (
+    check_headers,
+    check_key,
+    check_key_is_safe,
+    check_urls,
+)
+from langchain_crossrerank.cross_encoders.backends.remote.transport import CONNECTIONS, Transport, run_on_loop
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, ScoreSteps
+from langchain_crossrerank.cross_encoders.fingerprints import fingerprint
 from langchain_crossrerank.cross_encoders.pairs import (
     EncodedPair,
     PairScore,
@@ -27,150 +38,286 @@ from langchain_crossrerank.cross_encoders.pairs import (
     encodable,
     plan_batches,
 )
-from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
+from langchain_crossrerank.cross_encoders.scheduling import StepScheduler, interruptible
 from langchain_crossrerank.cross_encoders.scores import Activation, check_finite
 from langchain_crossrerank.errors import InvalidInputError, RemoteError
+from langchain_crossrerank.redaction import secrets_of_url, show_url
 
-RequestShape = Literal["documents", "texts"]
-"""`"documents"` is Cohere's request, which most servers took over; `"texts"` is that of Text Embeddings Inference."""
+DEFAULT_LENGTH = 512
+"""Tokens that a server's model is taken to read if the caller does not say."""
 
-RETRIED = frozenset({429, 502, 503, 504})
-"""HTTP statuses that are tried again."""
-
-_CONNECTIONS = 8
+_logger = logging.getLogger(__name__)
 
 
 class RemoteCrossEncoder(CrossEncoder):
     """A cross-encoder that a server computes.
 
-    One request holds one query and at most `max_documents` passages; more are divided and put together again. Answers
-    are matched by their `index`. Requests that meet an overloaded or restarting server are tried again, after what
-    `Retry-After` says or after 0.5, 1, 2... seconds with some randomness.
+    A request holds one query and at most `max_documents` passages; more are divided, sent several at a time, and put
+    together again. Answers are matched by their `index`. Blank passages are not sent, because many servers refuse them:
+    they get 0.0 where scores lie in 0 to 1, else the lowest score of the call.
+
+    A server that is overloaded or restarting is tried again, after what `Retry-After` says or after 0.5, 1, 2...
+    seconds with some randomness. Of several servers, the first one that works is asked.
+
+    Long passages are cut by the server, which is asked to do so where its API has a field for it. If it refuses a
+    request for its length all the same, passages are cut here, at three ASCII characters or one other character per
+    token, and marked as truncated.
 
     Args:
-        url: The full address of the endpoint, for example `"http://localhost:7997/rerank"`.
+        url: The address of the endpoint, for example `"http://localhost:7997/rerank"`, or the base address of the
+            server, below which the usual routes are tried. Or several addresses of servers with the same model.
         model: The model's name for servers that have several; also the name shown in traces.
-        request_shape: `"documents"` (Cohere v2, Jina, vLLM, Infinity, llama.cpp) or `"texts"` (TEI).
-        api_key: Sent as a bearer token; by default the environment's `CROSSRERANK_API_KEY`, if it holds something.
-        activation: The unit of the server's scores: TEI and most others give `"sigmoid"`. With `"texts"`,
-            `"identity"` asks the server for raw scores; with `"documents"`, which has no word for that, it only says
-            what the server is set to give.
-        max_documents: Passages in one request; TEI takes 32 by default.
-        max_length: The most tokens the server's model reads; batches are planned with it, the server truncates.
-        timeout: Seconds for one attempt, from connecting to the end of the answer's next piece.
-        max_retries: Further attempts after the first.
-        max_retry_wait: Seconds to wait at most between two attempts, whatever the server asks for.
-        max_response_bytes: A longer answer, unpacked, is refused.
+        request_shape: `"documents"` (Cohere, Jina, vLLM, Infinity, llama.cpp), `"texts"` (Text Embeddings Inference) or
+            `"text_2"` (vLLM's `/score`); `None` goes by the address. If the server asks for another one, that is used
+            from then on, with a warning.
+        api_key: Sent as a bearer token; `None` for the environment's `CROSSRERANK_API_KEY`, if that is set.
+        api_key_header: Header that carries the key alone, instead of `Authorization: Bearer`; Azure's is `"api-key"`.
+        headers: Further headers. Their values are shown nowhere.
+        extra_body: Further fields of the body, which replace those of the same name.
+        make_request: Makes the body, any JSON value, from a query and a list of passages, for servers with a request of
+            their own.
+        read_answer: Reads scores, in the passages' order, from an answer's JSON and the number of passages.
+        allow_insecure_key: Send a key or headers over plain http to another machine, where every proxy and network on
+            the way can read them.
+        activation: The unit of the server's scores. `None` takes them for probabilities (`"sigmoid"`) until one lies
+            outside 0 to 1, and then for logits, with a warning. With `"texts"`, `"identity"` asks for raw scores.
+        max_documents: Passages in one request; TEI accepts 32 by default.
+        max_length: Maximum tokens that the server's model reads. `None` leaves the cut to the server where possible,
+            and is 512 where it is not.
+        timeout: Seconds for one request with all its attempts and pauses, from connecting to the last byte.
+        attempt_timeout: Seconds for one attempt; `None` for what is left of `timeout`, divided by the servers.
+        max_retries: Further attempts after the first one.
+        max_retry_wait: Longest pause between two attempts, in seconds, whatever the server asks for.
+        max_response_bytes: Bytes of an unpacked answer beyond which it is refused.
 
     Raises:
-        InvalidInputError: If the URL is not http or https, or carries a password, if no header can carry the key, or
-            if a setting is out of range.
+        InvalidInputError: If an address is not http or https or contains a password, if no header can carry the key, if
+            a key would travel unencrypted, or if a setting is out of range.
     """
 
     backend = "remote"
 
+    _warned_unit = False
+
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         *,
         model: str | None = None,
-        request_shape: RequestShape = "documents",
+        request_shape: RequestShape | None = None,
         api_key: SecretStr | str | None = None,
-        activation: Activation = "sigmoid",
+        api_key_header: str | None = None,
+        headers: Mapping[str, str | SecretStr] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        make_request: MakeRequest | None = None,
+        read_answer: ReadAnswer | None = None,
+        allow_insecure_key: bool = False,
+        activation: Activation | None = None,
         max_documents: int = 32,
-        max_length: int = 512,
+        max_length: int | None = None,
         timeout: float = 30.0,
+        attempt_timeout: float | None = None,
         max_retries: int = 3,
         max_retry_wait: float = 30.0,
         max_response_bytes: int = 4 * 1024 * 1024,
     ) -> None:
-        self.url = check_url(url)
-        check_choices(
-            request_shape=(request_shape, get_args(RequestShape)), activation=(activation, get_args(Activation))
-        )
+        urls = check_urls(url)
+        if request_shape is not None:
+            check_choices(request_shape=(request_shape, get_args(RequestShape)))
+        if activation is not None:
+            check_choices(activation=(activation, get_args(Activation)))
         check_whole_numbers(
             max_documents=(max_documents, 1),
-            max_length=(max_length, 8),
+            max_length=(DEFAULT_LENGTH if max_length is None else max_length, 8),
             max_retries=(max_retries, 0),
             max_response_bytes=(max_response_bytes, 1),
         )
         check_seconds(timeout=timeout, max_retry_wait=max_retry_wait)
+        if attempt_timeout is not None:
+            check_seconds(attempt_timeout=attempt_timeout)
         if model is not None and (not isinstance(model, str) or not model or encodable(model) != model):
             raise InvalidInputError(f"model is {shorten(model)}; pass the name that the server knows, or None.")
-        self.name = model if model is not None else str(url)
-        self.activation = activation
-        self.max_length = max_length
-        self.max_batch_tokens = max_documents * max_length
+        self._set_secrets(urls, api_key, api_key_header, headers, allow_insecure_key)
+        self.name = model if model is not None else show_url(urls[0])
+        self.activation = activation or "sigmoid"
+        self.max_length = max_length or DEFAULT_LENGTH
+        self.max_batch_tokens = max_documents * self.max_length
         self.max_batch_pairs = max_documents
-        self.request_shape = request_shape
-        self.timeout = timeout
-        self.max_retries = max_retries
-        self.max_retry_wait = max_retry_wait
-        self.max_response_bytes = max_response_bytes
-        self._model = model
-        self._api_key = check_key(api_key)
-        # A process that was forked off has an entry of its own: on one connection, both would read either's answers.
-        self._clients: dict[int, httpx.Client] = {}
-        self._async_clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
+        self._unit_is_known = activation is not None
+        shape: RequestShape = "text_2" if endpoint_of(urls) == "score" else "documents"
+        self._requests = Requests(
+            shape=request_shape or shape,
+            model=model,
+            raw_scores=activation == "identity",
+            max_length=max_length,
+            extra_body=_check_body(extra_body),
+            make_request=_check_callable("make_request", make_request),
+        )
+        self._read_answer = _check_callable("read_answer", read_answer)
+        self._limits = Limits(timeout, attempt_timeout, max_retries, max_retry_wait, max_response_bytes)
+        self._servers = Servers(urls, "score" if self._requests.shape == "text_2" else "rerank")
+        self._transport = Transport()
+
+    def _set_secrets(
+        self,
+        urls: Sequence[str],
+        api_key: SecretStr | str | None,
+        api_key_header: str | None,
+        headers: Mapping[str, str | SecretStr] | None,
+        allow_insecure_key: bool,
+    ) -> None:
+        key, more = check_key(api_key), check_headers(headers, api_key_header)
+        check_key_is_safe(urls, key is not None or bool(more), allow_insecure_key)
+        self._headers = dict(more)
+        if key is not None and api_key_header is not None:
+            self._headers[api_key_header] = key
+        elif key is not None and "authorization" not in map(str.lower, more):
+            self._headers["Authorization"] = SecretStr(f"Bearer {key.get_secret_value()}")
+        secrets = [value.get_secret_value() for value in more.values()]
+        secrets += [key.get_secret_value()] if key is not None else []
+        secrets += [secret for url in urls for secret in secrets_of_url(url)]
+        self._secrets = SecretStr("\n".join(secrets))
+        hide_in_logs(secrets)
+
+    @property
+    def url(self) -> str:
+        """The address, or the first of several, with its secrets; show `name` instead."""
+        return self._servers.routes[0].given
 
     @property
     def fingerprint(self) -> str:
-        """The address, the model's name and the unit; the server's weights cannot be seen from here."""
-        return f"remote:{self.url}:{self._model}:{self.request_shape}:{self.activation}"
+        """The addresses, the model's name and the request; the server's weights cannot be seen from here."""
+        urls = [route.given for route in self._servers.routes]
+        return fingerprint(
+            "remote",
+            blake2b("\n".join(urls).encode(), digest_size=16).hexdigest(),
+            url=[show_url(url) for url in urls],
+            model=self._requests.model,
+            shape=self._requests.shape,
+            extra_body=self._requests.extra_body,
+            hooks=[getattr(hook, "__qualname__", None) for hook in (self._requests.make_request, self._read_answer)],
+            activation=self.activation,
+            max_length=self._requests.max_length,
+        )
 
     @cached_property
     def scheduler(self) -> StepScheduler:
         """Threads enough to keep several requests under way."""
-        return StepScheduler(name=self.name, workers=_CONNECTIONS, network=True)
+        return StepScheduler(name=self.name, workers=CONNECTIONS, network=True)
 
-    async def ascore_pairs(
-        self,
-        text_pairs: Iterable[TextPair],
-        *,
-        deadline: float | None = None,  # noqa: ARG002
-    ) -> list[PairScore]:
-        """Score pairs with the asynchronous client, several requests at a time."""
+    def score_steps(self, text_pairs: Iterable[TextPair]) -> ScoreSteps:
+        """Score pairs in one step, which ends at once when the caller gives up."""
         pairs = check_text_pairs(text_pairs)
-        encoded = self._encode(list(dict.fromkeys(pairs)))
-        requests = self._plan(encoded)
-        at_once = asyncio.Semaphore(_CONNECTIONS)
+        self._transport.prepare()
+        work = run_on_loop(self._score_all(pairs))
 
-        async def one(group: Sequence[EncodedPair]) -> list[float]:
-            async with at_once:
-                try:
-                    return await self._apost(group)
-                except Exception as err:  # noqa: BLE001 - raised again by the base class's rule
-                    failure = err
-            scores: list[float] = self._guarded(_raise, failure, pairs, [item.text_pair for item in group])
-            return scores
+        def stop() -> None:
+            work.cancel()
 
-        tasks = [asyncio.ensure_future(one(group)) for group in requests]
+        # Whatever ends the waiting, a time limit of the caller or Ctrl-C, ends the requests too.
         try:
-            answers = await asyncio.gather(*tasks)
+            with interruptible(stop):
+                results = work.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        scores = {
-            item.text_pair: score
-            for group, answer in zip(requests, answers, strict=True)
-            for item, score in zip(group, answer, strict=True)
-        }
-        results = [PairScore(scores[pair]) for pair in pairs]
+            stop()
+        yield 1.0
+        return results
+
+    async def ascore_pairs(self, text_pairs: Iterable[TextPair], *, deadline: float | None = None) -> list[PairScore]:
+        """Score pairs without blocking the event loop, several requests at a time.
+
+        Raises:
+            RemoteError: If the server fails, or the deadline passes.
+        """
+        pairs = check_text_pairs(text_pairs)
+        self._transport.prepare()
+        seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.wrap_future(run_on_loop(self._score_all(pairs)))
+        except TimeoutError as err:
+            raise RemoteError(f"{self.name!r} did not score {len(pairs)} pairs within {seconds} seconds.") from err
+
+    def check_health(self, *, timeout: float = 5.0) -> dict[str, bool]:
+        """Ask every server whether it is ready.
+
+        Args:
+            timeout: Seconds to wait for an answer.
+
+        Returns:
+            For each address that was given, whether `/health` at that server answers with status 200.
+        """
+        check_seconds(timeout=timeout)
+        self._transport.prepare()
+        headers = self._plain_headers()
+        given = [route.given for route in self._servers.routes]
+        health = [str(httpx.URL(url).copy_with(path="/health", query=None)) for url in given]
+
+        async def ask() -> list[bool]:
+            return await asyncio.gather(*(self._transport.is_healthy(url, headers, seconds=timeout) for url in health))
+
+        return dict(zip(map(show_url, given), run_on_loop(ask()).result(), strict=True))
+
+    def close(self) -> None:
+        """Close the connections of this process; a later call opens new ones."""
+        self._transport.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of this process without blocking the event loop."""
+        await asyncio.to_thread(self._transport.close)
+
+    async def _score_all(self, pairs: Sequence[TextPair]) -> list[PairScore]:
+        """Score pairs on the HTTP loop."""
+        scores: dict[TextPair, PairScore] = {}
+
+        async def score_group(group: Sequence[EncodedPair]) -> None:
+            members = [item.text_pair for item in group]
+            async with self._transport.slots:
+                try:
+                    scores.update(zip(members, await self._score_group(members), strict=True))
+                except Exception as err:  # noqa: BLE001 - raised again by the base class's rule
+                    self._guarded(_raise, err, pairs, members)
+
+        sent = self._encode([pair for pair in dict.fromkeys(pairs) if pair[1]])
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for group in self._plan(sent):
+                    tasks.create_task(score_group(group))
+        except BaseExceptionGroup as group_error:
+            # All others are cancelled by then; the first failure says why.
+            raise group_error.exceptions[0] from group_error.exceptions[0].__cause__
+        self._check_unit(scored.score for scored in scores.values())
+        lowest = min((scored.score for scored in scores.values()), default=0.0)
+        blank = PairScore(0.0 if self.activation == "sigmoid" else lowest)
+        results = [scores.get(pair, blank) for pair in pairs]
         check_finite([result.score for result in results], self.name)
         return results
 
-    def close(self) -> None:
-        """Close the synchronous client's connections; a later call opens new ones."""
-        client = self._clients.pop(os.getpid(), None)
-        if client is not None:
-            client.close()
+    async def _score_group(self, members: Sequence[TextPair]) -> list[PairScore]:
+        """Score pairs of one query, asking again for what a server with a limit on its results left out."""
+        query, passages = members[0][0], [passage for _, passage in members]
+        found: dict[int, PairScore] = {}
+        while missing := [place for place in range(len(passages)) if place not in found]:
+            scores = await self._exchange().run(query, [passages[place] for place in missing])
+            if len(scores) < len(missing):
+                self.max_batch_pairs = min(self.max_batch_pairs or len(scores), len(scores))
+            found |= {missing[place]: scored for place, scored in scores.items()}
+        self._warn_truncated(
+            [EncodedPair(pair, 0, truncated=found[place].truncated) for place, pair in enumerate(members)]
+        )
+        return [found[place] for place in range(len(passages))]
 
-    async def aclose(self) -> None:
-        """Close the connections of the asynchronous client of this event loop; a later call opens new ones."""
-        client = self._async_clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+    def _exchange(self) -> Exchange:
+        return Exchange(
+            transport=self._transport,
+            servers=self._servers,
+            requests=self._requests,
+            read_answer=self._read_answer,
+            headers=self._plain_headers(),
+            secrets=self._secrets.get_secret_value().split("\n"),
+            limits=self._limits,
+            max_length=self.max_length,
+        )
 
     def _plan(self, encoded: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
         # A request has one query.
@@ -181,185 +328,50 @@ class RemoteCrossEncoder(CrossEncoder):
         return [batch for group in groups for batch in plan_batches(group, self.max_batch_tokens, self.max_batch_pairs)]
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        return self._post(batch)
+        work = run_on_loop(self._score_group([item.text_pair for item in batch]))
+        return [scored.score for scored in work.result()]
 
-    def _post(self, group: Sequence[EncodedPair]) -> list[float]:
-        exchange = self._exchange(group)
-        answer: Answer | httpx.TransportError | None = None
-        while True:
-            try:
-                pause = exchange.send(answer)
-            except StopIteration as stop:
-                return list(stop.value)
-            if pause is not None:
-                time.sleep(pause)
-                answer = None
-                continue
-            try:
-                client = self._sync_client()
-                with client.stream("POST", self.url, json=self._body(group), headers=self._headers()) as response:
-                    answer = Answer(response)
-                    for piece in response.iter_raw():
-                        self._collect(answer, piece)
-            except httpx.TransportError as err:
-                answer = err
-
-    async def _apost(self, group: Sequence[EncodedPair]) -> list[float]:
-        exchange = self._exchange(group)
-        answer: Answer | httpx.TransportError | None = None
-        while True:
-            try:
-                pause = exchange.send(answer)
-            except StopIteration as stop:
-                return list(stop.value)
-            if pause is not None:
-                await asyncio.sleep(pause)
-                answer = None
-                continue
-            request = self._async_client().stream("POST", self.url, json=self._body(group), headers=self._headers())
-            try:
-                async with request as response:
-                    answer = Answer(response)
-                    async for piece in response.aiter_raw():
-                        self._collect(answer, piece)
-            except httpx.TransportError as err:
-                answer = err
-
-    def _exchange(
-        self, group: Sequence[EncodedPair]
-    ) -> Generator[float | None, Answer | httpx.TransportError | None, list[float]]:
-        """Decide what happens next in one request, without doing it.
-
-        Yields `None` to have the request sent and its outcome passed in, or seconds to pause. Returns the scores.
-        """
-        attempt = 0
-        while True:
-            outcome = yield None
-            asked: float | None = None
-            if isinstance(outcome, Answer):
-                if outcome.status not in RETRIED:
-                    return self._read(outcome, len(group))
-                asked = retry_after(outcome.headers)
-                failure = self._refused(outcome)
-            else:
-                told = self._without_key(str(outcome))
-                failure = RemoteError(
-                    f"the rerank server at {self.url} could not be reached or broke off "
-                    f"({type(outcome).__name__}: {cut(told, 300)}); check that it runs and the address."
+    def _check_unit(self, scores: Iterable[float]) -> None:
+        """Take scores for logits from now on if one of them is not a probability."""
+        outside = next((score for score in scores if not 0 <= score <= 1), None)
+        if outside is None or self.activation == "identity":
+            return
+        if self._unit_is_known:
+            if not self._warned_unit:
+                self._warned_unit = True
+                _logger.warning(
+                    "%r returned the score %.4g, which lies outside 0 to 1 although activation is 'sigmoid'; pass "
+                    "activation='identity' if the server returns logits.",
+                    self.name,
+                    outside,
                 )
-                # A cause that repeats the key would show it in tracebacks.
-                failure.__cause__ = outcome if told == str(outcome) else None
-            if attempt == self.max_retries:
-                raise failure
-            # Randomness keeps many clients from coming back all at once.
-            backoff = 0.5 * 2.0 ** min(attempt, 64) * random.uniform(0.75, 1.25)  # noqa: S311
-            yield min(asked if asked is not None else backoff, self.max_retry_wait)
-            attempt += 1
-
-    def _body(self, group: Sequence[EncodedPair]) -> dict[str, Any]:
-        query = group[0].text_pair[0]
-        passages = [item.text_pair[1] for item in group]
-        if self.request_shape == "texts":
-            return {"query": query, "texts": passages, "raw_scores": self.activation == "identity", "truncate": True}
-        body: dict[str, Any] = {"query": query, "documents": passages, "top_n": len(passages)}
-        if self._model is not None:
-            body["model"] = self._model
-        return body
-
-    def _headers(self) -> dict[str, str]:
-        headers = {"Accept-Encoding": "gzip"}
-        if self._api_key is not None:
-            headers["Authorization"] = f"Bearer {self._api_key.get_secret_value()}"
-        return headers
-
-    def _collect(self, answer: Answer, piece: bytes) -> None:
-        answer.add(piece, self.max_response_bytes + 1)
-        if len(answer.content) > self.max_response_bytes:
-            raise RemoteError(
-                f"the rerank server at {self.url} answered with more than max_response_bytes="
-                f"{self.max_response_bytes} bytes; it may be another kind of server.",
-                status_code=answer.status,
-            )
-
-    def _refused(self, answer: Answer) -> RemoteError:
-        # A key that the cut divides would not be found any more.
-        text = self._without_key(answer.content.decode("utf-8", "replace"))[:300]
-        return RemoteError(
-            f"the rerank server at {self.url} answered {answer.status}: {text!r}; "
-            "check the address, the model's name, the request shape and the key.",
-            status_code=answer.status,
+            return
+        self.activation = "identity"
+        _logger.warning(
+            "%r returned the score %.4g, so its scores are taken for logits and not for probabilities of 0 to 1 from "
+            "now on. Pass activation='identity' to say so, and choose score_threshold in that unit.",
+            self.name,
+            outside,
         )
 
-    def _read(self, answer: Answer, expected: int) -> list[float]:
-        if answer.status != httpx.codes.OK:
-            raise self._refused(answer)
-        if answer.damage is not None:
-            raise self._unusable(f"a body that cannot be unpacked ({self._shown(answer.damage)})")
-        try:
-            payload = json.loads(answer.content)
-        except (ValueError, RecursionError) as err:
-            raise self._unusable(f"no JSON ({err})") from err
-        results = payload.get("results") if isinstance(payload, dict) else payload
-        if not isinstance(results, list):
-            raise self._unusable("no list of results")
-        scores: dict[int, float] = {}
-        for result in results:
-            index, score = index_and_score(result)
-            if index is None or score is None:
-                raise self._unusable(f"the result {self._shown(result)}")
-            if not 0 <= index < expected:
-                raise self._unusable(f"index {self._shown(index)} for {expected} passages")
-            if index in scores:
-                raise self._unusable(f"index {index} twice")
-            scores[index] = score
-        missing = sorted(set(range(expected)) - scores.keys())
-        if missing:
-            raise self._unusable(f"no result for passages {shorten(missing)} of {expected}")
-        return [scores[index] for index in range(expected)]
-
-    def _unusable(self, what: str) -> RemoteError:
-        return RemoteError(
-            f"the rerank server at {self.url} answered with {what}; "
-            f"check that the endpoint speaks the {self.request_shape!r} shape.",
-            status_code=int(httpx.codes.OK),
-        )
-
-    def _shown(self, value: object) -> str:
-        return cut(self._without_key(repr(value)), 80)
-
-    def _without_key(self, text: str) -> str:
-        # A server may repeat the request in its error.
-        if self._api_key is None:
-            return text
-        pattern = "".join(map(_spellings, self._api_key.get_secret_value()))
-        return re.sub(pattern, HIDDEN, text, flags=re.IGNORECASE)
-
-    def _settings(self) -> dict[str, Any]:
-        # How long a call waits for a free connection is the caller's matter.
-        timeout = httpx.Timeout(self.timeout, pool=None)
-        return {"timeout": timeout, "limits": httpx.Limits(max_connections=_CONNECTIONS)}
-
-    def _sync_client(self) -> httpx.Client:
-        client = self._clients.get(os.getpid())
-        # Of two threads that come first, both get the same client.
-        return client or self._clients.setdefault(os.getpid(), httpx.Client(**self._settings()))
-
-    def _async_client(self) -> httpx.AsyncClient:
-        # An asynchronous client's connections belong to the event loop that opened them.
-        loop = asyncio.get_running_loop()
-        if loop not in self._async_clients:
-            for gone in [other for other in list(self._async_clients) if other.is_closed()]:
-                self._async_clients.pop(gone, None)
-            self._async_clients[loop] = httpx.AsyncClient(**self._settings())
-        return self._async_clients[loop]
+    def _plain_headers(self) -> dict[str, str]:
+        fixed = {"Accept-Encoding": "gzip", "Content-Type": "application/json"}
+        return {**fixed, **{name: value.get_secret_value() for name, value in self._headers.items()}}
 
 
-def _spellings(character: str) -> str:
-    """Give a pattern for a character as it is, or as JSON and URLs may write it."""
-    if character.isalnum():
-        return character
-    code = f"{ord(character):02x}"
-    return rf"(?:\\?{re.escape(character)}|\\u00{code}|%{code})"
+def _check_body(extra_body: Mapping[str, Any] | None) -> dict[str, Any]:
+    if extra_body is None:
+        return {}
+    with contextlib.suppress(TypeError, ValueError):
+        if isinstance(extra_body, Mapping) and json.dumps(dict(extra_body), allow_nan=False):
+            return dict(extra_body)
+    raise InvalidInputError(f"extra_body is {shorten(extra_body)}; pass a dict that can be written as JSON.")
+
+
+def _check_callable(what: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise InvalidInputError(f"{what} is {shorten(value)}; pass a function, or None.")
+    return value
 
 
 def _raise(err: Exception) -> None:

@@ -1,45 +1,56 @@
-"""Checks of what a rerank server is reached with: its address, key, limits and times."""
+"""Checks of what a rerank server is reached with: its addresses, its key and further headers."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
+from collections.abc import Mapping, Sequence
 
 import httpx
 from pydantic import SecretStr
 
 from langchain_crossrerank.checks import cut
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.redaction import HIDDEN, show_url
 
-HIDDEN = "**********"
-"""Stands where a password or key stood."""
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_NOT_IN_KEYS = re.compile(r"[^!-~]|\A\Z")
+_NOT_IN_HEADERS = re.compile(r"[^ -~]|\A[ ]|[ ]\Z|\A\Z")
 
 
-def check_url(url: str) -> str:
-    """Give an address in its normal form.
+def check_urls(url: str | Sequence[str]) -> list[str]:
+    """Return one or several addresses in their normal form.
 
     Raises:
-        InvalidInputError: If it is not a full http or https address, or carries a password.
+        InvalidInputError: If there is none, or one is not a full http or https address, or contains a password.
     """
-    # What stands before an @ may be a password.
-    _, at, after = repr(url).rpartition("@")
+    urls = list(url) if isinstance(url, list | tuple) else [url]
+    if not urls:
+        raise InvalidInputError("url is an empty list; pass the address of at least one server.")
+    return [_check_url(one) for one in urls]
+
+
+def _check_url(url: object) -> str:
+    # What comes before an @ may be a password.
+    _, at, after = repr(show_url(url) if isinstance(url, str) else url).rpartition("@")
     shown = cut(f"{HIDDEN}{at}{after}" if at else after, 80)
     try:
-        parsed = httpx.URL(url)
+        parsed = httpx.URL(url)  # type: ignore[arg-type]  # checked by httpx
     except (httpx.InvalidURL, TypeError, ValueError):
-        # The library's own words may hold it too.
-        raise InvalidInputError(f"url is {shown}, which is no URL; pass the endpoint's full address.") from None
+        # The library's own words may contain it too.
+        raise InvalidInputError(f"url is {shown}, not a valid URL; pass the server's full address.") from None
     if parsed.userinfo:
-        raise InvalidInputError(f"the URL of {parsed.host!r} carries a name or password; pass api_key instead.")
+        raise InvalidInputError(f"the URL of {parsed.host!r} contains a name or password; pass the api_key instead.")
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise InvalidInputError(f"url is {shown}; pass the full http:// or https:// address of the endpoint.")
+        raise InvalidInputError(f"url is {shown}; pass the full http:// or https:// address of the server.")
     if parsed.port is not None and not 0 < parsed.port < 65536:
-        raise InvalidInputError(f"url is {shown}, whose port cannot be; pass the one that the server listens on.")
-    return str(parsed)
+        raise InvalidInputError(f"url is {shown}, with an invalid port; pass the one that the server listens on.")
+    return str(parsed.copy_with(fragment=None))
 
 
 def check_key(api_key: object) -> SecretStr | None:
-    """Give the key, or else the environment's `CROSSRERANK_API_KEY`; `None` where there is neither.
+    """Return the key, or that of the environment's `CROSSRERANK_API_KEY`; `None` if there is neither.
 
     Raises:
         InvalidInputError: If no header can carry it.
@@ -51,10 +62,66 @@ def check_key(api_key: object) -> SecretStr | None:
             return None
     if not isinstance(key, str):
         raise InvalidInputError(f"api_key is of type {type(key).__name__}; pass a string, or None for no key.")
-    wrong = re.search(r"[^!-~]|\A\Z", key)
+    wrong = _NOT_IN_KEYS.search(key)
     if wrong is not None:
-        found = f"has U+{ord(wrong.group()):04X} at position {wrong.start()}" if wrong.group() else "is empty"
         raise InvalidInputError(
-            f"{what} {found} and no header can carry that; pass the key alone, without white space or line end."
+            f"{what} {_describe(wrong)}, which no header can carry; pass the key alone, without white space."
         )
     return SecretStr(key)
+
+
+def check_headers(headers: Mapping[str, str | SecretStr] | None, api_key_header: str | None) -> dict[str, SecretStr]:
+    """Return further headers of a request, their values as secrets.
+
+    Raises:
+        InvalidInputError: If a name or a value cannot be part of a header.
+    """
+    if headers is not None and not isinstance(headers, Mapping):
+        raise InvalidInputError(f"headers is of type {type(headers).__name__}; pass a dict of names and values.")
+    checked: dict[str, SecretStr] = {}
+    for name, value in (headers or {}).items():
+        _check_header_name("headers", name)
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not isinstance(text, str):
+            raise InvalidInputError(f"headers[{name!r}] is of type {type(text).__name__}; pass a string.")
+        wrong = _NOT_IN_HEADERS.search(text)
+        if wrong is not None:
+            raise InvalidInputError(
+                f"headers[{name!r}] {_describe(wrong)}, which no header can carry; pass ASCII text."
+            )
+        checked[name] = SecretStr(text)
+    if api_key_header is not None:
+        _check_header_name("api_key_header", api_key_header)
+    return checked
+
+
+def check_key_is_safe(urls: Sequence[str], secrets: bool, allow_insecure_key: bool) -> None:
+    """Raise if a secret would travel unencrypted to another machine.
+
+    Raises:
+        InvalidInputError: If there are `secrets`, and an address is plain http to another machine.
+    """
+    insecure = next((url for url in urls if secrets and not allow_insecure_key and _is_exposed(httpx.URL(url))), None)
+    if insecure is not None:
+        raise InvalidInputError(
+            f"the key would travel unencrypted to {show_url(insecure)}, readable by every proxy and network on the "
+            "way; pass an https:// address, or allow_insecure_key=True if you trust the network."
+        )
+
+
+def _is_exposed(url: httpx.URL) -> bool:
+    if url.scheme != "http" or url.host == "localhost" or url.host.endswith(".localhost"):
+        return False
+    try:
+        return not ipaddress.ip_address(url.host).is_loopback
+    except ValueError:
+        return True
+
+
+def _check_header_name(what: str, name: object) -> None:
+    if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        raise InvalidInputError(f'{what} contains the name {name!r}; pass the name of a header, such as "api-key".')
+
+
+def _describe(wrong: re.Match[str]) -> str:
+    return f"has U+{ord(wrong.group()):04X} at position {wrong.start()}" if wrong.group() else "is empty"
