@@ -51,13 +51,18 @@ def pack_weights(
         model.ir_version = max(model.ir_version, _ITS_IR)
     graph = model.graph
     weights = _matrices(graph)
-    tables = {node.input[0] for node in graph.node if node.op_type == "Gather"} & set(weights)
+    looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"} & set(weights)
+    # A table that is multiplied, too, is unpacked as a whole, so that it is stored once.
+    multiplied = {name for node in graph.node if node.op_type != "Gather" for name in node.input} & looked_up
+    tables = looked_up - multiplied
     packed: dict[str, Any] = {}
     nodes: list[Any] = []
     for name in sorted(set(weights) - tables):
         # OpenVINO mistakes the shape of a transposed matrix that is not made of whole blocks.
         whole = all(size % _BLOCK == 0 for size in weights[name].shape)
         unpack = _unpack_matrix if matrix_bits == 8 and whole else _unpack_half
+        if name in multiplied and matrix_bits == 8 and weights[name].shape[1] % _BLOCK == 0:
+            unpack = _unpack_table
         nodes += unpack(packed, name, weights[name])
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] in tables:
@@ -125,6 +130,15 @@ def _unpack_matrix(packed: dict[str, Any], name: str, array: Any) -> Iterator[An
     yield helper.make_node("Cast", [f"{name}_scale"], [f"{name}_scale_f32"], to=TensorProto.FLOAT)
     inputs = [f"{name}_q8", f"{name}_scale_f32"]
     yield helper.make_node("DequantizeLinear", inputs, [name], axis=0, block_size=_BLOCK)
+
+
+def _unpack_table(packed: dict[str, Any], name: str, array: Any) -> Iterator[Any]:
+    rows, columns = array.shape
+    values, scale = _quantise(array.reshape(rows, columns // _BLOCK, _BLOCK), axis=2)
+    packed |= {f"{name}_q8": values.reshape(array.shape), f"{name}_scale": scale[:, :, 0]}
+    yield helper.make_node("Cast", [f"{name}_scale"], [f"{name}_scale_f32"], to=TensorProto.FLOAT)
+    inputs = [f"{name}_q8", f"{name}_scale_f32"]
+    yield helper.make_node("DequantizeLinear", inputs, [name], axis=1, block_size=_BLOCK)
 
 
 def _unpack_half_rows(packed: dict[str, Any], gather: Any, array: Any) -> Iterator[Any]:

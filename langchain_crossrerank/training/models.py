@@ -10,7 +10,7 @@ import shutil
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -221,13 +221,15 @@ class WarmStartModel(Trainable):
         network = self.network
         upper = list(network.layers)[network.config.separate_layers :]
         layers = [value for layer in upper for value in layer.parameters()]
+        if network.sparse is not None:
+            layers += network.sparse.parameters()
         chosen = {id(value) for value in layers}
         bottom = re.compile(r"(words|positions|types|embedding_norm|layers)\.")
         new = []
         for name, value in network.named_parameters():
             if bottom.match(name):
                 value.requires_grad_(id(value) in chosen)
-            elif name != "idf":
+            elif name != "idf" and not name.startswith("sparse."):
                 new.append(value)
         return [
             {"params": layers, "lr": learning_rate, "weight_decay": 0.01},
@@ -254,6 +256,8 @@ class WarmStartModel(Trainable):
         with torch.no_grad():
             for value in (*parts, *network.reading[-1].parameters()):
                 value.mul_(factor)
+            if network.sparse is not None:
+                network.sparse.weight.mul_(factor)
             network.bias.add_(shift)
 
     def export(self, folder: Path) -> None:
@@ -324,7 +328,7 @@ def load_trainable(base: str | os.PathLike[str], *, max_length: int = 256) -> Tr
     source = _find(name)
     architectures = [str(entry) for entry in source.config.get("architectures") or ()]
     if WARM_START in architectures:
-        config = WarmStartConfig(**{field.name: source.config[field.name] for field in fields(WarmStartConfig)})
+        config = _shape(name, source)
         weights = _weights(name, source)
     elif any(entry.endswith("ForSequenceClassification") for entry in architectures):
         return HuggingFaceModel(name, source, max_length)
@@ -360,6 +364,15 @@ def load_trainable(base: str | os.PathLike[str], *, max_length: int = 256) -> Tr
     tokenizer = Tokenizer.from_file(str(source.tokenizer_file))
     limit = min(max_length, config.max_position_embeddings)
     return WarmStartModel(network, tokenizer, max_length=limit, fresh=WARM_START not in architectures)
+
+
+def _shape(name: str, source: ModelSource) -> WarmStartConfig:
+    try:
+        return WarmStartConfig.from_dict(source.config)
+    except (KeyError, TypeError) as err:
+        raise UnsupportedModelError(
+            f"the config.json of {name!r} does not describe a {WARM_START} ({err}); export the model again."
+        ) from err
 
 
 def _find(name: str) -> ModelSource:

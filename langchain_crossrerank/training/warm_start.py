@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_CLOSED = -1e4
+from langchain_crossrerank.training.bert_layer import CLOSED, Layer, layer_weights
+from langchain_crossrerank.training.sparse_branch import SparseBranch, SparseBranchConfig
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class WarmStartConfig:
         bias: Initial constant of the score.
         matching: Initial factors of the four matching features. `scale`, `bias` and `matching` were fitted to 340
             training queries with the states of all-MiniLM-L6-v2.
+        sparse: The shape of a sparse branch whose score is added; `None` for no branch.
     """
 
     vocab_size: int = 30522
@@ -44,41 +48,18 @@ class WarmStartConfig:
     scale: float = 12.0
     bias: float = -11.5
     matching: tuple[float, ...] = (11.7, 0.0, 2.5, 1.0)
+    sparse: SparseBranchConfig | None = None
 
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> WarmStartConfig:
+        """Read the shape from a `config.json` that training wrote.
 
-class Layer(nn.Module):
-    """One BERT layer whose attention takes an additive bias."""
-
-    def __init__(self, config: WarmStartConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.heads = config.num_attention_heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.attended = nn.Linear(width, width)
-        self.attended_norm = nn.LayerNorm(width, eps=1e-12)
-        self.inner = nn.Linear(width, config.intermediate_size)
-        self.outer = nn.Linear(config.intermediate_size, width)
-        self.outer_norm = nn.LayerNorm(width, eps=1e-12)
-
-    def forward(self, states: Tensor, attention_bias: Tensor) -> Tensor:
-        """Map states of shape (pairs, tokens, width); the bias broadcasts to (pairs, heads, tokens, tokens)."""
-        pairs, tokens, width = states.shape
-
-        def split(part: Tensor) -> Tensor:
-            return part.view(pairs, tokens, self.heads, width // self.heads).transpose(1, 2)
-
-        mixed = functional.scaled_dot_product_attention(
-            split(self.query(states)),
-            split(self.key(states)),
-            split(self.value(states)),
-            attn_mask=attention_bias.to(states.dtype),
-        )
-        mixed = mixed.transpose(1, 2).reshape(pairs, tokens, width)
-        states = self.attended_norm(states + self.attended(mixed))
-        mapped: Tensor = self.outer_norm(states + self.outer(functional.gelu(self.inner(states))))
-        return mapped
+        Raises:
+            KeyError: If a value is missing.
+        """
+        values = {field.name: described[field.name] for field in fields(cls) if field.name != "sparse"}
+        sparse = described.get("sparse")
+        return cls(**values, sparse=None if sparse is None else SparseBranchConfig(**sparse))
 
 
 class WarmStartCrossEncoder(nn.Module):
@@ -87,7 +68,8 @@ class WarmStartCrossEncoder(nn.Module):
     score = scale x cosine of the two mean-pooled segments + bias
           + matching: how well each query token is found in the passage, by state and by token, weighted by idf
           + pointing: the passage token that looks most like an answer
-          + reading: a small network over the pooled segments and the features.
+          + reading: a small network over the pooled segments and the features
+          + optionally, the score of a learned sparse encoder; see `SparseBranch`.
 
     Pointing and reading start at zero, and query and passage begin to attend to each other only in the upper layers
     (as in PreTTR, MacAvaney et al. 2020), so that at step 0 the score is the bi-encoder's plus late interaction.
@@ -112,6 +94,11 @@ class WarmStartCrossEncoder(nn.Module):
         self.matching = nn.Linear(4, 1)
         self.pointer = nn.Linear(width, 1)
         self.reading = nn.Sequential(nn.Linear(3 * width + 5, width), nn.GELU(), nn.Linear(width, 1))
+        self.sparse = None
+        if config.sparse is not None:
+            self.sparse = SparseBranch(
+                config.sparse, vocab_size=config.vocab_size, positions=config.max_position_embeddings
+            )
         with torch.no_grad():
             for part in (self.gate, self.matching, self.pointer, self.reading[-1]):
                 for value in part.parameters():
@@ -120,26 +107,38 @@ class WarmStartCrossEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Compute logits of shape (pairs, 1)."""
-        states, query, passage = self.encode(input_ids, attention_mask, token_type_ids)
-        return self.read_out(input_ids, states, query, passage)
+        states, places, apart, query, passage = self.encode(input_ids, attention_mask, token_type_ids)
+        logits = self.read_out(input_ids, states, query, passage)
+        if self.sparse is not None:
+            logits = logits + self.sparse(input_ids, places, apart, query, passage)
+        return logits
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, ...]:
-        """Return the last layer's states, and masks of the tokens of query and passage."""
+        """Return the last layer's states and what was derived on the way.
+
+        Returns:
+            States of shape (pairs, tokens, width); each token's place in its own text; the attention bias that keeps
+            query and passage apart; and masks of the tokens of query and passage.
+        """
         present = attention_mask.bool()
-        second = token_type_ids.bool() & present
-        first = ~token_type_ids.bool() & present
+        passage = token_type_ids.bool() & present
+        query = ~token_type_ids.bool() & present
         places = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        places = (places - second.long() * first.long().sum(1, keepdim=True)).clamp(min=0)
+        places = (places - passage.long() * query.long().sum(1, keepdim=True)).clamp(min=0)
+        apart, joined = self._attention_biases(present, passage)
         states = self.embedding_norm(self.words(input_ids) + self.positions(places) + self.types.weight[0])
-        same = second[:, :, None] == second[:, None, :]
-        across = torch.where(second[:, :, None], self.config.passage_opening, self.config.query_opening)
-        joined = torch.where(same, 0.0, across)[:, None]
-        absent = ~present[:, None, None, :]
-        apart = torch.zeros_like(joined).masked_fill(~same[:, None] | absent, _CLOSED)
-        joined = joined.masked_fill(absent, _CLOSED)
         for number, layer in enumerate(self.layers):
             states = layer(states, apart if number < self.config.separate_layers else joined)
-        return states, first, second
+        return states, places, apart, query, passage
+
+    def _attention_biases(self, present: Tensor, passage: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the biases of the lower layers and of the upper ones, both of shape (pairs, 1, tokens, tokens)."""
+        same = passage[:, :, None] == passage[:, None, :]
+        across = torch.where(passage[:, :, None], self.config.passage_opening, self.config.query_opening)
+        joined = torch.where(same, 0.0, across)[:, None]
+        absent = ~present[:, None, None, :]
+        apart = torch.zeros_like(joined).masked_fill(~same[:, None] | absent, CLOSED)
+        return apart, joined.masked_fill(absent, CLOSED)
 
     def read_out(self, input_ids: Tensor, states: Tensor, query: Tensor, passage: Tensor) -> Tensor:
         """Compute logits from the last layer's states."""
@@ -147,7 +146,7 @@ class WarmStartCrossEncoder(nn.Module):
         pooled_query, pooled_passage = _mean(states, query), _mean(states, passage)
         cosine = functional.cosine_similarity(pooled_query, pooled_passage, dim=-1)[:, None]
         matching = self._matching(input_ids, states, query, passage)
-        pointed = self.pointer(states).squeeze(-1).masked_fill(~passage, _CLOSED).amax(1, keepdim=True)
+        pointed = self.pointer(states).squeeze(-1).masked_fill(~passage, CLOSED).amax(1, keepdim=True)
         features = torch.cat([matching, cosine], dim=1)
         reading = self.reading(
             torch.cat([pooled_query, pooled_passage, pooled_query * pooled_passage * 20, features], dim=1)
@@ -184,18 +183,6 @@ def _mean(states: Tensor, chosen: Tensor) -> Tensor:
     return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
-_NAMES = {
-    "attention.self.query": "query",
-    "attention.self.key": "key",
-    "attention.self.value": "value",
-    "attention.output.dense": "attended",
-    "attention.output.LayerNorm": "attended_norm",
-    "intermediate.dense": "inner",
-    "output.dense": "outer",
-    "output.LayerNorm": "outer_norm",
-}
-
-
 def bi_encoder_weights(weights: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
     """Rename the weights of a BERT bi-encoder for `WarmStartCrossEncoder`.
 
@@ -206,15 +193,11 @@ def bi_encoder_weights(weights: dict[str, Tensor], layers: int) -> dict[str, Ten
     Raises:
         KeyError: If a weight is missing.
     """
-    taken = {
+    return {
         "words.weight": weights["embeddings.word_embeddings.weight"],
         "positions.weight": weights["embeddings.position_embeddings.weight"],
         "types.weight": weights["embeddings.token_type_embeddings.weight"],
         "embedding_norm.weight": weights["embeddings.LayerNorm.weight"],
         "embedding_norm.bias": weights["embeddings.LayerNorm.bias"],
+        **layer_weights(weights, layers),
     }
-    for number in range(layers):
-        for theirs, ours in _NAMES.items():
-            for kind in ("weight", "bias"):
-                taken[f"layers.{number}.{ours}.{kind}"] = weights[f"encoder.layer.{number}.{theirs}.{kind}"]
-    return taken
