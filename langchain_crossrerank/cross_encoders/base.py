@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from uuid import uuid4
 
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -332,6 +332,10 @@ class CrossEncoder(BaseCrossEncoder):
                 positions=positions,
             )
         return values
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # A model never changes, and may hold gigabytes, threads and connections: copies share it.
+        return self
 
     def __repr__(self) -> str:
         return (

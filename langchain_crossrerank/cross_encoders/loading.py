@@ -26,6 +26,7 @@ from langchain_crossrerank.errors import (
     RerankTimeoutError,
 )
 from langchain_crossrerank.extras import check_extra, missing_modules
+from langchain_crossrerank.redaction import show_url
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -34,7 +35,6 @@ __all__ = [
     "load_cross_encoder",
     "model_future",
     "wait_for_model",
-    "without_credentials",
 ]
 
 RETRY_SECONDS = 30.0
@@ -186,7 +186,7 @@ class _Load:
         self._ended = self._began
         self._mark = ProcessMark()
         context = contextvars.copy_context()
-        start_thread(lambda: context.run(self._run), name=f"crossrerank-load-{without_credentials(settings.model)}")
+        start_thread(lambda: context.run(self._run), name=f"crossrerank-load-{show_url(settings.model)}")
 
     def _run(self) -> None:
         try:
@@ -239,7 +239,7 @@ class _Load:
         """Make the error for a caller whose time is over."""
         spent = time.monotonic() - self._began
         return RerankTimeoutError(
-            f"the model {without_credentials(self._settings.model)!r} has been loading for {spent:.1f} s, and "
+            f"the model {show_url(self._settings.model)!r} has been loading for {spent:.1f} s, and "
             f"timeout={timeout}; call warm_up() before the first query, or allow more time. The load goes on."
         )
 
@@ -319,17 +319,10 @@ def _load_weights(settings: ModelSettings, source: ModelSource, where: dict[str,
 
 
 def _connect(settings: ModelSettings) -> CrossEncoder:
-    check_extra("remote", needed_for=f"the rerank server at {without_credentials(settings.model)!r}")
+    check_extra("remote", needed_for=f"the rerank server at {show_url(settings.model)!r}")
     from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
 
     arguments = {"model" if name == "model_name" else name: value for name, value in settings.server.arguments.items()}
     return RemoteCrossEncoder(
         settings.model, activation=settings.activation, max_length=settings.max_length, **arguments
     )
-
-
-def without_credentials(address: str) -> str:
-    """Return a URL without the name and password that it may carry, safe to show; other text is returned unchanged."""
-    scheme, separator, rest = address.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else address

@@ -15,7 +15,7 @@ import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
 from langchain_crossrerank._machine import machine_key, usable_cores
-from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, LongQuery
 from langchain_crossrerank.cross_encoders.calibration import (
     DEFAULT_BATCH_TOKENS,
     WORTH_CALIBRATING,
@@ -156,7 +156,7 @@ class OnnxCrossEncoder(CrossEncoder):
             type(self),
             self._source,
             {"activation": self.activation, "max_length": self.max_length, **self._asked},
-            {"long_query": self.long_query},
+            self.long_query,
         )
 
     def __repr__(self) -> str:
@@ -319,8 +319,12 @@ def _providers(device: str) -> list[str]:
     return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
-def _rebuild(kind: type[OnnxCrossEncoder], source: ModelSource, settings: dict[str, Any]) -> OnnxCrossEncoder:
-    return kind(source, **settings)
+def _rebuild(
+    kind: type[OnnxCrossEncoder], source: ModelSource, settings: dict[str, Any], long_query: LongQuery
+) -> OnnxCrossEncoder:
+    model = kind(source, **settings)
+    model.long_query = long_query
+    return model
 
 
 def _compact(encoding: Encoding) -> tuple[Any, Any]:
