@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from langchain_crossrerank.cli import demo, measure, models, search, train
+from langchain_crossrerank.cli import cache, demo, measure, models, search, train
 from langchain_crossrerank.cli.output import drop_output, note, say
 from langchain_crossrerank.cli.progress import announced_downloads
 from langchain_crossrerank.errors import CrossRerankError
@@ -31,6 +31,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+cache_app = typer.Typer()
+app.add_typer(cache_app, name="cache", rich_help_panel="Models")
 
 
 @app.callback(invoke_without_command=True)
@@ -44,17 +46,26 @@ def _crossrerank(
 
         say(f"crossrerank {langchain_crossrerank.__version__}")
         raise typer.Exit
+    _help_without_command(context)
+
+
+@cache_app.callback(invoke_without_command=True)
+def _cache(context: typer.Context) -> None:
+    """Look after a score cache in a SQLite file."""
+    _help_without_command(context)
+
+
+def _help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         say(context.get_help())
         raise typer.Exit
 
 
-def _add(name: str, command: Callable[..., int | None], *, panel: str, examples: Sequence[str]) -> None:
-    epilog = "\n\n".join(
-        ["[bold]Examples[/bold]", *(f"[cyan]$ crossrerank {name} {words}[/cyan]" for words in examples)]
-    )
-    register = app.command(name, rich_help_panel=panel, epilog=epilog)
-    register(_reporting_errors(command))
+def _add(name: str, command: Callable[..., int | None], *, examples: Sequence[str], panel: str | None = None) -> None:
+    lines = [f"[cyan]$ crossrerank {name} {words}[/cyan]" for words in examples]
+    epilog = "\n\n".join(["[bold]Examples[/bold]", *lines])
+    group = cache_app if name.startswith("cache ") else app
+    group.command(name.removeprefix("cache "), rich_help_panel=panel, epilog=epilog)(_reporting_errors(command))
 
 
 def _reporting_errors(command: Callable[..., int | None]) -> Callable[..., int]:
@@ -132,6 +143,7 @@ _add(
     panel="Measure",
     examples=[
         "beir/ --offline --min-ndcg-gain 0.02",
+        "beir/ --split dev --sample 200 --offline",
         "beir/ --run bm25.trec --measures nDCG@10,RR@10 --output result.html",
         "beir/ --make-queries 50 --files report.pdf --files notes/",
     ],
@@ -160,3 +172,5 @@ _add(
     panel="Models",
     examples=["BAAI/bge-reranker-base bge-onnx --precision fp16"],
 )
+_add("cache info", cache.info_command, examples=["scores.sqlite"])
+_add("cache clear", cache.clear_command, examples=["scores.sqlite"])

@@ -13,7 +13,7 @@ import typer
 
 from langchain_crossrerank.checks import check_query, check_whole_numbers
 from langchain_crossrerank.cli.options import (
-    BeirFolder,
+    CollectionPath,
     Embeddings,
     Files,
     K,
@@ -24,6 +24,8 @@ from langchain_crossrerank.cli.options import (
     Qrels,
     Question,
     Run,
+    Sample,
+    Split,
     TopN,
     finite_number,
     split_list,
@@ -36,7 +38,7 @@ from langchain_crossrerank.errors import AnswerError, CrossRerankError, InvalidI
 if TYPE_CHECKING:
     from langchain_classic.retrievers import ContextualCompressionRetriever
 
-    from langchain_crossrerank.evaluation import Collection
+    from langchain_crossrerank import evaluation
 
 GAIN_TOO_SMALL = 3
 """Exit code when the gain stays below `--min-ndcg-gain`."""
@@ -46,7 +48,7 @@ GAIN_MEASURE = "nDCG@10"
 
 
 def evaluate_command(
-    folder: BeirFolder,
+    collection: CollectionPath,
     *,
     measures: Annotated[
         list[str], typer.Option(metavar="LIST", help="Measures as ir-measures spells them, separated by commas.")
@@ -60,6 +62,8 @@ def evaluate_command(
     ] = None,
     run: Run = None,
     qrels: Qrels = None,
+    split: Split = None,
+    sample: Sample = None,
     output: Output = None,
     model: Model = None,
     embeddings: Embeddings = None,
@@ -67,36 +71,37 @@ def evaluate_command(
     top_n: TopN = 5,
     offline: Offline = False,
     make_queries: Annotated[
-        int | None, typer.Option(metavar="N", help="Instead, have a language model draft N queries into BEIR_DIR.")
+        int | None,
+        typer.Option(metavar="N", help="Instead, let a language model draft N queries into the folder."),
     ] = None,
     files: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="With --make-queries: a file or folder to draft from; repeatable."),
     ] = None,
 ) -> int:
-    """Measure a BEIR folder before and after reranking."""
+    """Measure a collection before and after reranking, with a verdict."""
     if make_queries is not None:
-        _draft_queries(folder, make_queries, files or [], offline=offline)
+        _draft_queries(collection, make_queries, files or [], offline=offline)
         return 0
     if files:
         raise InvalidInputError("--files names what to draft queries from; use it with --make-queries.")
     stages = Stages(model, embeddings, offline, k, top_n)
     stages.check()
     names = list(dict.fromkeys([*split_list(measures), *([] if min_ndcg_gain is None else [GAIN_MEASURE])]))
-    collection = _read_collection(folder, qrels, output, names)
+    read = _read(collection, names, qrels=qrels, split=split, sample=sample, output=output)
     from langchain_crossrerank.evaluation import evaluate
 
-    retriever, run_key = _two_stages(stages, collection, run)
+    retriever, run_key = _two_stages(stages, read, run)
     result = evaluate(
         retriever,
-        collection.queries,
-        collection.qrels,
+        read.queries,
+        read.qrels,
         measures=names,
         checkpoint=checkpoint,
         run_key=run_key,
         show_progress=sys.stderr.isatty(),
     )
-    report(result, _drafted_notes(collection), output)
+    report(result, _notes(read), output)
     if min_ndcg_gain is not None:
         gain = next(row.difference for row in result.measures if row.name == GAIN_MEASURE)
         if gain < min_ndcg_gain:
@@ -106,7 +111,7 @@ def evaluate_command(
 
 
 def sweep_command(
-    folder: BeirFolder,
+    collection: CollectionPath,
     *,
     ks: Annotated[
         list[str], typer.Option(metavar="LIST", help="Numbers of candidates to try, separated by commas.")
@@ -118,29 +123,31 @@ def sweep_command(
     ] = None,
     run: Run = None,
     qrels: Qrels = None,
+    split: Split = None,
+    sample: Sample = None,
     output: Output = None,
     model: Model = None,
     embeddings: Embeddings = None,
     offline: Offline = False,
 ) -> None:
-    """Find out how many candidates are worth their time, on a BEIR folder."""
+    """Find out how many candidates are worth their time."""
     numbers = whole_numbers(ks, option="--ks")
     if not numbers or min(numbers) < 1:
         raise InvalidInputError(f"--ks is {numbers}; every number of candidates must be at least 1.")
-    collection = _read_collection(folder, qrels, output, [measure])
+    read = _read(collection, [measure], qrels=qrels, split=split, sample=sample, output=output)
     from langchain_crossrerank.evaluation import sweep
 
     stages = Stages(model, embeddings, offline, k=max(numbers), top_n=None)
-    retriever, _ = _two_stages(stages, collection, run)
+    retriever, _ = _two_stages(stages, read, run)
     result = sweep(
         retriever,
-        collection.queries,
-        collection.qrels,
+        read.queries,
+        read.qrels,
         ks=numbers,
         measure=measure,
         show_progress=sys.stderr.isatty(),
     )
-    notes = _drafted_notes(collection)
+    notes = _notes(read)
     if budget_ms is not None:
         advice = result.recommend(budget_ms)
         words = "no number of candidates is better than no reranking" if advice is None else "--k {} --top-n {}"
@@ -173,30 +180,38 @@ def profile_command(
     report(profile(retriever, [question], repeats=repeats, chain=chain), [], output)
 
 
-def _read_collection(folder: str, qrels: str | None, output: str | None, measures: Sequence[str]) -> Collection:
-    """Check what can be checked before a model is loaded, and read the folder."""
+def _read(
+    path: str,
+    measures: Sequence[str],
+    *,
+    qrels: str | None,
+    split: str | None,
+    sample: int | None,
+    output: str | None,
+) -> evaluation.Collection:
+    """Check what can be checked before a model is loaded, and read the collection."""
     from langchain_crossrerank.extras import check_extra
 
     check_target("--output", output, SUFFIXES)
     check_extra("eval", needed_for="measuring")
-    from langchain_crossrerank.evaluation import load_beir
+    from langchain_crossrerank.evaluation import load_collection
     from langchain_crossrerank.evaluation.drafting import DRAFTED_QRELS
     from langchain_crossrerank.evaluation.measures import check_measures
 
     check_measures(measures)
-    root = Path(folder)
-    if qrels is not None:
-        return load_beir(root, qrels=str(Path(qrels).absolute()))
-    if (root / DRAFTED_QRELS).exists() and not (root / "qrels.tsv").exists():
+    root = Path(path)
+    judged = any((root / name).exists() for name in ("qrels", "qrels.tsv"))
+    if qrels is None and not judged and (root / DRAFTED_QRELS).exists():
         raise InvalidInputError(
-            f"all judgements in {folder!r} are drafts; correct {DRAFTED_QRELS} and save it as qrels.tsv, or name it "
+            f"all judgements in {path!r} are drafts; correct {DRAFTED_QRELS} and save it as qrels.tsv, or name it "
             "with --qrels."
         )
-    return load_beir(root)
+    collection = load_collection(root, qrels=None if qrels is None else str(Path(qrels).absolute()), split=split)
+    return collection if sample is None else collection.sample(sample)
 
 
 def _two_stages(
-    stages: Stages, collection: Collection, run_file: str | None
+    stages: Stages, collection: evaluation.Collection, run_file: str | None
 ) -> tuple[ContextualCompressionRetriever, str]:
     """Put the reranker over the first stage: a fixed run, or a search of the collection's embedded documents.
 
@@ -261,12 +276,12 @@ def _draft_queries(folder: str, count: int, files: Sequence[str], *, offline: bo
     say(f"Drafted {drafted} queries in {folder}. Correct them, then save {DRAFTED_QRELS} as qrels.tsv.")
 
 
-def _drafted_notes(collection: Collection) -> list[str]:
-    """Say how many of the judged queries were written by no person."""
-    count = len(collection.drafted)
-    if not count:
-        return []
-    return [
-        f"{count} of {len(collection.qrels)} judged queries were drafted by a language model; the figures are only as "
-        "good as their checks."
-    ]
+def _notes(collection: evaluation.Collection) -> list[str]:
+    """Say what was left out of the collection, and how many of the judged queries were written by no person."""
+    notes = list(collection.notes)
+    if collection.drafted:
+        notes.append(
+            f"{len(collection.drafted)} of {len(collection.qrels)} judged queries were drafted by a language model; "
+            "the figures are only as good as their checks."
+        )
+    return notes

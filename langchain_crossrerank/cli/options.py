@@ -57,9 +57,16 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use the bundled models
 K = Annotated[int, typer.Option("--k", help="Candidates that the first stage fetches.")]
 TopN = Annotated[int, typer.Option(help="Documents to keep.")]
 Persist = Annotated[str | None, typer.Option(metavar="FOLDER", help="Keep the index in this folder and use it again.")]
-BeirFolder = Annotated[
-    str, typer.Argument(metavar="BEIR_DIR", help="Folder with corpus.jsonl, queries.jsonl and qrels.tsv.")
+CollectionPath = Annotated[
+    str,
+    typer.Argument(
+        metavar="COLLECTION",
+        help="A BEIR folder (corpus.jsonl, queries.jsonl and qrels.tsv), or one file with a test set of ragas, "
+        "LangSmith, LlamaIndex or SQuAD.",
+    ),
 ]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Judgements of the folder's qrels/NAME.tsv.")]
+Sample = Annotated[int | None, typer.Option(metavar="N", help="Measure a random sample of N judged queries.")]
 Qrels = Annotated[str | None, typer.Option(metavar="FILE", help="Judgements to use instead of the folder's qrels.tsv.")]
 Run = Annotated[
     str | None,

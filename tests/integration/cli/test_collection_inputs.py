@@ -34,7 +34,7 @@ PAIRS = '{"_id": "a", "text": "x"}\n'
 @pytest.mark.parametrize(
     ("change", "more", "named"),
     [
-        (lambda root: shutil.rmtree(root / "beir"), [], "'beir/corpus.jsonl'"),
+        (lambda root: shutil.rmtree(root / "beir"), [], "'beir'"),
         (lambda root: (root / "beir" / "queries.jsonl").unlink(), [], "'beir/queries.jsonl'"),
         (lambda root: (root / "beir" / "qrels.tsv").unlink(), [], "'beir/qrels.tsv'"),
         (put("beir/corpus.jsonl", PAIRS + "\n{bad\n"), [], "beir/corpus.jsonl, line 3: '{bad' is not JSON"),
@@ -44,14 +44,18 @@ PAIRS = '{"_id": "a", "text": "x"}\n'
         (put("beir/qrels.tsv", HEAD + "q1\tferry\t1\nq1\tferry\t2\n"), [], "line 3: 'q1' and 'ferry' are judged twice"),
         (put("beir/qrels.tsv", HEAD + "q1\tferry\thigh\n"), [], "beir/qrels.tsv, line 2: "),
         (put("beir/qrels.tsv", HEAD + "q1\tghost\t1\n"), [], "the corpus lacks, for example ['ghost']"),
-        (put("beir/qrels.tsv", HEAD + "q9\tferry\t1\n"), [], "judges queries that are not there: ['q9']"),
+        (
+            put("beir/qrels.tsv", HEAD + "q9\tferry\t1\n"),
+            [],
+            "only queries that are not in the collection, for example ['q9']",
+        ),
         (put("beir/qrels.tsv", HEAD), [], "holds no judgements"),
         (
             put("other.tsv", HEAD + "q1\tghost\t1\n"),
             ["--qrels", "other.tsv"],
             "the corpus lacks, for example ['ghost']",
         ),
-        (put("other.tsv", HEAD + "q9\tferry\t1\n"), ["--qrels", "other.tsv"], "judges queries that are not there"),
+        (put("other.tsv", HEAD + "q9\tferry\t1\n"), ["--qrels", "other.tsv"], "judges only queries that are not"),
         (put("other.tsv", ""), ["--qrels", "other.tsv"], "holds no judgements"),
         (put("x", ""), ["--qrels", "no.tsv"], "no.tsv'"),
         (put("x", ""), ["--run", "no.tsv"], "there is no file 'no.tsv'"),

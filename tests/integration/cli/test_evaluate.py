@@ -267,3 +267,39 @@ def test_a_missing_extra_is_said_before_any_work(
     said = error_of(cli.main([*command, "--offline"]))
     assert "ir_measures" in said
     assert 'pip install "langchain-crossrerank[eval]"' in said
+
+
+def test_a_split_has_its_own_judgements(beir: Path, results: list[EvaluationResult]) -> None:
+    """`--split dev` takes `qrels/dev.tsv`, and `qrels/test.tsv` is the default."""
+    (beir / "qrels.tsv").unlink()
+    (beir / "qrels").mkdir()
+    write_table(beir / "qrels" / "test.tsv", [("q1", "ferry", 1), ("q2", "bread", 1)])
+    write_table(beir / "qrels" / "dev.tsv", [("q3", "tower", 1)])
+    assert cli.main(evaluate_run()) == 0
+    assert cli.main(evaluate_run("--split", "dev")) == 0
+    assert [set(result.texts) for result in results] == [{"q1", "q2"}, {"q3"}]
+
+
+def test_a_sample_is_measured_and_said(
+    beir: Path, tmp_path: Path, results: list[EvaluationResult], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--sample 2` measures two of three judged queries, and says so on the terminal and in the file."""
+    assert cli.main(evaluate_run("--sample", "2", "--output", "x.json")) == 0
+    assert results[0].queries == 2
+    assert "A random sample of 2 of 3 judged queries" in capsys.readouterr().out
+    assert "A random sample of 2 of 3" in json.loads((tmp_path / "x.json").read_text())["notes"][0]
+
+
+def test_what_was_left_out_of_a_collection_is_said(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A judgement of a document that is not there is counted in a note below the result."""
+    write_table(beir / "qrels.tsv", [(key, name, 1) for key, name in ANSWERS.items()] + [("q1", "ghost", 1)])
+    assert cli.main(evaluate_run()) == 0
+    assert "ghost" in capsys.readouterr().out.split("Gained most")[1]
+
+
+def test_a_test_set_in_one_file_is_measured(tmp_path: Path, results: list[EvaluationResult]) -> None:
+    """A file of questions with the contexts that answer them is a collection, too."""
+    rows = [{"user_input": ASKED[key], "reference_contexts": [TEXTS[name]]} for key, name in ANSWERS.items()]
+    write_rows(tmp_path / "ragas.jsonl", rows)
+    assert cli.main(["evaluate", "ragas.jsonl", "--offline"]) == 0
+    assert results[0].queries == 3
