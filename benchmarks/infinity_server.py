@@ -4,12 +4,12 @@
     infinity/bin/pip install "infinity-emb[server,torch]==0.0.78" "torch==2.13.0"
     python benchmarks/infinity_server.py --infinity infinity/bin/infinity_emb --model FOLDER [--pairs 200]
 
-Infinity needs an environment of its own, because it holds numpy, typer and sentence-transformers at old versions; the
-first two commands were tried with Python 3.11. This package needs its `remote` and `torch` extras. The folder holds a
-sequence-classification model with one label.
+Infinity needs an environment of its own, because it pins old versions of numpy, typer and sentence-transformers; the
+first two commands were tried with Python 3.11. This package needs its `remote` and `torch` extras. The folder contains
+a sequence-classification model with one label.
 
 The server is started on a free port of the loopback address, first with one model, then with two names and a key to
-see what errors look like. It is stopped also when this program fails, is interrupted or terminated. The exit code is 1
+see what errors look like. It is stopped even if this program fails, is interrupted or terminated. The exit code is 1
 if a score differs by more than 0.001.
 """
 
@@ -34,9 +34,7 @@ from pathlib import Path
 
 import httpx
 
-from langchain_crossrerank import load_cross_encoder
-from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
-from langchain_crossrerank.cross_encoders.base import CrossEncoder
+from langchain_crossrerank import CrossEncoder, RemoteCrossEncoder, load_cross_encoder
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.errors import CrossRerankError, RemoteError
 
@@ -58,11 +56,10 @@ FACTS = (
 
 
 def make_pairs(count: int) -> list[TextPair]:
-    """Make different pairs of unlike length, among them right answers, wrong answers and an empty passage."""
+    """Make different pairs of many lengths, with right and wrong answers."""
     facts = [fact for _, fact in FACTS]
     passages = itertools.chain(
         facts,
-        [""],
         *(map(" ".join, itertools.permutations(facts, several)) for several in (2, 3, 4)),
     )
     pairs = ((query, passage) for passage in passages for query, _ in FACTS)
@@ -71,7 +68,7 @@ def make_pairs(count: int) -> list[TextPair]:
 
 @contextlib.contextmanager
 def serve(executable: Path, model: str, *, names: Sequence[str] = (), key: str | None = None) -> Iterator[str]:
-    """Run Infinity with one model, or with the same model under several names, and give its base URL."""
+    """Run Infinity with one model, or with the same model under several names, and yield its base URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -123,21 +120,13 @@ def requests_served(url: str) -> int:
     return sum(int(float(line.split()[-1])) for line in counts)
 
 
-async def score_async(model: RemoteCrossEncoder, pairs: Sequence[TextPair]) -> list[float]:
-    """Score on an event loop of its own and close the connections."""
-    try:
-        return await model.ascore(pairs)
-    finally:
-        await model.aclose()
-
-
 def largest_difference(ours: Sequence[float], others: Sequence[float]) -> float:
-    """Give the largest difference of two scores in the same place."""
+    """Return the largest difference of two scores at the same place."""
     return max(abs(one - other) for one, other in zip(ours, others, strict=True))
 
 
 def same_order(pairs: Sequence[TextPair], ours: Sequence[float], others: Sequence[float]) -> str:
-    """Say for how many queries both scores put the passages in the same order."""
+    """Return for how many queries both put the passages in the same order."""
     queries = dict.fromkeys(query for query, _ in pairs)
     same = 0
     for query in queries:
@@ -147,7 +136,7 @@ def same_order(pairs: Sequence[TextPair], ours: Sequence[float], others: Sequenc
 
 
 def outcome(model: CrossEncoder, pair: TextPair) -> str:
-    """Score one pair; give the score or the error in words."""
+    """Score one pair, and return the score or the error in words."""
     try:
         return f"score {model.score([pair])[0]:.6f}"
     except RemoteError as err:
@@ -157,7 +146,7 @@ def outcome(model: CrossEncoder, pair: TextPair) -> str:
 
 
 def versions(executable: Path) -> tuple[str, str]:
-    """Give the versions of the server's packages and of ours."""
+    """Return the versions of the server's packages and of ours."""
     python = executable.resolve().parent / "python"
     program = f"from importlib.metadata import version\nfor name in {PACKAGES}: print(name, version(name))"
     answer = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
@@ -166,10 +155,10 @@ def versions(executable: Path) -> tuple[str, str]:
 
 
 def compare(url: str, local: CrossEncoder, pairs: Sequence[TextPair]) -> float:
-    """Print the rows of a server with one model; give the largest difference among them."""
+    """Print the rows of a server with one model, and return the largest difference among them."""
     remote = RemoteCrossEncoder(f"{url}/rerank", request_shape="documents", max_length=local.max_length)
     expected, answered = local.score(pairs), remote.score(pairs)
-    awaited = asyncio.run(score_async(remote, pairs))
+    awaited = asyncio.run(remote.ascore(pairs))
     print(f"| pairs | {len(pairs)}, probabilities from {min(expected):.4f} to {max(expected):.4f} |")
     differences = []
     for way, scores in (("sync", answered), ("async", awaited)):
@@ -192,7 +181,7 @@ def compare(url: str, local: CrossEncoder, pairs: Sequence[TextPair]) -> float:
     overlong = [(query, long) for query, _ in FACTS]
     differences.append(largest_difference(local.score(overlong), remote.score(overlong)))
     print(f"| passage of {len(long):,} characters, cut by both | largest difference {differences[-1]:.1e} |")
-    # Not counted: Infinity cuts the longer of the two, this package never cuts a query.
+    # Not counted: Infinity cuts the longer of the two, this package cuts long queries in their middle.
     both = (long[:1500], long)
     print(f"| query of 1,500 characters with it | server: {outcome(remote, both)}; torch: {outcome(local, both)} |")
     print(f"| passage of 130,000 characters | {outcome(remote, (FACTS[0][0], 'word ' * 26_000))} |")
@@ -219,7 +208,7 @@ def show_errors(url: str, pair: TextPair) -> None:
 
 
 def main() -> int:
-    """Compare and print a Markdown table; give the exit code."""
+    """Compare, print a Markdown table, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--infinity", type=Path, required=True, help="the executable infinity_emb")
     parser.add_argument("--model", required=True, help="folder of a sequence-classification model with one label")
@@ -228,7 +217,7 @@ def main() -> int:
     if options.pairs < 1:
         parser.error("--pairs takes 1 or more")
     if not options.infinity.is_file():
-        parser.error(f"--infinity is {str(options.infinity)!r}, which is no file; see --help for how to install it")
+        parser.error(f"--infinity is {str(options.infinity)!r}, which is not a file; see --help for how to install it")
     # A terminated process would leave the server behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     pairs = make_pairs(options.pairs)

@@ -13,12 +13,12 @@ from langchain_crossrerank.errors import InvalidInputError, ScoringError
 
 
 class FakeCrossEncoder(CrossEncoder):
-    """A cross-encoder without a model: the share of the query's words that the passage has, plus a small tie-break.
+    """A cross-encoder without a model: scores are the share of query words in the passage, plus a small tie-break.
 
-    Scores lie between 0 and 1, depend on the texts alone, and need no files.
+    Scores lie between 0 and 1 and depend on the texts alone.
 
     Attributes:
-        batches: The pairs of every batch that was scored, for tests to look at.
+        batches: The pairs of every batch that was scored, for tests to inspect.
     """
 
     name = "fake"
@@ -36,18 +36,18 @@ class FakeCrossEncoder(CrossEncoder):
 
     @staticmethod
     def _overlap(query: str, passage: str) -> float:
-        wanted = set(re.findall(r"\w+", query.lower()))
-        found = set(re.findall(r"\w+", passage.lower()))
-        share = len(wanted & found) / max(1, len(wanted))
+        query_words = set(re.findall(r"\w+", query.lower()))
+        passage_words = set(re.findall(r"\w+", passage.lower()))
+        share = len(query_words & passage_words) / max(1, len(query_words))
         digest = hashlib.blake2b(passage.encode(), digest_size=2).digest()
         return 0.99 * share + 0.01 * int.from_bytes(digest, "big") / 65536
 
 
 class ScriptedCrossEncoder(CrossEncoder):
-    """A cross-encoder that gives the scores a test wrote down for each passage.
+    """A cross-encoder that returns the score a test chose for each passage.
 
     Args:
-        scores: Score by passage; NaN and infinities may be among them.
+        scores: Score by passage; may be NaN or infinite.
         default: Score of any other passage.
     """
 
@@ -65,37 +65,40 @@ class ScriptedCrossEncoder(CrossEncoder):
 
 
 def check_cross_encoder(model: CrossEncoder, *, tolerance: float = 1e-4) -> None:
-    """Raise unless a cross-encoder keeps the promises of its contract.
+    """Raise unless a cross-encoder fulfils its contract.
 
-    Checked: one finite plain float a pair; input order, however the pairs are shuffled or batched; equal pairs score
-    equally; blank, long, emoji, right-to-left and lone-surrogate passages are scored; bad pairs are refused.
+    Checked: one finite plain float per pair; scores in input order, regardless of the order and number of pairs; equal
+    scores for equal pairs; scores for blank, long, emoji, right-to-left and lone-surrogate passages; an error for
+    invalid pairs.
 
     Args:
         model: The cross-encoder to check.
-        tolerance: How far a score may move when the pair is scored in other company.
+        tolerance: How much a score may change with the other pairs of the call.
 
     Raises:
-        ScoringError: Naming the broken promise.
+        ScoringError: Naming the part of the contract that is broken.
     """
     passages = ["a short one", "", "words " * 2000, "🙂 emoji", "שלום עולם", "lone \ud800 surrogate", "a short one"]
     pairs = [("a query", passage) for passage in passages]
     scores = model.score(pairs)
     if len(scores) != len(pairs) or not all(type(score) is float for score in scores):
-        raise ScoringError(f"{model!r} gave {scores!r} for {len(pairs)} pairs; it must give one plain float a pair.")
+        raise ScoringError(
+            f"{model!r} returned {scores!r} for {len(pairs)} pairs; it must return one plain float per pair."
+        )
     check_finite(scores, model.name)
     if scores[0] != scores[-1]:
-        raise ScoringError(f"{model!r} scored the same pair {scores[0]!r} and {scores[-1]!r}.")
+        raise ScoringError(f"{model!r} returned {scores[0]!r} and {scores[-1]!r} for equal pairs.")
     if model.score([]) != []:
-        raise ScoringError(f"{model!r} must give an empty list for no pairs.")
+        raise ScoringError(f"{model!r} must return an empty list for no pairs.")
     alone = [model.score([pair])[0] for pair in pairs]
     backwards = model.score(pairs[::-1])[::-1]
-    for company, others in (("alone", alone), ("in reversed order", backwards)):
-        moved = [i for i, (a, b) in enumerate(zip(scores, others, strict=True)) if abs(a - b) > tolerance]
-        if moved:
-            raise ScoringError(f"{model!r} scores pairs {moved} otherwise {company}.", positions=moved)
+    for how, others in (("with the batch", alone), ("with the order of the pairs", backwards)):
+        changed = [i for i, (a, b) in enumerate(zip(scores, others, strict=True)) if abs(a - b) > tolerance]
+        if changed:
+            raise ScoringError(f"{model!r}: the scores of pairs {changed} change {how}.", positions=changed)
     for bad in (["not a pair"], [("query", None)], [("", "passage")]):
         try:
             model.score(bad)  # type: ignore[arg-type]  # what a caller without a type checker may pass
         except InvalidInputError:
             continue
-        raise ScoringError(f"{model!r} takes {bad!r} without an InvalidInputError.")
+        raise ScoringError(f"{model!r} accepts {bad!r}; it must raise an InvalidInputError.")

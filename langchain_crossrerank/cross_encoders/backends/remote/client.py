@@ -7,10 +7,11 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any, get_args
+from uuid import uuid4
 
 import httpx
 from pydantic import SecretStr
@@ -157,6 +158,16 @@ class RemoteCrossEncoder(CrossEncoder):
         self._limits = Limits(timeout, attempt_timeout, max_retries, max_retry_wait, max_response_bytes)
         self._servers = Servers(urls, "score" if self._requests.shape == "text_2" else "rerank")
         self._transport = Transport()
+        # As given, without what is learned from a server later, so that a cache is found again after a restart.
+        self._identity = _hashed(
+            urls,
+            model,
+            request_shape,
+            max_length,
+            self._requests.extra_body,
+            _identify(make_request),
+            _identify(read_answer),
+        )
 
     def _set_secrets(
         self,
@@ -186,19 +197,8 @@ class RemoteCrossEncoder(CrossEncoder):
 
     @property
     def fingerprint(self) -> str:
-        """The addresses, the model's name and the request; the server's weights cannot be seen from here."""
-        urls = [route.given for route in self._servers.routes]
-        return fingerprint(
-            "remote",
-            blake2b("\n".join(urls).encode(), digest_size=16).hexdigest(),
-            url=[show_url(url) for url in urls],
-            model=self._requests.model,
-            shape=self._requests.shape,
-            extra_body=self._requests.extra_body,
-            hooks=[getattr(hook, "__qualname__", None) for hook in (self._requests.make_request, self._read_answer)],
-            activation=self.activation,
-            max_length=self._requests.max_length,
-        )
+        """The addresses, the model's name, the request and the unit; the server's weights cannot be seen from here."""
+        return fingerprint("remote", self._identity, activation=self.activation)
 
     @cached_property
     def scheduler(self) -> StepScheduler:
@@ -372,6 +372,19 @@ def _check_callable(what: str, value: Any) -> Any:
     if value is not None and not callable(value):
         raise InvalidInputError(f"{what} is {shorten(value)}; pass a function, or None.")
     return value
+
+
+def _identify(hook: Callable[..., Any] | None) -> str | None:
+    """Return a text that differs between functions that may do different things."""
+    code = getattr(hook, "__code__", None)
+    if hook is None or code is None or getattr(hook, "__closure__", None):
+        # What an object or a closure does depends on more than its code.
+        return None if hook is None else uuid4().hex
+    return _hashed(hook.__qualname__, code.co_code.hex(), code.co_names, repr(code.co_consts), repr(hook.__defaults__))
+
+
+def _hashed(*parts: Any) -> str:
+    return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
 def _raise(err: Exception) -> None:

@@ -148,7 +148,7 @@ class Exchange:
             text = hide(str(err), self.secrets)
             failure = RemoteError(
                 f"the rerank server at {show_url(url)} could not be reached, or broke off "
-                f"({type(err).__name__}: {cut(text, 300)}); check that it runs, and its address."
+                f"({type(err).__name__}: {cut(text, 300)}); check that it runs, and its address{_hint(url, text)}."
             )
             # A cause that repeats the key would show it in tracebacks.
             failure.__cause__ = err if text == str(err) else None
@@ -236,3 +236,11 @@ class Exchange:
     def _shown(self, text: str) -> str:
         # The key is hidden before the text is cut, because half a key would not be found any more.
         return repr(cut(hide(text, self.secrets), 120))
+
+
+def _hint(url: str, text: str) -> str:
+    if url.startswith("https:") and "ssl" in text.lower():
+        return ", which may have to begin with http://"
+    if url.startswith("http:") and "disconnected" in text:
+        return ", which may have to begin with https://"
+    return ""

@@ -560,6 +560,9 @@ def test_every_ingredient_of_a_score_is_in_the_fingerprint() -> None:
         {"max_length": 256},
         {"extra_body": {"input_type": "x"}},
         {"make_request": nim_request},
+        {"make_request": lambda query, passages: {"q": query, "p": passages}},
+        {"make_request": lambda query, passages: {"q": query, "d": passages}},
+        {"make_request": lambda query, passages: {"q": query, "u": url}},
         {"read_answer": read_pairs},
     ]
     prints = [RemoteCrossEncoder(**{"url": url, **change}).fingerprint for change in changes]
