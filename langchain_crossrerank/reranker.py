@@ -162,6 +162,14 @@ class CrossEncoderReranker(RunnableCompressor):
         source = self._source()
         return source if isinstance(source, CrossEncoder) else wait_for_model(source)
 
+    def warm_up(self) -> None:
+        """Load the model and do one forward pass, so that the first rerank is as fast as the others.
+
+        Raises:
+            CrossRerankError: What `load_cross_encoder` raises for a model given by name.
+        """
+        self.cross_encoder.warm_up()
+
     def with_fields(self, **fields: Any) -> Self:
         """Return a copy with other settings; it shares the model.
 
@@ -283,7 +291,7 @@ class CrossEncoderReranker(RunnableCompressor):
     def _scores(self, model: CrossEncoder, text_pairs: Sequence[TextPair], deadline: float | None) -> list[PairScore]:
         if deadline is None:
             return drain(model.score_steps(text_pairs))
-        scoring = model.scheduler.submit(model.score_steps(text_pairs))
+        scoring = model.submit(text_pairs, deadline=deadline)
         try:
             return scoring.result(max(0.0, deadline - time.monotonic()))
         except concurrent.futures.TimeoutError as err:
@@ -295,7 +303,7 @@ class CrossEncoderReranker(RunnableCompressor):
     async def _ascores(
         self, model: CrossEncoder, text_pairs: Sequence[TextPair], deadline: float | None
     ) -> list[PairScore]:
-        scoring = asyncio.ensure_future(model.ascore_pairs(text_pairs))
+        scoring = asyncio.ensure_future(model.ascore_pairs(text_pairs, deadline=deadline))
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             done, _ = await asyncio.wait([scoring], timeout=left)

@@ -694,3 +694,13 @@ def test_a_copy_works_and_shares_the_model(how: str) -> None:
         copied = copy.deepcopy(reranker) if how == "deepcopy" else reranker.model_copy(deep=True)
         assert copied.model is model
     assert copied.invoke(value) == before
+
+
+def test_warm_up_loads_and_scores_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `warm_up` the model is loaded and has done a forward pass, before any query."""
+    model = FakeCrossEncoder()
+    monkeypatch.setattr(loading, "_load", lambda settings: model)
+    reranker = CrossEncoderReranker(model=tmp_path)
+    reranker.warm_up()
+    assert len(model.batches) == 1
+    assert reranker.cross_encoder is model
