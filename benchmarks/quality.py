@@ -4,7 +4,7 @@
 
 A folder with `bm25_top100.tsv` is reranked from that list, and judged by `qrels_full.tsv` where it has one; elsewhere
 BM25 (bm25s, k1 1.2, b 0.75, lower-cased words) ranks the whole corpus. `--most` takes a sample of the queries, the
-same at every call. Prints one Markdown table; differences are paired, with bootstrap 95 % intervals.
+same at every call. Prints one Markdown table; differences are paired, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEnco
 from langchain_crossrerank.evaluation import Collection, evaluate, load_beir, load_qrels, load_run, run_retriever
 from langchain_crossrerank.evaluation.judgements import Qrels
 from langchain_crossrerank.evaluation.measures import as_run, measure_per_query
-from langchain_crossrerank.evaluation.significance import paired_bootstrap
+from langchain_crossrerank.evaluation.significance import paired_difference
 
 MEASURES = ("nDCG@10", "RR@10")
 BI_ENCODER = "bi-encoder"
@@ -51,7 +51,7 @@ class Measured:
     def difference(self, system: str, other: str, measure: str) -> str:
         """Return how far a system is from another, with the interval."""
         one, two = self.values[system][measure], self.values[other][measure]
-        found = paired_bootstrap([two[key] for key in one], list(one.values()))
+        found = paired_difference([two[key] for key in one], list(one.values()))
         return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 

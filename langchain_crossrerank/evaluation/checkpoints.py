@@ -8,6 +8,8 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.query_runs import QueryRun
 from langchain_crossrerank.files import write_whole
@@ -57,6 +59,23 @@ class Checkpoint:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"query_id": query_id, "query": query, **asdict(run)}) + "\n")
 
+    def check_candidates(self, query_id: str, finished: QueryRun, candidates: str) -> None:
+        """Raise unless the first stage still finds what it found when a query was finished.
+
+        Args:
+            query_id: The query.
+            finished: What the file says about it.
+            candidates: Digest of what the first stage finds now.
+
+        Raises:
+            InvalidInputError: If the candidates are others.
+        """
+        if finished.candidates != candidates:
+            raise InvalidInputError(
+                f"the checkpoint {str(self.path)!r} belongs to another run: the first stage now finds other documents "
+                f"for the query {query_id!r}; delete it or name another file."
+            )
+
     def _check_head(self, first: str, head: str) -> None:
         try:
             is_checkpoint = set(json.loads(first)) == {"run"}
@@ -72,11 +91,30 @@ class Checkpoint:
 
     def _read(self, line: str, number: int) -> None:
         try:
-            row = json.loads(line)
-            key = (row.pop("query_id"), row.pop("query"))
-            self._finished[key] = QueryRun(**row)
-        except (ValueError, TypeError, KeyError, AttributeError) as err:
+            entry = _Entry.model_validate_json(line)
+        except ValidationError as err:
             raise InvalidInputError(
                 f"the checkpoint {str(self.path)!r} is damaged in line {number} ({line[:60]!r}); "
                 "delete that line, or the file to start over."
             ) from err
+        values = {name: getattr(entry, name) for name in entry.model_fields_set - {"query_id", "query"}}
+        self._finished[entry.query_id, entry.query] = QueryRun(**values)
+
+
+class _Entry(BaseModel):
+    """A line of the file; the other fields are those of `QueryRun`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    query_id: str
+    query: str
+    before: list[str]
+    after: list[str]
+    retrieve_ms: float
+    rerank_ms: float
+    degraded: bool = False
+    passages: int = 0
+    truncated: int = 0
+    blank: int = 0
+    itself: bool = False
+    candidates: str = ""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from langchain_crossrerank.evaluation.checkpoints import Checkpoint
+from langchain_crossrerank.evaluation.doubts import Doubts, with_relevant
 from langchain_crossrerank.evaluation.judgements import Qrels, check_judged
 from langchain_crossrerank.evaluation.measures import (
     as_run,
@@ -17,9 +19,9 @@ from langchain_crossrerank.evaluation.measures import (
     with_depth,
 )
 from langchain_crossrerank.evaluation.progress import with_progress
-from langchain_crossrerank.evaluation.query_runs import QueryRun, find_reranker, run_query
+from langchain_crossrerank.evaluation.query_runs import QueryRun, fetch, find_reranker, run_query
 from langchain_crossrerank.evaluation.results import EvaluationResult, MeasureResult
-from langchain_crossrerank.evaluation.significance import paired_bootstrap
+from langchain_crossrerank.evaluation.significance import paired_difference
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.reranker import CrossEncoderReranker
 
@@ -43,7 +45,8 @@ def evaluate(
     """Measure a reranking retriever against judgements, before and after the rerank.
 
     All candidates are reranked, whatever the reranker's `top_n`, so that measures beyond it mean something. A judged
-    query without results scores 0 and is not dropped.
+    query without results scores 0 and is not dropped; one without a relevant document is left out, as `trec_eval` does.
+    What makes the figures doubtful is in the result's `warnings`.
 
     Args:
         retriever: A `ContextualCompressionRetriever` with a `CrossEncoderReranker`.
@@ -52,31 +55,47 @@ def evaluate(
         measures: Names of `ir-measures`; `"R@k"` stands for recall at the number of candidates, the ceiling that the
             first stage sets. The first measure decides the verdict.
         id_key: Metadata key of a document's id in the judgements; `None` is `Document.id`, or metadata `_id`.
-        checkpoint: A file to keep finished queries in, so that a long run that was stopped can continue.
-        run_key: What else decides what the first stage finds, for example a digest of the index; a checkpoint of
-            another key is refused.
+        checkpoint: A file to keep finished queries in, so that a long run that was stopped can continue. It knows
+            the model, the settings and each query's candidates, and is refused if one of them has changed.
+        run_key: Everything that decides what the first stage finds, for example a digest of the index. With it, a
+            continued run trusts the checkpoint of the same key; without it, finished queries are searched again, but
+            not reranked, to see that their candidates are the same.
         show_progress: Whether to show a progress bar on standard error.
 
     Returns:
         Means, differences with intervals, a verdict, latency, and every query's values.
 
     Raises:
-        InvalidInputError: If nothing is judged, a judged query has no text, a measure is unknown, a document has no id,
-            or the checkpoint belongs to another run.
+        InvalidInputError: If nothing is judged relevant, a judged query has no text, a measure is unknown, a document
+            has no id, or the checkpoint belongs to another run.
         MissingExtraError: If the `eval` extra is not installed.
     """
     check_extra("eval", needed_for="evaluate")
-    qrels = check_judged(queries, qrels)
+    judged = check_judged(queries, qrels)
+    qrels = with_relevant(judged)
     check_measures(measures)
     reranker = find_reranker(retriever).model_copy(update={"top_n": None})
     model = reranker.cross_encoder
+    run_key = run_key or getattr(retriever.base_retriever, "run_key", "")
     kept = Checkpoint(checkpoint, _identity(retriever, reranker, id_key, run_key))
-    runs = {key: run for key in qrels if (run := kept.run_of(key, queries[key])) is not None}
-    for query_id in with_progress([key for key in qrels if key not in runs], show_progress, "Evaluating"):
-        runs[query_id] = run_query(retriever, reranker, queries[query_id], id_key)
-        kept.add(query_id, queries[query_id], runs[query_id])
-    runs = {query_id: runs[query_id] for query_id in qrels}
-    return summarise(runs, queries, qrels, measures, model.name)
+    doubts = Doubts(qrels)
+    runs: dict[str, QueryRun] = {}
+    for query_id in with_progress(list(qrels), show_progress, "Evaluating"):
+        query, finished = queries[query_id], kept.run_of(query_id, queries[query_id])
+        if finished is not None and run_key:
+            # The key says that the first stage is the same.
+            runs[query_id] = finished
+            continue
+        fetched = fetch(retriever, query, id_key)
+        doubts.see(fetched.documents)
+        if finished is not None:
+            kept.check_candidates(query_id, finished, fetched.digest)
+            runs[query_id] = finished
+            continue
+        runs[query_id] = run_query(fetched, reranker, query, query_id, qrels[query_id])
+        kept.add(query_id, query, runs[query_id])
+    result = summarise(runs, queries, qrels, measures, model.name)
+    return replace(result, warnings=doubts.warnings(runs), left_out=len(judged) - len(qrels))
 
 
 def summarise(
@@ -99,6 +118,7 @@ def summarise(
         degraded=sum(run.degraded for run in runs.values()),
         k=k,
         model=model,
+        truncated=sum(run.truncated for run in runs.values()),
         retrieve_ms={key: run.retrieve_ms for key, run in runs.items()},
         rerank_ms={key: run.rerank_ms for key, run in runs.items()},
         texts={key: queries[key] for key in qrels},
@@ -109,7 +129,7 @@ def _measure_result(
     name: str, per_query: dict[str, tuple[float, float]], ceiling: Mapping[str, float]
 ) -> MeasureResult:
     before, after = [pair[0] for pair in per_query.values()], [pair[1] for pair in per_query.values()]
-    difference = paired_bootstrap(before, after)
+    difference = paired_difference(before, after)
     return MeasureResult(
         name=name,
         before=statistics.fmean(before),

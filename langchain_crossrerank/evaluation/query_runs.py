@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,9 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_crossrerank import retrievers
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.evaluation.digests import digest_of
 from langchain_crossrerank.evaluation.timing import Stopwatch
-from langchain_crossrerank.metadata import INITIAL_RANK, RERANKED
+from langchain_crossrerank.metadata import INITIAL_RANK, RERANKED, TRUNCATED
 from langchain_crossrerank.reranker import CrossEncoderReranker
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class QueryRun:
         retrieve_ms: Milliseconds of the first stage.
         rerank_ms: Milliseconds of the rerank.
         degraded: Whether the rerank failed and the first stage's order was kept.
+        passages: Passages that were reranked.
+        truncated: Passages that were longer than the model reads.
+        blank: Candidates without text.
+        itself: Whether the query is a document of the corpus that found itself, and was left out of both lists.
+        candidates: Digest of the candidates' ids and texts.
     """
 
     before: list[str]
@@ -36,6 +42,11 @@ class QueryRun:
     retrieve_ms: float
     rerank_ms: float
     degraded: bool = False
+    passages: int = 0
+    truncated: int = 0
+    blank: int = 0
+    itself: bool = False
+    candidates: str = ""
 
 
 def find_reranker(retriever: object) -> CrossEncoderReranker:
@@ -53,29 +64,76 @@ def find_reranker(retriever: object) -> CrossEncoderReranker:
     return reranker
 
 
-def run_query(
-    retriever: ContextualCompressionRetriever, reranker: CrossEncoderReranker, query: str, id_key: str | None
-) -> QueryRun:
-    """Run both stages for one query and time them.
+@dataclass(frozen=True)
+class Fetched:
+    """A query's candidates.
+
+    Attributes:
+        documents: The candidates in the first stage's order.
+        ids: Their ids in the judgements.
+        milliseconds: How long the first stage took.
+    """
+
+    documents: list[Document]
+    ids: list[str]
+    milliseconds: float
+
+    @property
+    def digest(self) -> str:
+        """A digest of all that the reranker sees of them, and of their ids."""
+        return digest_of(
+            [name, document.page_content, document.metadata]
+            for name, document in zip(self.ids, self.documents, strict=True)
+        )
+
+
+def fetch(retriever: ContextualCompressionRetriever, query: str, id_key: str | None) -> Fetched:
+    """Run the first stage for one query.
 
     Args:
         retriever: Where the first stage is taken from.
-        reranker: The second stage.
         query: The search text.
         id_key: Metadata key of a document's id in the judgements; see `document_id`.
     """
     stopwatch = Stopwatch()
-    candidates = retrievers.fetch_candidates(retriever, query)
-    retrieve_ms = stopwatch.lap_ms()
-    reranked = reranker.compress_documents(candidates, query) if candidates else []
+    documents = retrievers.fetch_candidates(retriever, query)
+    milliseconds = stopwatch.lap_ms()
+    return Fetched(documents, [document_id(document, id_key) for document in documents], milliseconds)
+
+
+def run_query(
+    fetched: Fetched, reranker: CrossEncoderReranker, query: str, query_id: str, grades: Mapping[str, int]
+) -> QueryRun:
+    """Rerank one query's candidates, and time it.
+
+    Args:
+        fetched: The candidates.
+        reranker: The second stage.
+        query: The search text.
+        query_id: Its id; a document of this id that holds the query's text, and is not judged relevant, is the query
+            itself, as in ArguAna and Quora, and left out.
+        grades: The query's judgements.
+    """
+    stopwatch = Stopwatch()
+    reranked = reranker.compress_documents(fetched.documents, query) if fetched.documents else []
     rerank_ms = stopwatch.lap_ms()
-    ids = [document_id(document, id_key) for document in candidates]
+    itself = grades.get(query_id, 0) <= 0 and any(
+        name == query_id and _flat(query) in _flat(document.page_content)
+        for name, document in zip(fetched.ids, fetched.documents, strict=True)
+    )
+    left_out = query_id if itself else None
+    after = [fetched.ids[document.metadata[INITIAL_RANK] - 1] for document in reranked]
     return QueryRun(
-        before=unique(ids),
-        after=unique([ids[document.metadata[INITIAL_RANK] - 1] for document in reranked]),
-        retrieve_ms=retrieve_ms,
+        before=unique(name for name in fetched.ids if name != left_out),
+        after=unique(name for name in after if name != left_out),
+        retrieve_ms=fetched.milliseconds,
         rerank_ms=rerank_ms,
         degraded=any(document.metadata.get(RERANKED) is False for document in reranked),
+        passages=len(reranked),
+        truncated=sum(document.metadata.get(TRUNCATED) is True for document in reranked),
+        blank=sum(not document.page_content.strip() for document in fetched.documents),
+        itself=itself,
+        candidates=fetched.digest,
     )
 
 
@@ -101,3 +159,7 @@ def document_id(document: Document, id_key: str | None) -> str:
 def unique(ids: Iterable[str]) -> list[str]:
     """Keep the first of equal ids: chunks of one judged document count once."""
     return list(dict.fromkeys(ids))
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())

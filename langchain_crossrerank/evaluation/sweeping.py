@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.evaluation.doubts import with_relevant
 from langchain_crossrerank.evaluation.judgements import Qrels, check_judged
 from langchain_crossrerank.evaluation.measures import (
     as_run,
@@ -22,6 +23,7 @@ from langchain_crossrerank.evaluation.measures import (
 from langchain_crossrerank.evaluation.progress import with_progress
 from langchain_crossrerank.evaluation.query_runs import document_id, find_reranker, unique
 from langchain_crossrerank.evaluation.results import SweepResult, SweepRow
+from langchain_crossrerank.evaluation.significance import holm, paired_difference
 from langchain_crossrerank.evaluation.timing import Stopwatch, percentile
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.metadata import INITIAL_RANK, RERANKED
@@ -49,6 +51,7 @@ def sweep(
 
     Candidates are fetched and scored once, for the largest k; the smaller ones are ordered by the same scores, so that
     each row is what `evaluate` returns at that k. Times are measured for each k on a few queries, past any score cache.
+    Looking at many numbers of candidates finds a good one by chance, so p-values are corrected for their number (Holm).
 
     Args:
         retriever: A `ContextualCompressionRetriever` with a `CrossEncoderReranker`; its first stage must take `k` when
@@ -70,7 +73,7 @@ def sweep(
         MissingExtraError: If the `eval` extra is not installed.
     """
     check_extra("eval", needed_for="sweep")
-    qrels = check_judged(queries, qrels)
+    qrels = with_relevant(check_judged(queries, qrels))
     _check_numbers("ks", ks)
     _check_numbers("top_ns", top_ns)
     check_measures([measure])
@@ -83,10 +86,14 @@ def sweep(
         orders.add(query_id, queries[query_id], candidates, remembering, id_key)
         if number < timed_queries:
             _time_each(timed, candidates, queries[query_id], orders.milliseconds)
+    baseline = _values(measure, qrels, {key: unique(ids) for key, ids in orders.before.items()})
+    rows = [orders.row(k, measure, qrels, baseline) for k in orders.after]
+    corrected = holm([row.p_value for row in rows])
     return SweepResult(
-        rows=[orders.row(k, measure, qrels) for k in orders.after],
+        rows=[replace(row, p_value=p_value) for row, p_value in zip(rows, corrected, strict=True)],
         measure=measure,
-        baseline=_mean(measure, qrels, {key: unique(ids) for key, ids in orders.before.items()}),
+        baseline=statistics.fmean(baseline),
+        queries=len(qrels),
         top_n_recall={n: _mean(f"R@{n}", qrels, orders.after[max(ks)]) for n in sorted(set(top_ns))},
         model=reranker.cross_encoder.name,
         degraded=orders.degraded,
@@ -135,15 +142,21 @@ class _Orders:
             reranked = reranker.compress_documents(candidates[:k], query) if k < len(candidates) else whole
             after[query_id] = unique([ids[document.metadata[INITIAL_RANK] - 1] for document in reranked])
 
-    def row(self, k: int, measure: str, qrels: Qrels) -> SweepRow:
-        """Measure one number of candidates."""
+    def row(self, k: int, measure: str, qrels: Qrels, baseline: Sequence[float]) -> SweepRow:
+        """Measure one number of candidates, and compare it with no reranking, query by query."""
         first_stage = {key: unique(ids[:k]) for key, ids in self.before.items()}
+        quality = _values(measure, qrels, self.after[k])
+        difference = paired_difference(baseline, quality)
         return SweepRow(
             k=k,
-            quality=_mean(measure, qrels, self.after[k]),
+            quality=statistics.fmean(quality),
             ceiling=_mean(measure, qrels, best_orders(first_stage, qrels)),
             p50_ms=percentile(self.milliseconds[k], 50),
             p95_ms=percentile(self.milliseconds[k], 95),
+            difference=difference.mean,
+            low=difference.low,
+            high=difference.high,
+            p_value=difference.p_value,
         )
 
 
@@ -185,4 +198,10 @@ def _time_each(
 
 
 def _mean(measure: str, qrels: Qrels, ranked: Mapping[str, Sequence[str]]) -> float:
-    return statistics.fmean(measure_per_query([measure], qrels, as_run(ranked))[measure].values())
+    return statistics.fmean(_values(measure, qrels, ranked))
+
+
+def _values(measure: str, qrels: Qrels, ranked: Mapping[str, Sequence[str]]) -> list[float]:
+    """A measure's value of every query, in the order of the judgements."""
+    values = measure_per_query([measure], qrels, as_run(ranked))[measure]
+    return [values[key] for key in qrels]

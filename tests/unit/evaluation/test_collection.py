@@ -7,8 +7,7 @@ from langchain_core.documents import Document
 
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation import Collection, load_beir, load_corpus, load_queries
-
-from .conftest import CORPUS, QRELS, QUERIES, Write, WriteBeir, json_lines
+from tests.unit.evaluation.conftest import CORPUS, QRELS, QUERIES, Write, WriteBeir, json_lines
 
 
 def test_a_good_folder_is_read_whole(write_beir: WriteBeir) -> None:

@@ -10,8 +10,7 @@ import pytest
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation import load_qrels
 from langchain_crossrerank.evaluation.judgements import check_judged
-
-from .conftest import Write
+from tests.unit.evaluation.conftest import Write
 
 GOOD = {"q1": {"d1": 1}, "q2": {"d2": 0}}
 

@@ -11,8 +11,7 @@ import pytest
 
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation import load_beir, load_corpus, load_qrels, load_run
-
-from .conftest import CORPUS, Write, WriteBeir
+from tests.unit.evaluation.conftest import CORPUS, Write, WriteBeir
 
 
 def test_line_numbers_count_blank_lines(write: Write, write_beir: WriteBeir) -> None:

@@ -10,8 +10,7 @@ from langchain_crossrerank import create_rerank_retriever
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation import Collection, load_run, run_retriever
 from langchain_crossrerank.testing import ScriptedCrossEncoder
-
-from .conftest import Write
+from tests.unit.evaluation.conftest import Write
 
 ir_measures = pytest.importorskip("ir_measures", reason="needs the eval extra")
 

@@ -240,11 +240,11 @@ def test_advice_keeps_within_the_budget(budget: float, expected: tuple[int, int]
 
 @pytest.mark.parametrize(
     ("recall", "top_n"),
-    [({1: 0.9, 3: 1.0}, 1), ({1: 0.89, 3: 1.0}, 3), ({1: 0.1, 3: 0.2, 50: 0.9}, 5), ({}, 5), ({1: 0.0, 3: 0.0}, 1)],
-    ids=["enough", "not enough", "no more than k", "none asked", "nothing found"],
+    [({1: 0.9, 3: 1.0}, 1), ({1: 0.89, 3: 1.0}, 3), ({1: 0.1, 3: 0.2, 50: 0.9}, 4), ({}, 4), ({1: 0.0, 3: 0.0}, 1)],
+    ids=["enough", "not enough", "less than k", "none asked", "nothing found"],
 )
 def test_advice_on_top_n_keeps_most_of_what_is_relevant(recall: dict[int, float], top_n: int) -> None:
-    """The smallest top_n with 90 % of the recall of the largest, and never more than k."""
+    """The smallest top_n with 90 % of the recall of the largest, and less than k, so that reranking chooses."""
     assert SweepResult(rows(0.6), "nDCG@10", 0.4, recall).recommend(10) == (5, top_n)
 
 
@@ -328,7 +328,9 @@ def test_to_dict_goes_through_json() -> None:
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert [row["k"] for row in plain["rows"]] == [2, 4, 8, 12]
     assert plain["rows"][0] == {
-        "k": 2, "quality": result.rows[0].quality, "ceiling": result.rows[0].ceiling, "p50_ms": 0.0, "p95_ms": 0.0
+        "k": 2, "quality": result.rows[0].quality, "ceiling": result.rows[0].ceiling, "p50_ms": 0.0, "p95_ms": 0.0,
+        "difference": result.rows[0].difference, "low": result.rows[0].low, "high": result.rows[0].high,
+        "p_value": result.rows[0].p_value,
     }  # fmt: skip
     assert plain["baseline"] == result.baseline
     assert plain["knee"] == (result.knee.k if result.knee else None)
@@ -339,7 +341,7 @@ def test_both_forms_mark_the_knee_once() -> None:
     result = SweepResult(rows(0.5, 0.79, 0.8, 0.8), "nDCG@10", 0.4, {1: 0.25, 3: 0.5}, "m")
     lines = result.to_text().splitlines()
     assert str(result) == result.to_text()
-    assert lines[3].split() == ["10", "0.790", "1.000", "10", "20", "<-", "knee"]
+    assert lines[3].split() == ["10", "0.790", "1.000", "+0.000", "1", "10", "20", "<-", "knee"]
     assert result.to_text().count("knee") == 1
     assert "Without reranking: nDCG@10 0.400." in lines
     assert "top_n=3: 50% of the relevant documents among the kept" in lines
@@ -373,3 +375,34 @@ def test_the_mean_is_over_all_judged_queries() -> None:
     """A row's quality is the plain mean of the queries' values."""
     evaluated = evaluate(retriever(), QUERIES, QRELS, measures=["AP"], show_progress=False).measures[0]
     assert run(measure="AP").rows[-1].quality == statistics.fmean(after for _, after in evaluated.per_query.values())
+
+
+def test_p_values_are_corrected_for_the_number_of_rows() -> None:
+    """Looking at more numbers of candidates makes each of them weigh less, and never the differences."""
+    alone, among = run(ks=(12,)).rows[0], run(ks=(2, 4, 8, 12)).rows[-1]
+    assert (alone.difference, alone.low, alone.high) == (among.difference, among.low, among.high)
+    assert alone.difference == pytest.approx(alone.quality - run(ks=(12,)).baseline)
+    assert among.p_value == 1
+    assert among.p_value >= alone.p_value
+
+
+@pytest.mark.parametrize(
+    ("queries", "p_value", "warning"),
+    [
+        (9, 0.001, "9 queries are too few to choose by; judge at least 10."),
+        (30, 0.2, "No number of candidates is better than no reranking beyond chance, as 2 of them were tried"),
+        (30, 0.001, None),
+    ],
+    ids=["few queries", "chance", "proof"],
+)
+def test_a_choice_by_chance_is_said(queries: int, p_value: float, warning: str | None) -> None:
+    """Where no row is proof after the correction, the report warns before somebody chooses by it."""
+    found = [SweepRow(k, 0.6, 0.9, 1.0, 2.0, 0.2, 0.1, 0.3, p_value) for k in (5, 10)]
+    warnings = SweepResult(found, "nDCG@10", 0.4, queries=queries).report().warnings
+    assert len(warnings) == (warning is not None)
+    assert all(text.startswith(str(warning)) for text in warnings)
+
+
+def test_one_candidate_is_never_recommended() -> None:
+    """With k=1 there is nothing to choose from."""
+    assert SweepResult([SweepRow(1, 0.9, 0.9, 1.0, 2.0)], "nDCG@10", 0.4, {1: 1.0}).recommend(100) is None

@@ -10,8 +10,7 @@ from langchain_core.documents import Document
 
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation import load_collection
-
-from .conftest import Write, WriteBeir, json_lines
+from tests.unit.evaluation.conftest import Write, WriteBeir, json_lines
 
 FERRY, BREAD = "The ferry leaves at nine.", "Bread rises because of yeast."
 

@@ -1,0 +1,101 @@
+"""The result of `compare`: one query's documents before and after reranking."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from langchain_crossrerank.evaluation import charts
+from langchain_crossrerank.evaluation.display import Cell, Column, Kind, Report, Reportable
+
+_CANDIDATES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class RankedDocument:
+    """One document's place before and after reranking.
+
+    Attributes:
+        text: The document's text.
+        metadata: The document's metadata from the first stage.
+        initial_rank: Place in the first stage's list, from 1.
+        rank: Place after reranking, from 1; `None` if it was not kept.
+        score: The cross-encoder's score; `None` if it was not kept, or the model failed.
+    """
+
+    text: str
+    metadata: dict[str, Any]
+    initial_rank: int
+    rank: int | None
+    score: float | None
+
+    @property
+    def move(self) -> str:
+        """How the place changed: `"+3"` up, `"-2"` down, `"="` the same, `"dropped"` if not kept."""
+        if self.rank is None:
+            return "dropped"
+        gain = self.initial_rank - self.rank
+        return "=" if gain == 0 else f"{gain:+d}"
+
+
+@dataclass(frozen=True)
+class Comparison(Reportable):
+    """One query's documents before and after reranking.
+
+    Attributes:
+        query: The search text.
+        documents: All candidates, in the first stage's order.
+        model: The cross-encoder's name.
+        retrieve_ms: Milliseconds of the first stage.
+        rerank_ms: Milliseconds of the rerank.
+    """
+
+    query: str
+    documents: list[RankedDocument]
+    model: str
+    retrieve_ms: float
+    rerank_ms: float
+
+    @property
+    def reranked(self) -> list[RankedDocument]:
+        """The documents kept, best first."""
+        kept = [document for document in self.documents if document.rank is not None]
+        return sorted(kept, key=lambda document: document.rank or 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison as plain data, ready for JSON if the metadata is."""
+        return asdict(self)
+
+    def plot(self) -> Any:
+        """Draw the rank moves as a bump chart, a matplotlib figure; needs the `eval` extra."""
+        moves = [(document.text, document.initial_rank, document.rank) for document in self.documents]
+        return charts.rank_chart(moves, self.query)
+
+    def report(self) -> Report:
+        """Describe both lists side by side."""
+        after = self.reranked
+        rows = []
+        for place in range(max(len(after), min(len(self.documents), _CANDIDATES_SHOWN))):
+            row = [Cell(str(place + 1)), Cell(self.documents[place].text), Cell(""), Cell(""), Cell("")]
+            if place < len(after):
+                kept = after[place]
+                kind: Kind = "up" if kept.move[0] == "+" else "down" if kept.move[0] == "-" else "flat"
+                score = "-" if kept.score is None else f"{kept.score:.3f}"
+                row[2:] = [Cell(kept.move, kind), Cell(score), Cell(kept.text)]
+            rows.append(row)
+        return Report(
+            heading=self.query,
+            label="Query: ",
+            columns=(
+                Column("#", narrow=True),
+                Column("first stage", "<", fills=True),
+                Column("move", narrow=True),
+                Column("score", narrow=True),
+                Column("reranked", "<", fills=True),
+            ),
+            rows=rows,
+            notes=[
+                f"{len(self.documents)} candidates, {len(after)} kept by {self.model}; "
+                f"first stage {self.retrieve_ms:.0f} ms, rerank {self.rerank_ms:.0f} ms"
+            ],
+        )
