@@ -76,7 +76,7 @@ def evaluate(
     check_measures(measures)
     reranker = find_reranker(retriever).model_copy(update={"top_n": None})
     model = reranker.cross_encoder
-    run_key = run_key or getattr(retriever.base_retriever, "run_key", "")
+    run_key = run_key or getattr(getattr(retriever, "base_retriever", None), "run_key", "")
     kept = Checkpoint(checkpoint, _identity(retriever, reranker, id_key, run_key))
     doubts = Doubts(qrels)
     runs: dict[str, QueryRun] = {}
@@ -148,7 +148,7 @@ def _identity(
 ) -> str:
     """Everything that decides what a query finds, as far as it can be seen from outside."""
     settings = reranker.model_dump(exclude={"model"})
-    base = retriever.base_retriever
+    base = getattr(retriever, "base_retriever", None)
     first_stage = [type(base).__name__, *(getattr(stage, "search_kwargs", None) for stage in (base, retriever))]
     first_stage += [getattr(retriever, "search_type", None), getattr(retriever, "k", None)]
     return f"{reranker.cross_encoder.fingerprint}|{settings}|{first_stage}|{id_key}|{run_key}"
