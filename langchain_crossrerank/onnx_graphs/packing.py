@@ -1,4 +1,4 @@
-"""Stores a graph's weights in fewer bits; they are computed in fp32 all the same. Needs the `export` extra."""
+"""Stores a graph's weights in fewer bits; they are still computed in fp32."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.onnx_graphs.provenance import PACKED, PRODUCER
 
 _BLOCK = 32
 
-_BLOCKED_OPSET, _ITS_IR = 21, 10
+_BLOCKED_OPSET, _BLOCKED_IR = 21, 10
 """The first ONNX operator set that unpacks blocks by itself, and the first file format with it."""
 
 
@@ -26,12 +25,13 @@ def pack_weights(
     matrix_bits: Literal[8, 16] = 16,
     table_bits: Literal[8, 16] = 8,
 ) -> None:
-    """Store a graph's weights in fewer bits; they are computed in fp32 all the same.
+    """Store a graph's weights in fewer bits; they are still computed in fp32.
 
     Embedding tables are stored in eight bits: each run of 32 weights of a row shares one fp16 scale, and only the
     rows looked up are unpacked. Matrices are stored in sixteen bits, or in eight the same way along their input
     dimension where both dimensions are multiples of 32, and are unpacked once, at load, by constant folding. For eight
-    bits the graph is converted to operator set 21, and its session wants the options that `unpack_at_load` sets.
+    bits the graph is converted to operator set 21, and onnxruntime must be kept from multiplying packed matrices at
+    each run (see `Graph.unpack`).
 
     Args:
         graph_file: An ONNX graph with fp32 or fp16 weights.
@@ -48,7 +48,7 @@ def pack_weights(
     model = onnx.load(str(graph_file))
     if matrix_bits == 8 and _opset(model) < _BLOCKED_OPSET:
         model = version_converter.convert_version(model, _BLOCKED_OPSET)
-        model.ir_version = max(model.ir_version, _ITS_IR)
+        model.ir_version = max(model.ir_version, _BLOCKED_IR)
     graph = model.graph
     weights = _matrices(graph)
     looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"} & set(weights)
@@ -76,16 +76,30 @@ def pack_weights(
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(tensors)
     graph.node.extend(nodes)
-    # Rewriting it at load would unpack the weights on disk.
-    model.producer_name = PRODUCER
-    if matrix_bits == 8:
-        model.producer_version = PACKED
     onnx.checker.check_model(model)
     onnx.save(model, str(packed_file))
 
 
+def is_packed(model: Any) -> bool:
+    """Return whether a graph's matrices are packed in eight bits as `pack_weights` does it.
+
+    Args:
+        model: An `onnx.ModelProto`. Another program's quantised graph, which is meant to be computed in eight bits, has
+            other blocks or other scales.
+    """
+    casts = {node.output[0] for node in model.graph.node if node.op_type == "Cast"}
+    stored = {tensor.name for tensor in model.graph.initializer} | {entry.name for entry in model.graph.input}
+    return any(
+        node.input[0] in stored
+        and node.input[1] in casts
+        and any(attribute.name == "block_size" and attribute.i == _BLOCK for attribute in node.attribute)
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+    )
+
+
 def rounded(array: Any) -> Any:
-    """Give a matrix with the values that eight bits keep, blocks along its last axis; packing those loses nothing.
+    """Return a matrix with the values that eight bits keep, blocks along its last axis; packing those loses nothing.
 
     Args:
         array: Shape (rows, columns), float32: an embedding table, or a linear layer's weight as torch stores it.

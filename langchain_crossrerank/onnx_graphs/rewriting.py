@@ -1,4 +1,4 @@
-"""Makes an ONNX graph faster without changing what it computes. Needs the `onnx` package.
+"""Makes an ONNX graph faster without changing what it computes.
 
 A classifier reads the last layer's output at one token, [CLS]. `rewrite` moves that choice upwards, through every
 operation that treats tokens one by one, so that the last layer's queries, attention rows, feed-forward and
@@ -6,12 +6,15 @@ normalisation are computed for that token alone; only its keys and values still 
 replaced by constants on the way. What an operation does to the shapes of its inputs is not derived but observed: the
 graph is run on two small inputs of different sizes. A graph that is not understood raises, and the result is compared
 with the original before anyone uses it.
+
+Only structures are handled here; large weights stay outside, in arrays that all sessions share.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +24,15 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from langchain_crossrerank.errors import UnsupportedModelError
-from langchain_crossrerank.onnx_graphs.external_data import external_locations
-from langchain_crossrerank.onnx_graphs.provenance import unpack_at_load
+from langchain_crossrerank.errors import GraphRewriteError
+from langchain_crossrerank.onnx_graphs.packing import is_packed
+from langchain_crossrerank.onnx_graphs.sessions import Graph, open_session
+from langchain_crossrerank.onnx_graphs.structure import Structure, refer_to_file
 
 TOLERANCE = 1e-4
 """Largest difference in logits that a rewritten graph may show."""
 
-LARGEST_BYTES = 1_500_000_000
-"""Larger graphs are left as they are: a rewritten one has to fit into one file, which protobuf limits to 2 GiB."""
-
-_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
 _PROBES = ((2, 11), (3, 13))
 _CHECKS = ((1, 3), (2, 16), (3, 45))
 
@@ -42,12 +43,10 @@ _ELEMENTWISE = {
 }
 _ALONG_LAST_AXIS = {"LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization"}
 
+_ABOUT_THE_MACHINE = re.compile("alloc|memory|space|disk|file", re.IGNORECASE)
+
 Dim = int | str
 Dims = tuple[Dim, ...]
-
-
-class NotUnderstoodError(UnsupportedModelError):
-    """This graph cannot be made faster here; it runs as it is."""
 
 
 @dataclass(frozen=True)
@@ -55,117 +54,119 @@ class Rewritten:
     """A faster graph.
 
     Attributes:
-        model: The graph.
+        structure: The graph without its large weights, which are the original's.
         difference: Largest difference in logits from the original on the checks.
         first_token_only: How many operations now work on the first token alone.
     """
 
-    model: onnx.ModelProto
+    structure: Structure
     difference: float
     first_token_only: int
 
 
-def rewrite(path: Path) -> Rewritten:
+def as_graph(structure: Structure, arrays: Mapping[str, Any]) -> Graph:
+    """Return a structure with its weights as something that can be opened."""
+    model = structure.model
+    return Graph(model.SerializeToString(), structure.weights, arrays, unpack=is_packed(model))
+
+
+def rewrite(original: Structure, arrays: Mapping[str, Any]) -> Rewritten:
     """Make a cross-encoder's graph faster, and check that it computes the same.
 
     Args:
-        path: The graph; its external data, if any, must have been checked.
-
-    Returns:
-        The faster graph, in one piece.
+        original: The graph.
+        arrays: Its weights.
 
     Raises:
-        NotUnderstoodError: If the graph is too large, is of a kind not known here, or came out different.
+        GraphRewriteError: If the graph is of a kind not known here, or came out different.
+        Exception: Whatever onnxruntime raises if memory or disk space run out, or it cannot open the graph.
     """
-    beside = [path.parent / location for location in external_locations(path)]
-    size = sum(file.stat().st_size for file in (path, *beside) if file.is_file())
-    if size > LARGEST_BYTES:
-        raise NotUnderstoodError(
-            f"it has {size / 1e9:.1f} GB, and only graphs up to {LARGEST_BYTES / 1e9} GB are rewritten"
-        )
+    _check_kind(original.model)
+    made = _simplified(original)
     try:
-        model = _simplified(path)
-        strange = {entry.name for entry in model.graph.input} - _INPUTS
-        if strange or any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
-            raise NotUnderstoodError(f"it has the inputs {sorted(strange)}, or branches or loops")
-        dims = _observed_dims(model)
-        _freeze_reshapes(model.graph, dims)
-        moved = _select_first_token(model.graph, dims)
-        _remove_unused(model.graph)
-        onnx.checker.check_model(model)
-        difference = _largest_difference(path, model)
-    except NotUnderstoodError:
+        dims = _observed_dims(as_graph(made, arrays), made.model)
+        _freeze_reshapes(made.model.graph, dims)
+        moved = _select_first_token(made.model.graph, dims)
+        made = _without_unused(made)
+        difference = _largest_difference(as_graph(original, arrays), as_graph(made, arrays), made.model)
+    except (GraphRewriteError, OSError, MemoryError):
         raise
     except Exception as err:  # onnx and onnxruntime raise many kinds, without a common public class
-        raise NotUnderstoodError(f"{type(err).__name__}: {err}") from err
+        if _ABOUT_THE_MACHINE.search(str(err)):
+            raise
+        raise GraphRewriteError(f"{type(err).__name__}: {err}") from err
     if not difference <= TOLERANCE:
-        raise NotUnderstoodError(f"it came out different by {difference:.2g} in logits (allowed {TOLERANCE:g})")
-    return Rewritten(model, difference, moved)
+        raise GraphRewriteError(f"it came out different by {difference:.2g} in logits (allowed {TOLERANCE:g})")
+    return Rewritten(made, difference, moved)
 
 
-def quantise(path: Path) -> bytes:
-    """Give a graph whose matrix products run in eight bits: weights by column in seven, activations as they come.
+def _check_kind(model: onnx.ModelProto) -> None:
+    unknown = {entry.name for entry in model.graph.input} - _INPUTS
+    if unknown or any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
+        raise GraphRewriteError(f"it has the inputs {sorted(unknown)}, or branches or loops")
+    for entry in model.graph.input:
+        fixed = [dim.dim_value for dim in entry.type.tensor_type.shape.dim if dim.dim_value]
+        if fixed:
+            raise GraphRewriteError(f"the sizes {fixed} of its input {entry.name!r} are fixed")
 
-    Args:
-        path: A graph in fp32.
 
-    Raises:
-        NotUnderstoodError: If onnxruntime's quantiser cannot do it.
-    """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
+def _simplified(original: Structure) -> Structure:
+    """Fold constants, by onnxruntime's own passes that change no values; large weights are kept out of them."""
+    model = onnx.ModelProto()
+    model.CopyFrom(original.model)
+    weights = {weight.name: weight for weight in original.weights}
+    small = [tensor for tensor in model.graph.initializer if tensor.name not in weights]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(small)
+    # As inputs they have no values that could be folded.
+    model.graph.input.extend(
+        helper.make_tensor_value_info(weight.name, weight.data_type, weight.shape) for weight in original.weights
+    )
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "int8.onnx"
-        try:
-            model = _simplified(path)
-            # Without these marks the quantiser asks for preparation of another kind, by way of the root logger.
-            for mark in ("onnx.infer", "onnx.quant.pre_process"):
-                model.metadata_props.add(key=mark, value="onnxruntime.quant")
-            # Processors without VNNI add pairs of products in sixteen bits, which overflow if weights use all eight.
-            quantize_dynamic(
-                model,
-                made,
-                op_types_to_quantize=["MatMul"],
-                per_channel=True,
-                reduce_range=True,
-                weight_type=QuantType.QInt8,
-            )
-            return made.read_bytes()
-        except Exception as err:  # the quantiser raises whatever onnx and onnxruntime raise
-            raise NotUnderstoodError(f"it cannot be quantised ({type(err).__name__}: {err})") from err
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        open_session(Graph(model.SerializeToString(), unpack=is_packed(model)), options)
+        model = onnx.load(options.optimized_model_filepath)
+    inputs = [entry for entry in model.graph.input if entry.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.graph.initializer.extend(
+        onnx.TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.shape)
+        for weight in original.weights
+    )
+    return _without_unused(Structure(model, original.weights, original.external_files))
 
 
-def _simplified(path: Path) -> onnx.ModelProto:
-    """Fold constants, by onnxruntime's own passes that change no values; weights come out in fp32."""
-    with tempfile.TemporaryDirectory() as folder:
-        folded = Path(folder) / "folded.onnx"
-        options = _session_options(path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
-        options.optimized_model_filepath = str(folded)
-        if external_locations(path):
-            # Otherwise the folded graph would look for the original's weights beside itself.
-            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return onnx.load(str(folded))
-
-
-def _observed_dims(model: onnx.ModelProto) -> dict[str, Dims]:
+def _observed_dims(graph: Graph, model: onnx.ModelProto) -> dict[str, Dims]:
     """Run the graph on two small inputs; each axis of each tensor is a number, `"batch"`, `"tokens"` or `"?"`."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     names = [name for node in model.graph.node for name in node.output if name]
-    there = {entry.name for entry in probe.graph.output}
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
-    session = _session(probe.SerializeToString(), onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    shapes = [f"{name} shape" for name in names]
+    probe.graph.node.extend(
+        helper.make_node("Shape", [name], [shape]) for name, shape in zip(names, shapes, strict=True)
+    )
+    probe.graph.output.extend(helper.make_tensor_value_info(shape, onnx.TensorProto.INT64, None) for shape in shapes)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = open_session(
+        Graph(probe.SerializeToString(), graph.weights, graph.arrays, graph.unpack), options, scratch=True
+    )
     small, large = (
-        {**feed, **dict(zip(names, session.run(names, feed), strict=True))}
+        {**{name: value.shape for name, value in feed.items()}, **_shapes(names, session.run(shapes, feed))}
         for feed in (_feed(model, batch, tokens) for batch, tokens in _PROBES)
     )
     symbols = {tuple(pair): name for pair, name in zip(zip(*_PROBES, strict=True), ("batch", "tokens"), strict=True)}
     dims: dict[str, Dims] = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for name, one in small.items():
-        pairs = zip(np.shape(one), np.shape(large[name]), strict=True)
+        pairs = zip(one, large[name], strict=True)
         dims[name] = tuple(a if a == b else symbols.get((a, b), "?") for a, b in pairs)
     return dims
+
+
+def _shapes(names: Sequence[str], shapes: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(map(int, shape)) for name, shape in zip(names, shapes, strict=True)}
 
 
 def _freeze_reshapes(graph: onnx.GraphProto, dims: dict[str, Dims]) -> None:
@@ -329,28 +330,37 @@ def _narrow_inputs(
     graph.node.extend(nodes)
 
 
-def _remove_unused(graph: onnx.GraphProto) -> None:
+def _without_unused(structure: Structure) -> Structure:
+    """Drop, in place, operations and weights that no output needs."""
+    graph = structure.model.graph
     needed = {entry.name for entry in graph.output}
     kept = []
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(node.input)
-    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
     del graph.node[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(reversed(kept))
-    graph.initializer.extend(weights)
+    graph.initializer.extend(tensors)
+    weights = {weight.name: weight for weight in structure.weights if weight.name in needed}
+    files = sorted({weight.file for weight in weights.values()})
+    for tensor in graph.initializer:
+        if tensor.name in weights:
+            refer_to_file(tensor, weights[tensor.name], files)
+    return Structure(structure.model, tuple(weights.values()), structure.external_files)
 
 
-def _largest_difference(path: Path, model: onnx.ModelProto) -> float:
-    original, rewritten = _session(path), _session(model.SerializeToString())
+def _largest_difference(original: Graph, rewritten: Graph, model: onnx.ModelProto) -> float:
+    """Run both graphs, one after the other so that only one is in memory, and compare their first outputs."""
+    feeds = [_feed(model, batch, tokens) for batch, tokens in _CHECKS]
     output = model.graph.output[0].name
-    differences = []
-    for batch, tokens in _CHECKS:
-        feed = _feed(model, batch, tokens)
-        (expected,), (found,) = (session.run([output], feed) for session in (original, rewritten))
-        differences.append(np.abs(np.asarray(expected, dtype=np.float64) - found).max())
-    return float(np.max(differences))
+    found = []
+    for graph in (original, rewritten):
+        session = open_session(graph, scratch=True)
+        found.append([np.asarray(session.run([output], feed)[0], dtype=np.float64) for feed in feeds])
+        del session
+    return float(np.max([np.abs(a - b).max() for a, b in zip(*found, strict=True)]))
 
 
 def _feed(model: onnx.ModelProto, batch: int, tokens: int) -> dict[str, Any]:
@@ -366,8 +376,12 @@ def _feed(model: onnx.ModelProto, batch: int, tokens: int) -> dict[str, Any]:
     mask[-1, tokens - tokens // 4 :] = 0
     types = np.zeros_like(mask)
     types[:, tokens // 3 :] = 1
-    every = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types * mask}
-    return {entry.name: every[entry.name] for entry in model.graph.input}
+    places = np.tile(np.arange(tokens), (batch, 1))
+    every = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types * mask, "position_ids": places}
+    return {
+        entry.name: every[entry.name].astype(helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type))
+        for entry in model.graph.input
+    }
 
 
 def _constant(graph: onnx.GraphProto, name: str, value: Any) -> str:
@@ -378,16 +392,3 @@ def _constant(graph: onnx.GraphProto, name: str, value: Any) -> str:
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
-
-
-def _session_options(model: Path | bytes, level: Any) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = level
-    unpack_at_load(options, model)
-    return options
-
-
-def _session(model: Path | bytes, level: Any = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL) -> Any:
-    content = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(content, _session_options(model, level), providers=["CPUExecutionProvider"])
