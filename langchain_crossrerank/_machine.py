@@ -21,6 +21,7 @@ _logger = logging.getLogger(__name__)
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
+_MEMORY = Path("/proc/meminfo")
 
 
 def usable_cores() -> int | None:
@@ -46,18 +47,22 @@ def _siblings(cpu: int) -> str:
 
 
 def _quotas() -> Iterator[float]:
-    """Give the quotas, in cores, of this process's control groups and of all above them."""
+    """Return the quotas, in cores, of this process's control groups and of all above them."""
+    for folder in _control_groups("cpu"):
+        yield from _quota(folder)
+
+
+def _control_groups(controller: str) -> Iterator[Path]:
+    """Return the folders of this process's control groups and of all above them."""
     for line in _read(_OWN_CGROUP).splitlines():
         _, _, named = line.partition(":")
         controllers, _, path = named.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        root = _CGROUPS / "cpu" if controllers else _CGROUPS
+        root = _CGROUPS / controller if controllers else _CGROUPS
         own = root / path.lstrip("/")
         # Inside a container the path may be the host's, and its own group is the root.
-        for folder in {root, own, *own.parents}:
-            if folder.is_relative_to(root):
-                yield from _quota(folder)
+        yield from (folder for folder in {root, own, *own.parents} if folder.is_relative_to(root))
 
 
 def _quota(folder: Path) -> Iterator[float]:
@@ -66,6 +71,32 @@ def _quota(folder: Path) -> Iterator[float]:
     numbers = [int(word) for word in written.split() if word.lstrip("-").isdigit()]
     if len(numbers) == 2 and min(numbers) > 0:
         yield numbers[0] / numbers[1]
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory that this process may still take.
+
+    That is what the machine has available, or less if a container (cgroup v1 or v2) sets a limit. Cached content of
+    files, which the kernel gives up when memory is short, counts as available.
+
+    Returns:
+        Bytes, or `None` if the system does not say.
+    """
+    free = [int(line.split()[1]) * 1024 for line in _read(_MEMORY).splitlines() if line.startswith("MemAvailable:")]
+    limits = [*free, *_memory_left()]
+    return max(0, min(limits)) if limits else None
+
+
+def _memory_left() -> Iterator[int]:
+    """Return, in bytes, what this process's control groups and all above them leave."""
+    for folder in _control_groups("memory"):
+        limit = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")
+        used = _read(folder / "memory.current") or _read(folder / "memory.usage_in_bytes")
+        # Version 1 has a number close to 2**63 for no limit.
+        if limit.isdigit() and int(limit) < 2**60:
+            statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines() if " " in line)
+            cached = statistics.get("total_inactive_file") or statistics.get("inactive_file") or "0"
+            yield int(limit) - int(used or 0) + int(cached)
 
 
 def _read(file: Path) -> str:

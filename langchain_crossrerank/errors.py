@@ -7,6 +7,7 @@ CrossRerankError
 ├── ModelError
 │   ├── ModelNotFoundError  (OSError)       no such folder, repository or needed file
 │   └── UnsupportedModelError               the model is there but cannot be used
+│       └── GraphRewriteError               its graph cannot be made faster, and runs unchanged
 ├── ScoringError            (RuntimeError)  the model failed or gave unusable scores
 │   └── RemoteError                         a server could not be reached or answered with an error
 ├── RerankTimeoutError      (TimeoutError)  scoring did not finish in the time allowed
@@ -26,6 +27,7 @@ from collections.abc import Sequence
 __all__ = [
     "AnswerError",
     "CrossRerankError",
+    "GraphRewriteError",
     "IndexingError",
     "InvalidInputError",
     "MissingExtraError",
@@ -78,6 +80,10 @@ class ModelNotFoundError(ModelError, OSError):
 
 class UnsupportedModelError(ModelError):
     """The model exists but this package cannot rank with it; the message says why."""
+
+
+class GraphRewriteError(UnsupportedModelError):
+    """A model's graph cannot be rewritten or quantised; the model runs with its own graph instead."""
 
 
 class ScoringError(CrossRerankError, RuntimeError):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import onnx
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -19,10 +18,11 @@ from langchain_crossrerank.cross_encoders.model_files import ModelSource, find_s
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.scores import check_num_labels, relevance_logits
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
-from langchain_crossrerank.onnx_graphs.cache import make_ready
 from langchain_crossrerank.onnx_graphs.packing import pack_weights
-from langchain_crossrerank.onnx_graphs.provenance import PRODUCER
-from langchain_crossrerank.onnx_graphs.rewriting import quantise
+from langchain_crossrerank.onnx_graphs.quantising import quantise
+from langchain_crossrerank.onnx_graphs.rewriting import rewrite_file
+from langchain_crossrerank.onnx_graphs.stored_weights import WeightFiles
+from langchain_crossrerank.onnx_graphs.structure import read_structure
 
 PARITY_PAIRS: tuple[TextPair, ...] = (
     ("What is LoRA?", "LoRA trains two small matrices beside each frozen weight matrix."),
@@ -94,7 +94,7 @@ def export_onnx(
         network.config.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         _trace(network, tokenizer, staging / "model.onnx")
-        make_ready(staging / "model.onnx")
+        rewrite_file(staging / "model.onnx")
         rows = _parity(network, tokenizer, ModelSource(model, staging))
         difference = max(row.difference for row in rows)
         if not difference <= PARITY_TOLERANCE:
@@ -118,9 +118,8 @@ def _reduce(graph: Path, precision: str) -> None:
     if precision == "fp16":
         pack_weights(graph, graph, matrix_bits=16, table_bits=16)
         return
-    made = onnx.load_from_string(quantise(graph))
-    made.producer_name = PRODUCER
-    onnx.save(made, str(graph))
+    structure = read_structure(graph)
+    graph.write_bytes(quantise(structure, WeightFiles(graph, structure.weights)))
 
 
 def _load(model: str, revision: str | None) -> tuple[Any, Any]:

@@ -2,37 +2,75 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from langchain_crossrerank.cross_encoders.scores import Activation
-from langchain_crossrerank.downloads import describe_failure
-from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.cross_encoders.hub import HubRepository
+from langchain_crossrerank.cross_encoders.model_config import (
+    SentenceBertConfig,
+    SentenceTransformersConfig,
+    TokenizerConfig,
+    TransformerConfig,
+    read_description,
+    read_json,
+)
+from langchain_crossrerank.cross_encoders.scores import Activation, relevant_label
+from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 
 BUNDLED = "bundled"
 """The name that stands for the model inside this package."""
 
 BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / "minilm-l6-en-v1"
 
-ONNX_FILES = ("model.onnx", "onnx/model.onnx")
-"""Where a folder or repository may keep its ONNX graph, in the order they are looked for."""
+EXACT_GRAPHS = (
+    *("model.onnx", "onnx/model.onnx"),
+    *(f"{folder}model_{kind}.onnx" for kind in ("optimized", "O3", "O2", "O1") for folder in ("", "onnx/")),
+)
+"""Graphs in fp32 by their usual names, in the order of preference."""
 
-_DESCRIPTION_FILES = [
+ROUGH_GRAPHS = tuple(
+    f"{folder}model_{kind}.onnx"
+    for kind in ("fp16", "O4", "quantized", "int8", "uint8", "qint8", "quint8")
+    for folder in ("", "onnx/")
+)
+"""Graphs in fewer bits by their usual names; one is taken only if nothing exact is there."""
+
+DESCRIPTION_FILES = (
     "config.json",
     "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "modules.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-]
+    "adapter_config.json",
+    *(
+        f"{number}_{name}/{file}"
+        for number in range(1, 6)
+        for name in ("Pooling", "Dense", "LayerNorm", "Dropout")
+        for file in ("config.json", "model.safetensors")
+    ),
+)
+"""What is read of a model besides its graph: settings, tokenizer, and the modules that follow a transformer."""
 
+_SAFETENSORS_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _NO_LIMIT = 10**9
+_LEAST_LENGTH = 8
+_DEFAULT_LENGTH = 512
 
-_GRAPH_FILES = ["onnx/model.onnx", "onnx/model.onnx_data"]
-_SAFETENSORS_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+# These count positions from behind the padding id.
+_SHIFTED_POSITIONS = {
+    *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "longformer"),
+    *("data2vec-text", "ibert", "luke", "xmod"),
+}
+_NO_POSITION_TABLE = {"modernbert", "xlnet", "nomic_bert", "qwen2", "qwen3", "llama", "gemma", "gemma2", "gemma3"}
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,20 +80,71 @@ class ModelSource:
     Attributes:
         name: What the caller asked for.
         folder: The folder with `config.json` and `tokenizer.json`, with links and `..` resolved.
+        file_name: The graph that the caller asked for, relative to the folder; `None` for the best one there.
     """
 
     name: str
     folder: Path
+    file_name: str | None = field(default=None, kw_only=True)
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The model's `config.json`."""
-        return self._read_json("config.json", required=True)
+        """The model's `config.json`, unchecked."""
+        self._check_there("config.json")
+        content = read_json(self.folder / "config.json")
+        if not isinstance(content, dict):
+            raise UnsupportedModelError(
+                f"{self.folder / 'config.json'} does not contain a JSON object; fetch or export the model again."
+            )
+        return content
+
+    @cached_property
+    def settings(self) -> TransformerConfig:
+        """The fields of `config.json` that are read here, checked."""
+        self._check_there("config.json")
+        return read_description(self.folder / "config.json", TransformerConfig)
+
+    @cached_property
+    def tokenizer_settings(self) -> TokenizerConfig:
+        """The fields of `tokenizer_config.json` that are read here, checked."""
+        return read_description(self.folder / "tokenizer_config.json", TokenizerConfig)
 
     @property
+    def is_bundled(self) -> bool:
+        """Whether this is the model inside the package, whose files are trusted as its code is."""
+        return self.folder == BUNDLED_FOLDER
+
+    @property
+    def description_files(self) -> list[Path]:
+        """Every file besides the graph that decides a score."""
+        return [self.folder / name for name in DESCRIPTION_FILES]
+
+    @cached_property
     def onnx_file(self) -> Path | None:
-        """The ONNX graph, or `None` where there is none."""
-        return next((path for file in ONNX_FILES if (path := self.folder / file).is_file()), None)
+        """The ONNX graph, or `None` if there is none.
+
+        Raises:
+            ModelNotFoundError: If the graph that was asked for is not there, or there are several and none has one of
+                the usual names.
+        """
+        if self.file_name is None:
+            chosen = choose_graph(self._graphs, self.name)
+        elif self.file_name in self._graphs:
+            chosen = self.file_name
+        else:
+            raise ModelNotFoundError(
+                f"the model {self.name!r} has no graph {self.file_name!r}; it has {', '.join(self._graphs) or 'none'}."
+            )
+        return self.folder / chosen if chosen else None
+
+    @cached_property
+    def _graphs(self) -> list[str]:
+        found = [*self.folder.glob("*.onnx"), *self.folder.glob("onnx/*.onnx")]
+        return sorted(self.relative(path) for path in found if path.is_file())
+
+    def relative(self, path: Path) -> str:
+        """Return a file's name relative to the model's folder, with forward slashes."""
+        return path.relative_to(self.folder).as_posix()
 
     @property
     def tokenizer_file(self) -> Path:
@@ -64,10 +153,8 @@ class ModelSource:
         Raises:
             ModelNotFoundError: If there is none.
         """
-        path = self.folder / "tokenizer.json"
-        if not path.is_file():
-            raise self._missing("tokenizer.json")
-        return path
+        self._check_there("tokenizer.json")
+        return self.folder / "tokenizer.json"
 
     @property
     def activation(self) -> Activation:
@@ -77,13 +164,10 @@ class ModelSource:
         of the config, else the older `sbert_ce_default_activation_function`; without any, sigmoid for one label and
         identity for more.
         """
-        saved = self.config.get("sentence_transformers") or {}
+        saved = self.settings.sentence_transformers or {}
         # Releases from 6 on write it into a file of their own.
-        named = (
-            self._read_json("config_sentence_transformers.json", required=False).get("activation_fn")
-            or saved.get("activation_fn")
-            or self.config.get("sbert_ce_default_activation_function")
-        )
+        own = read_description(self.folder / "config_sentence_transformers.json", SentenceTransformersConfig)
+        named = own.activation_fn or saved.get("activation_fn") or self.settings.sbert_ce_default_activation_function
         if named is None:
             return "sigmoid" if self.num_labels == 1 else "identity"
         kind = str(named).rsplit(".", 1)[-1]
@@ -96,27 +180,88 @@ class ModelSource:
 
     @property
     def num_labels(self) -> int:
-        """Outputs of the model's head, as its config gives them; 2 where it says nothing, as in transformers."""
-        labels = self.config.get("num_labels") or len(self.config.get("id2label") or ()) or 2
-        return int(labels)
+        """Outputs of the model's head, as its config says; 2 if it does not, as in transformers."""
+        return self.settings.num_labels or len(self.settings.id2label or ()) or 2
+
+    @property
+    def relevant_label(self) -> int:
+        """Which of two labels means relevant; see `scores.relevant_label`."""
+        return relevant_label(self.settings.id2label)
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills up shorter pairs of a batch."""
+        return max(0, self.settings.pad_token_id or 0)
+
+    @property
+    def first_position(self) -> int:
+        """The number of the first token's position."""
+        is_shifted = self.settings.model_type in _SHIFTED_POSITIONS
+        padding = self.settings.pad_token_id
+        return (1 if padding is None else padding) + 1 if is_shifted else 0
+
+    @property
+    def sends_segments(self) -> bool:
+        """Whether the tokenizer sends `token_type_ids`; a model whose tokenizer does not gets zeros."""
+        names = self.tokenizer_settings.model_input_names
+        return names is None or "token_type_ids" in names
+
+    @property
+    def position_limit(self) -> int | None:
+        """The most tokens that the model has positions for; `None` for any number."""
+        positions = self.settings.max_position_embeddings
+        if not positions or positions < 0:
+            return None
+        return int(positions) - self.first_position
 
     @property
     def max_length(self) -> int:
-        """The most tokens that the tokenizer and the position table allow; 512 where neither says."""
-        tokenizer = self._read_json("tokenizer_config.json", required=False)
-        positions = self.config.get("max_position_embeddings")
-        if positions and self.config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
-            # These count positions from padding_idx + 1.
-            padding = self.config.get("pad_token_id")
-            positions -= (1 if padding is None else int(padding)) + 1
-        limits = [self.config.get("max_length"), tokenizer.get("model_max_length"), positions]
+        """The tokens of a pair that are read unless the caller says otherwise.
+
+        That is the tokenizer's own limit or that of the positions, whichever is lower, as in sentence-transformers;
+        `max_seq_length` of `sentence_bert_config.json` replaces the tokenizer's. 512 if nothing is said.
+
+        Raises:
+            UnsupportedModelError: If it is too small for a query and a passage.
+        """
+        own = read_description(self.folder / "sentence_bert_config.json", SentenceBertConfig).max_seq_length
+        limit = own or self.tokenizer_settings.model_max_length or self.settings.max_length
         # Tokenizers without a limit of their own say 1e30.
-        return int(min((limit for limit in limits if limit and limit < _NO_LIMIT), default=512))
+        limits = [each for each in (limit, self.position_limit) if each and each < _NO_LIMIT]
+        length = int(min(limits, default=_DEFAULT_LENGTH))
+        if length < _LEAST_LENGTH:
+            raise UnsupportedModelError(
+                f"{self.name!r} reads {length} tokens by its config, which is too few for a query and a passage; "
+                "correct max_length, max_position_embeddings or model_max_length."
+            )
+        return length
+
+    def usable_length(self, asked: int | None) -> int:
+        """Return the tokens of a pair to read: what was asked for, as far as the model has positions.
+
+        Args:
+            asked: What the caller asked for, which may be above the tokenizer's own limit; `None` for the default.
+        """
+        if asked is None:
+            return self.max_length
+        kind = self.settings.model_type
+        has_table = kind not in _NO_POSITION_TABLE and (kind != "deberta-v2" or self.settings.position_biased_input)
+        limit = self.position_limit if has_table else None
+        if limit is None or asked <= limit:
+            return asked
+        _logger.warning(
+            "max_length=%d is above the %d positions of %r; %d tokens of a pair are read.",
+            asked,
+            limit,
+            self.name,
+            limit,
+        )
+        return limit
 
     @property
     def is_causal(self) -> bool:
         """Whether the weights are those of a causal language model."""
-        return any(str(name).endswith("ForCausalLM") for name in self.config.get("architectures") or ())
+        return any(name.endswith("ForCausalLM") for name in self.settings.architectures or ())
 
     def check_classifier(self) -> None:
         """Raise if the weights have no classification head, which loading would make up at random.
@@ -124,33 +269,73 @@ class ModelSource:
         Raises:
             UnsupportedModelError: Naming the architecture.
         """
-        architectures = [str(name) for name in self.config.get("architectures") or ()]
+        architectures = self.settings.architectures or []
         if architectures and not any(name.endswith("ForSequenceClassification") for name in architectures):
             raise UnsupportedModelError(
                 f"{self.name!r} holds a {architectures[0]}, which has no classification head, so every score would be "
                 "random; it may be an embedding model. Pass a cross-encoder."
             )
 
-    def _read_json(self, file: str, *, required: bool) -> dict[str, Any]:
-        path = self.folder / file
-        if not path.is_file():
-            if required:
-                raise self._missing(file)
-            return {}
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as err:
-            raise UnsupportedModelError(f"{path} is not valid JSON ({err}); fetch or export the model again.") from err
-        if not isinstance(content, dict):
-            raise UnsupportedModelError(f"{path} holds no JSON object; fetch or export the model again.")
-        return content
-
-    def _missing(self, file: str) -> ModelNotFoundError:
+    def _check_there(self, file: str) -> None:
+        if (self.folder / file).is_file():
+            return
+        if file == "config.json" and (self.folder / "adapter_config.json").is_file():
+            base = str(_adapter_base(self.folder / "adapter_config.json"))
+            raise UnsupportedModelError(
+                f"{self.name!r} is a LoRA adapter for {base!r}, not a model; merge it into its base with peft "
+                "(`model.merge_and_unload().save_pretrained(folder)`, and save the tokenizer there), then load it."
+            )
         present = ", ".join(sorted(path.name for path in self.folder.iterdir())[:12]) or "nothing"
-        return ModelNotFoundError(
+        raise ModelNotFoundError(
             f"the model {self.name!r} has no {file} in {self.folder} (there: {present}); "
             "a model folder needs config.json, tokenizer.json and its weights."
         )
+
+
+def _adapter_base(file: Path) -> object:
+    content = read_json(file)
+    return content.get("base_model_name_or_path") if isinstance(content, dict) else None
+
+
+def choose_graph(files: Iterable[str], name: str) -> str | None:
+    """Choose the graph to run from the files of a model.
+
+    Exact graphs come first, in the order of `EXACT_GRAPHS`; then those of `ROUGH_GRAPHS`, with a warning; then the only
+    graph there is, whatever its name.
+
+    Args:
+        files: Names relative to the model's folder.
+        name: The model, for messages.
+
+    Returns:
+        One of the files, or `None` if none is a graph.
+
+    Raises:
+        ModelNotFoundError: If there are several graphs and none has one of the usual names.
+    """
+    graphs = sorted(
+        file for file in files if file.endswith(".onnx") and PurePosixPath(file).parent.name in ("", "onnx")
+    )
+    for usual in (*EXACT_GRAPHS, *ROUGH_GRAPHS):
+        # Quantised graphs carry the processor in their name, as in model_qint8_avx512.onnx.
+        stem = usual.removesuffix(".onnx")
+        found = [graph for graph in graphs if graph == usual or ("int8" in stem and graph.startswith(f"{stem}_"))]
+        if found:
+            if usual in ROUGH_GRAPHS:
+                _warn_rough(name, found[0])
+            return found[0]
+    if len(graphs) > 1:
+        raise ModelNotFoundError(
+            f"the model {name!r} has the graphs {', '.join(graphs)}, and none of them is called model.onnx; "
+            f'say which one to run, for example file_name="{graphs[0]}".'
+        )
+    if graphs:
+        _warn_rough(name, graphs[0])
+    return graphs[0] if graphs else None
+
+
+def _warn_rough(name: str, graph: str) -> None:
+    _logger.warning("%r has no model.onnx, so %s is run; scores may differ from those of the full model.", name, graph)
 
 
 def is_hub_name(name: str) -> bool:
@@ -165,18 +350,24 @@ def find_source(
     *,
     revision: str | None = None,
     local_files_only: bool = False,
+    subfolder: str | None = None,
+    file_name: str | None = None,
+    token: str | None = None,
     weights: bool = True,
     safetensors: bool = False,
 ) -> ModelSource:
     """Find a model by `"bundled"`, a folder, or a name on the Hugging Face hub.
 
-    Only a hub name can lead to a download, and only of the description files and `onnx/model.onnx`.
-    `HF_HUB_OFFLINE=1` is obeyed.
+    Only a hub name can lead to a download, and only of the description files and one graph. `HF_HUB_OFFLINE=1` is
+    obeyed.
 
     Args:
         model: What to look for. An existing folder wins over a hub repository of the same name.
         revision: Branch, tag or commit on the hub.
         local_files_only: Use the hub's local cache and no network.
+        subfolder: Folder inside the model's folder or repository with the model to load.
+        file_name: The graph to run, relative to that folder; `None` for the best one, see `choose_graph`.
+        token: Access token for private and gated repositories; `None` for the one that is logged in, or `HF_TOKEN`.
         weights: Whether to fetch the ONNX graph too.
         safetensors: Whether to fetch torch weights and everything a tokenizer may need instead.
 
@@ -184,37 +375,45 @@ def find_source(
         The model's name and folder.
 
     Raises:
+        InvalidInputError: If `subfolder` or `file_name` leads out of the model's folder.
         ModelNotFoundError: If there is no such model, or it cannot be reached.
     """
+    for what, path in (("subfolder", subfolder), ("file_name", file_name)):
+        if path is not None and (PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or not path):
+            raise InvalidInputError(f"{what} is {path!r}; pass a path inside the model's folder.")
     name = os.fspath(model)
     if name == BUNDLED:
         return ModelSource(name, BUNDLED_FOLDER)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return ModelSource(name, folder.resolve())
+        return ModelSource(name, _inside(name, folder.resolve(), subfolder), file_name=file_name)
     if not is_hub_name(name):
         reason = "it is a file" if folder.is_file() else f"looked at {folder.absolute()}"
         raise ModelNotFoundError(f"there is no model folder {name!r} ({reason}); pass the folder with config.json.")
-    files = _DESCRIPTION_FILES + (_GRAPH_FILES if weights else [])
-    return _fetch(name, _SAFETENSORS_FILES if safetensors else files, revision, local_files_only)
+    hub = HubRepository(name, revision, token, local_files_only, subfolder)
+    return ModelSource(
+        name, _inside(name, hub.fetch(_patterns(hub, file_name, weights, safetensors)), subfolder), file_name=file_name
+    )
 
 
-def _fetch(name: str, files: list[str], revision: str | None, local_files_only: bool) -> ModelSource:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+def _inside(name: str, folder: Path, subfolder: str | None) -> Path:
+    place = folder / subfolder if subfolder else folder
+    if not place.is_dir():
+        raise ModelNotFoundError(f"the model {name!r} has no folder {subfolder!r}; check the name.")
+    return place
 
-    try:
-        folder = snapshot_download(name, revision=revision, local_files_only=local_files_only, allow_patterns=files)
-    except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, HFValidationError) as err:
-        raise ModelNotFoundError(
-            f"the Hugging Face hub has no model {name!r} that may be read (revision {revision!r}), and it is no "
-            'folder here; check the spelling or your token, or use "bundled" for the model inside this package.'
-        ) from err
-    except Exception as err:
-        # The hub client's errors for a missing network come from several libraries and change with versions.
-        raise ModelNotFoundError(
-            f"the model {name!r} is no folder here, is not in the local cache, and could not be fetched from the "
-            f'Hugging Face hub ({describe_failure(err)}); use "bundled" (on the command line --offline) for the model '
-            "inside this package, pass a folder, or connect to the network."
-        ) from err
-    return ModelSource(name, Path(folder))
+
+def _patterns(hub: HubRepository, file_name: str | None, weights: bool, safetensors: bool) -> list[str]:
+    """Return which files of a repository to fetch."""
+    if safetensors:
+        return list(_SAFETENSORS_FILES)
+    if not weights:
+        return list(DESCRIPTION_FILES)
+    if file_name is not None:
+        graphs = [file_name]
+    else:
+        listed = hub.files()
+        chosen = choose_graph(listed, hub.name) if listed is not None else None
+        graphs = [chosen] if chosen else [] if listed is not None else list(EXACT_GRAPHS + ROUGH_GRAPHS)
+    # External data has the graph's name with _data or .data behind it, and sometimes a number.
+    return [*DESCRIPTION_FILES, *graphs, *(f"{graph}{ending}*" for graph in graphs for ending in ("_data", ".data"))]

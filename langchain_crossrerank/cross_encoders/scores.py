@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from langchain_crossrerank.checks import shorten
@@ -26,18 +27,19 @@ def check_num_labels(num_labels: int, name: str) -> None:
         )
 
 
-def relevance_logits(logits: Any, name: str) -> list[float]:
-    """Give one logit a pair.
+def relevance_logits(logits: Any, name: str, *, relevant: int = 1) -> list[float]:
+    """Return one logit for each pair.
 
-    One output is the logit. Two outputs are (not relevant, relevant): their difference is the log-odds of the
-    relevant class, so that its sigmoid is exactly the softmax probability of that class.
+    One output is the logit. The difference of two outputs is the log-odds of the relevant class, so that its sigmoid
+    is exactly the softmax probability of that class.
 
     Args:
         logits: Array of shape (pairs,), (pairs, 1) or (pairs, 2).
         name: The model, for the error.
+        relevant: Which of two outputs is the relevant class; see `relevant_label`.
 
     Returns:
-        Plain floats, one a pair.
+        Plain floats, one for each pair.
 
     Raises:
         UnsupportedModelError: For any other shape.
@@ -52,7 +54,27 @@ def relevance_logits(logits: Any, name: str) -> list[float]:
     check_num_labels(int(logits.shape[1]), name)
     if logits.shape[1] == 1:
         return [float(row[0]) for row in logits]
-    return [float(row[1]) - float(row[0]) for row in logits]
+    return [float(row[relevant]) - float(row[1 - relevant]) for row in logits]
+
+
+def relevant_label(id2label: Mapping[Any, object] | None) -> int:
+    """Return which of two outputs is the relevant class: the second, unless the labels' names say otherwise.
+
+    Args:
+        id2label: The config's names of labels, by their number.
+    """
+    names = {str(number): str(label).strip().lower() for number, label in (id2label or {}).items()}
+    first, second = names.get("0", ""), names.get("1", "")
+    return 0 if _is_negative(second) and not _is_negative(first) and not first.startswith("label") else 1
+
+
+_NEGATIVE = re.compile(
+    r"(ir|un|non?|not|in|dis)[\s_-]*(relevant|related|match|matching|duplicate|similar|equivalent|entailment)"
+)
+
+
+def _is_negative(label: str) -> bool:
+    return label in ("no", "false", "negative", "bad", "irrelevant") or bool(_NEGATIVE.match(label))
 
 
 def check_finite(scores: Sequence[float], name: str) -> None:

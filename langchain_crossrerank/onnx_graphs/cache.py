@@ -1,130 +1,373 @@
-"""Graphs made ready for this machine once and kept on disk: rewritten to be faster, or in eight bits."""
+"""Which graph a model runs: its own, or a faster one that is made once on each machine and kept on disk.
+
+What is kept of a graph is its structure; the weights stay in the model's files. Beside each structure is a record with
+the hash of its content: only what this record lists is opened, and a file's own claims about itself count for nothing.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import onnxruntime
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
 
-from langchain_crossrerank._machine import cached_file, recall, remember
-from langchain_crossrerank.files import hash_files, write_whole
-from langchain_crossrerank.onnx_graphs.external_data import external_locations
-from langchain_crossrerank.onnx_graphs.provenance import PRODUCER, is_ready
+from langchain_crossrerank._machine import available_memory, cached_file, recall, remember, usable_cores
+from langchain_crossrerank.errors import GraphRewriteError, UnsupportedModelError
+from langchain_crossrerank.files import PRIVATE, open_regular, write_whole
+from langchain_crossrerank.onnx_graphs.sessions import Graph
+from langchain_crossrerank.onnx_graphs.stored_weights import StoredWeight, WeightFiles, check_location
+
+if TYPE_CHECKING:
+    from langchain_crossrerank.onnx_graphs.structure import Structure
 
 GraphPrecision = Literal["fp32", "int8", "bf16"]
 """`"fp32"` computes what the graph says; `"int8"` multiplies matrices in eight bits, `"bf16"` is OpenVINO's."""
 
+LOCK_SECONDS = 120.0
+"""How long a process waits for another one that is preparing the same graph, in seconds; then it runs the original."""
 
-_FORMAT = 2
+REWRITING_BYTES, QUANTISING_BYTES = 1.2, 6.0
+"""Memory that preparing and opening a graph takes, in bytes for each byte of its weights."""
+
+_OVERHEAD_BYTES = 256 * 2**20
+_PART_BYTES = 64 * 2**20
+_FORMAT = 3
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PreparedGraph:
-    """A graph for onnxruntime.
+    """A graph to run.
 
     Attributes:
-        model: Its file, or its content where no file could be written.
+        origin: The model's own graph.
+        external_files: The other files that it reads.
+        graph: What is run.
         precision: What it computes in.
         rewritten: Whether it is another graph than the model came with.
+        content_hash: Hash of the content of the model's graph and the other files that it reads, as they were when it
+            was loaded; empty for a graph that is part of this package.
     """
 
-    model: Path | bytes
+    origin: Path
+    external_files: tuple[Path, ...]
+    graph: Graph
     precision: GraphPrecision
     rewritten: bool
+    content_hash: str = ""
 
-    def __str__(self) -> str:
-        return str(self.model) if isinstance(self.model, Path) else f"of {len(self.model)} bytes in memory"
+
+class _Record(BaseModel):
+    """What is known of a graph, kept beside its structure."""
+
+    structure: str = ""
+    weights: list[StoredWeight] = []
+    external_files: list[str] = []
+    rewritten: bool = False
+    unpack: bool = False
+    reason: str = ""
+
+
+def trusted_graph(onnx_file: Path) -> PreparedGraph:
+    """Return a graph that is part of this package, which is opened from its file."""
+    return PreparedGraph(onnx_file, (), Graph(onnx_file, unpack=True), "fp32", rewritten=False)
+
+
+def own_graph(onnx_file: Path) -> PreparedGraph:
+    """Return a model's own graph, checked and otherwise unchanged.
+
+    Raises:
+        UnsupportedModelError: If it is not a whole ONNX graph, or reads files outside its folder.
+    """
+    from langchain_crossrerank.onnx_graphs.rewriting import as_graph
+    from langchain_crossrerank.onnx_graphs.structure import read_structure
+
+    structure = read_structure(onnx_file)
+    graph = as_graph(structure, WeightFiles(onnx_file, structure.weights))
+    external = _external(onnx_file, structure.external_files)
+    return _with_hash(PreparedGraph(onnx_file, external, graph, "fp32", rewritten=False))
 
 
 def prepare_graph(onnx_file: Path, precision: GraphPrecision = "fp32") -> PreparedGraph:
-    """Make a model's graph ready, or find it made ready already.
+    """Find the prepared form of a model's graph, or make it.
 
-    A graph that cannot be made faster is used as it is, and the reason is logged. The cache's names are hashes of the
-    graph's content, so that another graph never finds them; files appear whole or not at all.
+    A graph that cannot be made faster runs unchanged, and the reason is logged. The cache's names are hashes of the
+    content of the model's files, so that another graph never finds them. Of several processes one prepares the graph
+    while the others wait.
 
     Args:
         onnx_file: The model's own graph.
         precision: `"int8"` quantises matrices, each column with a scale of its own, and activations as they come.
+
+    Raises:
+        UnsupportedModelError: If the file is not a whole ONNX graph, or reads files outside its folder.
     """
-    if precision == "fp32" and is_ready(onnx_file):
-        return PreparedGraph(onnx_file, precision, rewritten=False)
-    beside = [onnx_file.parent / location for location in sorted(external_locations(onnx_file))]
-    key = f"{hash_files([onnx_file, *beside])}-{_FORMAT}-{onnxruntime.__version__}"
-    make = _rewritten if precision == "fp32" else _quantised
-    made = _find_or_make(f"{key}-{precision}", lambda: make(onnx_file))
-    if made is None and precision != "fp32":
+    content_hash = _hash(onnx_file)
+    name = f"{content_hash}-{_FORMAT}-{onnxruntime.__version__}-{precision}"
+    found = _find(onnx_file, name, precision) or _make_once(onnx_file, name, precision)
+    prepared = _with_hash(found)
+    if not prepared.content_hash.startswith(content_hash):
+        raise UnsupportedModelError(f"{onnx_file} was changed while it was loaded; load the model again.")
+    return prepared
+
+
+def _make_once(onnx_file: Path, name: str, precision: GraphPrecision) -> PreparedGraph:
+    with _only_one(name) as is_this_one:
+        # Another process may have finished in the meantime.
+        found = _find(onnx_file, name, precision)
+        if found is None and not is_this_one:
+            found = own_graph(onnx_file)
+        if found is None:
+            found = _quantised(onnx_file, name) if precision == "int8" else _rewritten(onnx_file, name)
+    return found
+
+
+def _with_hash(prepared: PreparedGraph) -> PreparedGraph:
+    return replace(prepared, content_hash=_hash(prepared.origin, *prepared.external_files))
+
+
+def _rewritten(onnx_file: Path, name: str) -> PreparedGraph:
+    from langchain_crossrerank.onnx_graphs.rewriting import as_graph, rewrite
+    from langchain_crossrerank.onnx_graphs.structure import read_structure
+
+    original = structure = read_structure(onnx_file)
+    is_affordable = _is_affordable(onnx_file, original, REWRITING_BYTES)
+    files = WeightFiles(onnx_file, original.weights)
+    reason, is_final = "", is_affordable
+    if is_affordable:
+        try:
+            made = rewrite(original, files)
+        except GraphRewriteError as err:
+            reason = str(err)
+            _logger.info("%s runs unchanged: %s", onnx_file, reason)
+        except Exception as err:  # noqa: BLE001 - memory or disk ran out; onnxruntime's errors have no public class
+            is_final = False
+            _logger.warning(
+                "%s runs unchanged this time, because making it faster failed (%s: %s); the next process tries again.",
+                onnx_file,
+                type(err).__name__,
+                err,
+            )
+        else:
+            structure = made.structure
+            _logger.info("rewrote %s: %d operations work on the first token alone", onnx_file, made.first_token_only)
+    graph = as_graph(structure, files)
+    is_new = structure is not original
+    prepared = PreparedGraph(onnx_file, _external(onnx_file, original.external_files), graph, "fp32", rewritten=is_new)
+    if is_final:
+        _keep(name, prepared, original.external_files, reason)
+    return prepared
+
+
+def _quantised(onnx_file: Path, name: str) -> PreparedGraph:
+
+    exact = prepare_graph(onnx_file)
+    external = [os.path.relpath(path, onnx_file.parent) for path in exact.external_files]
+    try:
+        from langchain_crossrerank.onnx_graphs.quantising import quantise
+
+        structure, files = _structure(exact)
+        if not _is_affordable(onnx_file, structure, QUANTISING_BYTES):
+            return exact
+        graph = Graph(quantise(structure, files))
+    except GraphRewriteError as err:
+        _logger.info("%s is not quantised: %s", onnx_file, err)
+        _keep_record(name, exact, external, _Record(external_files=external, reason=str(err)))
+        return exact
+    except (OSError, MemoryError) as err:
+        _logger.warning("%s is not quantised this time (%s); the next process tries again.", onnx_file, err)
+        return exact
+    prepared = PreparedGraph(onnx_file, exact.external_files, graph, "int8", rewritten=True)
+    _keep(name, prepared, external, "")
+    return prepared
+
+
+def _structure(prepared: PreparedGraph) -> tuple[Structure, WeightFiles]:
+    from langchain_crossrerank.onnx_graphs.structure import Structure, parse_own, read_structure
+
+    graph = prepared.graph
+    if isinstance(graph.model, bytes) and graph.files is not None:
+        return Structure(parse_own(graph.model), graph.weights, ()), graph.files
+    structure = read_structure(prepared.origin)
+    return structure, WeightFiles(prepared.origin, structure.weights)
+
+
+def _is_affordable(onnx_file: Path, structure: Structure, factor: float) -> bool:
+    """Say whether there is enough memory to prepare a graph, and log it if not."""
+    size = sum(weight.length for weight in structure.weights)
+    needed, available = int(factor * size) + _OVERHEAD_BYTES, available_memory()
+    if size < _OVERHEAD_BYTES or available is None or needed <= available:
+        return True
+    _logger.warning(
+        "%s runs unchanged this time: preparing it takes about %.1f GB of memory, and %.1f GB are available.",
+        onnx_file,
+        needed / 1e9,
+        available / 1e9,
+    )
+    return False
+
+
+def _find(onnx_file: Path, name: str, precision: GraphPrecision) -> PreparedGraph | None:
+    """Return what an earlier process made of these very files, if it is there and undamaged."""
+    record = _record(name)
+    if record is not None and record.external_files:
+        try:
+            name = _name_with_external(name, onnx_file, record.external_files)
+        except UnsupportedModelError:
+            return None
+        record = _record(name)
+    if record is None:
+        return None
+    if precision == "int8" and record.reason:
         return prepare_graph(onnx_file)
-    return PreparedGraph(made or onnx_file, precision, rewritten=made is not None)
-
-
-def make_ready(onnx_file: Path) -> None:
-    """Replace a graph by a faster one, or mark it as one that cannot be made faster."""
-    import onnx
-
-    from langchain_crossrerank.onnx_graphs.rewriting import NotUnderstoodError
-
+    content = _read_own(f"{name}.onnx")
+    if content is None or _hash_bytes(content) != record.structure:
+        return None
     try:
-        content = _rewritten(onnx_file)
-    except NotUnderstoodError as err:
-        _logger.info("%s stays as it is: %s", onnx_file, err)
-        if external_locations(onnx_file):
+        files = WeightFiles(onnx_file, record.weights)
+    except UnsupportedModelError:
+        # Whether it is the record or the model that is wrong shows when the model's own graph is read.
+        return None
+    return PreparedGraph(
+        onnx_file,
+        _external(onnx_file, record.external_files),
+        Graph(content, tuple(record.weights), files, record.unpack),
+        precision,
+        record.rewritten,
+    )
+
+
+def _keep(name: str, prepared: PreparedGraph, external_files: Sequence[str], reason: str) -> None:
+    graph = prepared.graph
+    if not isinstance(graph.model, bytes):
+        return
+    record = _Record(
+        structure=_hash_bytes(graph.model),
+        weights=list(graph.weights),
+        external_files=list(external_files),
+        rewritten=prepared.rewritten,
+        unpack=graph.unpack,
+        reason=reason,
+    )
+    _keep_record(name, prepared, external_files, record, graph.model)
+
+
+def _keep_record(
+    name: str, prepared: PreparedGraph, external_files: Sequence[str], record: _Record, structure: bytes = b""
+) -> None:
+    """Keep a record, and before it the structure that it lists; where nothing can be written, go on without."""
+    full_name = _name_with_external(name, prepared.origin, external_files) if external_files else name
+    if structure:
+        try:
+            write_whole(cached_file(f"{full_name}.onnx"), structure, mode=PRIVATE)
+        except OSError as err:
+            _logger.info("%s.onnx cannot be written (%s); each process prepares the graph for itself", full_name, err)
             return
-        model = onnx.load(str(onnx_file))
-        model.producer_name = PRODUCER
-        content = model.SerializeToString()
-    write_whole(onnx_file, content)
+    remember(full_name, record.model_dump())
+    if external_files:
+        remember(name, _Record(external_files=list(external_files)).model_dump())
 
 
-def _find_or_make(name: str, make: Callable[[], bytes]) -> Path | bytes | None:
-    with contextlib.suppress(OSError):
-        # Unlike `Path.is_file`, this one does not raise where a folder may not be read.
-        if os.path.isfile(file := cached_file(f"{name}.onnx")):
-            return file
-    if (recall(name) or {}).get("reason"):
-        return None
-    # Imports onnx, which a graph found ready does without.
-    from langchain_crossrerank.onnx_graphs.rewriting import NotUnderstoodError
-
+def _record(name: str) -> _Record | None:
     try:
-        made = make()
-    except NotUnderstoodError as err:
-        _logger.info("the graph %s runs as it is: %s", name, err)
-        remember(name, {"reason": str(err)})
+        content = recall(name)
+        return _Record.model_validate(content) if content is not None and _is_own(cached_file(f"{name}.json")) else None
+    except (OSError, ValidationError):
         return None
+
+
+def _read_own(file_name: str) -> bytes | None:
     try:
-        write_whole(file := cached_file(f"{name}.onnx"), made)
+        file = cached_file(file_name)
+        if not _is_own(file):
+            return None
+        with open_regular(file) as opened:
+            return opened.read()
+    except OSError:
+        return None
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file belongs to this user or to the system, so that no other user can have planted it."""
+    return not hasattr(os, "geteuid") or file.stat().st_uid in (os.geteuid(), 0)
+
+
+@contextlib.contextmanager
+def _only_one(name: str) -> Iterator[bool]:
+    """Let one process in at a time; yield whether this one may work, or has waited too long."""
+    try:
+        file = cached_file(f"{name}.lock")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file)
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        _logger.warning(
+            "another process holds %s.lock for more than %.0f s; the graph runs unchanged", name, LOCK_SECONDS
+        )
+        yield False
+    except (OSError, NotImplementedError):
+        # Where no file can be written, each process works for itself.
+        yield True
+    else:
+        try:
+            yield True
+        finally:
+            lock.release()
+
+
+def _name_with_external(name: str, onnx_file: Path, external_files: Sequence[str]) -> str:
+    return f"{name}-{_hash_bytes(_hash(*(check_location(onnx_file, file) for file in external_files)).encode())}"
+
+
+def _external(onnx_file: Path, files: Iterable[str]) -> tuple[Path, ...]:
+    return tuple(onnx_file.parent / file for file in files)
+
+
+def _hash(*files: Path) -> str:
+    """Hash the content of files.
+
+    Raises:
+        UnsupportedModelError: If one is not a regular file, or cannot be read.
+    """
+    try:
+        return "-".join(_hash_unchanged(file, _state(file)) for file in files)
     except OSError as err:
-        _logger.info("%s.onnx cannot be written (%s); the graph is made anew by each process", name, err)
-        return made
-    return file
+        raise UnsupportedModelError(f"the model's file {err.filename} cannot be read: {err.strerror}.") from err
 
 
-def _rewritten(onnx_file: Path) -> bytes:
-    from langchain_crossrerank.onnx_graphs.rewriting import rewrite
-
-    made = rewrite(onnx_file)
-    made.model.producer_name = PRODUCER
-    _logger.info("rewrote %s: %d operations work on the first token alone", onnx_file, made.first_token_only)
-    content: bytes = made.model.SerializeToString()
-    return content
+def _state(file: Path) -> tuple[int, ...]:
+    with open_regular(file) as opened:
+        state = os.fstat(opened.fileno())
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
-def _quantised(onnx_file: Path) -> bytes:
-    from langchain_crossrerank.onnx_graphs.rewriting import quantise
+@lru_cache(maxsize=64)
+def _hash_unchanged(file: Path, state: tuple[int, ...]) -> str:  # noqa: ARG001 - a file with another state is another
+    """Hash a file's content: the hash of the hashes of its parts, which are computed at the same time."""
 
-    ready = prepare_graph(onnx_file)
-    if isinstance(ready.model, Path):
-        return quantise(ready.model)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "ready.onnx"
-        file.write_bytes(ready.model)
-        return quantise(file)
+    def hash_part(start: int) -> bytes:
+        digest = hashlib.blake2b(digest_size=16)
+        with file.open("rb") as opened:
+            opened.seek(start)
+            while (left := start + _PART_BYTES - opened.tell()) > 0 and (chunk := opened.read(min(left, 1 << 20))):
+                digest.update(chunk)
+        return digest.digest()
+
+    size = file.stat().st_size
+    with ThreadPoolExecutor(usable_cores() or 2) as pool:
+        return _hash_bytes(b"".join(pool.map(hash_part, range(0, max(1, size), _PART_BYTES))))
+
+
+def _hash_bytes(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnxruntime
-from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from langchain_crossrerank.errors import GraphRewriteError
 from langchain_crossrerank.onnx_graphs.packing import is_packed
 from langchain_crossrerank.onnx_graphs.sessions import Graph, open_session
-from langchain_crossrerank.onnx_graphs.structure import Structure
+from langchain_crossrerank.onnx_graphs.stored_weights import WeightFiles
+from langchain_crossrerank.onnx_graphs.structure import Structure, whole_model
 
 
-def quantise(structure: Structure, arrays: Mapping[str, Any]) -> bytes:
+def quantise(structure: Structure, files: WeightFiles) -> bytes:
     """Return a graph whose matrix products run in eight bits: weights by column in seven, activations as they come.
 
     The whole graph is held in memory, several times over.
 
     Args:
         structure: A graph in fp32.
-        arrays: Its weights.
+        files: The files of its weights.
 
     Raises:
         GraphRewriteError: If onnxruntime's quantiser cannot do it.
         OSError: If the disk is full.
         MemoryError: If there is not enough memory.
     """
-    model = _folded(whole_model(structure, arrays))
+    model = _folded(whole_model(structure, files))
     # Without these marks the quantiser asks for preparation of another kind, by way of the root logger.
     for mark in ("onnx.infer", "onnx.quant.pre_process"):
         model.metadata_props.add(key=mark, value="onnxruntime.quant")
@@ -63,20 +61,3 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
         options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
         open_session(Graph(model.SerializeToString(), unpack=is_packed(model)), options)
         return onnx.load(options.optimized_model_filepath)
-
-
-def whole_model(structure: Structure, arrays: Mapping[str, Any]) -> onnx.ModelProto:
-    """Return a graph with all of its weights inside.
-
-    Args:
-        structure: The graph without its large weights.
-        arrays: Those weights.
-    """
-    model = onnx.ModelProto()
-    model.CopyFrom(structure.model)
-    for tensor in model.graph.initializer:
-        if tensor.name in arrays and tensor.data_location == onnx.TensorProto.EXTERNAL:
-            data_type = tensor.data_type
-            tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name], tensor.name))
-            tensor.data_type = data_type
-    return model

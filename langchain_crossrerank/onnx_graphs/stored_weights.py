@@ -1,10 +1,15 @@
-"""Weights that stay in their files: where each one is stored, and reading them into arrays."""
+"""Weights that stay in their files: where each one is stored, and how they get from there into a session."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import math
+import mmap
+import os
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -13,6 +18,8 @@ from langchain_crossrerank.errors import UnsupportedModelError
 from langchain_crossrerank.files import open_regular
 
 _BFLOAT16 = 16
+_WORTH_RELEASING = 64 * 2**20
+_RELEASE_SECONDS = 0.02
 
 ARRAY_TYPES = {
     1: "<f4",
@@ -48,57 +55,149 @@ class StoredWeight:
     offset: int
     length: int
 
+    @property
+    def whole_length(self) -> int:
+        """The bytes that a tensor of this type and shape takes; -1 if the type cannot stay in a file."""
+        item = ARRAY_TYPES.get(self.data_type)
+        return math.prod(self.shape) * np.dtype(item).itemsize if item else -1
 
-def read_weights(graph_file: Path, weights: Iterable[StoredWeight]) -> dict[str, Any]:
-    """Read weights into arrays of this process's own, so that later changes of the files change nothing.
+
+def check_location(graph_file: Path, location: str) -> Path:
+    """Check that a file which a graph names is inside the graph's folder.
+
+    In the Hugging Face cache files are links into the repository's `blobs` folder, and that counts as inside.
+
+    Args:
+        graph_file: The ONNX file.
+        location: The place that it names, relative to its folder.
+
+    Returns:
+        The file, with links resolved.
+
+    Raises:
+        UnsupportedModelError: If it is outside, or cannot be the name of a file.
+    """
+    folder = graph_file.parent
+    snapshot = next((parent for parent in graph_file.parents if parent.parent.name == "snapshots"), None)
+    try:
+        allowed = [folder.resolve()]
+        if snapshot is not None:
+            allowed.append((snapshot.parent.parent / "blobs").resolve())
+        target = (folder / location).resolve()
+        if target == folder.resolve():
+            raise ValueError("it is the folder itself")
+    except (OSError, ValueError, RuntimeError) as err:
+        raise UnsupportedModelError(
+            f"{graph_file} names {location[:200]!r} as a file of weights, which is not a usable name ({err})."
+        ) from err
+    absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute()
+    if absolute or not any(target.is_relative_to(place) for place in allowed):
+        raise UnsupportedModelError(
+            f"{graph_file} reads weights from {location[:200]!r}, that is {str(target)[:200]}, outside its folder; "
+            "such a model may read any file of yours. Get the model from a source that you trust."
+        )
+    return target
+
+
+class WeightFiles:
+    """The files that hold a graph's weights, as they were when they were opened.
+
+    They are mapped into memory and not read, so that weights take no memory before an inference library copies them,
+    and none twice when several processes load one model. A file that is replaced later stays what it was here.
 
     Args:
         graph_file: The graph that the weights belong to.
         weights: Where they are stored.
 
-    Returns:
-        Arrays by name.
-
     Raises:
         UnsupportedModelError: If a file is missing, is not a regular file, or is too short.
     """
-    arrays: dict[str, Any] = {}
-    by_file: dict[str, list[StoredWeight]] = {}
-    for weight in weights:
-        by_file.setdefault(weight.file, []).append(weight)
-    for name, stored in by_file.items():
-        path = graph_file.parent / name if name else graph_file
+
+    def __init__(self, graph_file: Path, weights: Iterable[StoredWeight]) -> None:
+        self._weights = tuple(weights)
+        self._maps: dict[str, mmap.mmap] = {}
+        self._states: dict[Path, os.stat_result] = {}
+        for name in sorted({weight.file for weight in self._weights}):
+            path = check_location(graph_file, name) if name else graph_file
+            try:
+                with open_regular(path) as file:
+                    self._maps[name] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    self._states[path] = os.fstat(file.fileno())
+            except (OSError, ValueError) as err:
+                raise UnsupportedModelError(f"the weights of {graph_file} in {path} cannot be read: {err}.") from err
+        for weight in self._weights:
+            ends = weight.offset + weight.length
+            if weight.length != weight.whole_length or weight.offset < 0 or ends > len(self._maps[weight.file]):
+                raise UnsupportedModelError(
+                    f"the weight {weight.name!r} of {graph_file} does not fit its shape, or its file is cut short; "
+                    "fetch the model again."
+                )
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the weights as arrays by name, which cannot be written to.
+
+        Raises:
+            UnsupportedModelError: If a file was changed in place.
+        """
+        for path, state in self._states.items():
+            if _changed_in_place(path, state):
+                raise UnsupportedModelError(f"{path} was changed after the model was loaded; load the model again.")
+        return {
+            weight.name: np.frombuffer(
+                self._maps[weight.file],
+                dtype=ARRAY_TYPES[weight.data_type],
+                count=math.prod(weight.shape),
+                offset=weight.offset,
+            ).reshape(weight.shape)
+            for weight in self._weights
+        }
+
+    def values(self) -> dict[str, Any]:
+        """Return the weights as values of onnxruntime by name, without copying them; they live as long as this."""
+        import onnxruntime
+
+        make, arrays = onnxruntime.OrtValue, self.arrays()
+        return {
+            weight.name: make.ortvalue_from_numpy_with_onnx_type(arrays[weight.name], _BFLOAT16)
+            if weight.data_type == _BFLOAT16
+            else make.ortvalue_from_numpy(arrays[weight.name])
+            for weight in self._weights
+        }
+
+    @contextlib.contextmanager
+    def while_copied(self) -> Iterator[None]:
+        """Give the memory of the mapped files back to the system again and again while a library copies the weights.
+
+        Otherwise they would be in memory twice in the end, as the files' pages and as the copy.
+        """
+        if sum(weight.length for weight in self._weights) < _WORTH_RELEASING or not hasattr(mmap, "MADV_DONTNEED"):
+            yield
+            return
+        is_done = threading.Event()
+
+        def release() -> None:
+            while not is_done.wait(_RELEASE_SECONDS):
+                self._release()
+
+        # The library works without holding the interpreter's lock.
+        releasing = threading.Thread(target=release, name="crossrerank-release", daemon=True)
+        releasing.start()
         try:
-            with open_regular(path) as file:
-                for weight in sorted(stored, key=lambda each: each.offset):
-                    array = np.empty(weight.shape, dtype=ARRAY_TYPES[weight.data_type])
-                    file.seek(weight.offset)
-                    if file.readinto(array.reshape(-1).view(np.uint8)) != weight.length:
-                        raise UnsupportedModelError(
-                            f"{path} ends before the weight {weight.name!r}; the file is cut short, fetch it again."
-                        )
-                    arrays[weight.name] = array
-        except OSError as err:
-            raise UnsupportedModelError(f"the weights of {graph_file} in {path} cannot be read: {err}.") from err
-    return arrays
+            yield
+        finally:
+            is_done.set()
+            releasing.join()
+            self._release()
+
+    def _release(self) -> None:
+        for mapped in self._maps.values():
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def give_weights(options: Any, arrays: Mapping[str, Any], weights: Iterable[StoredWeight]) -> None:
-    """Let a session that is opened with `options` use arrays as a graph's external weights, without copying them.
-
-    Args:
-        options: Session options of onnxruntime.
-        arrays: Arrays by name; they must live as long as the session.
-        weights: The weights that the graph has.
-    """
-    import onnxruntime
-
-    make = onnxruntime.OrtValue
-    values = [
-        make.ortvalue_from_numpy_with_onnx_type(arrays[weight.name], _BFLOAT16)
-        if weight.data_type == _BFLOAT16
-        else make.ortvalue_from_numpy(arrays[weight.name])
-        for weight in weights
-    ]
-    if values:
-        options.add_external_initializers([weight.name for weight in weights], values)
+def _changed_in_place(path: Path, state: os.stat_result) -> bool:
+    try:
+        now = path.stat()
+    except OSError:
+        return False
+    is_same_file = (now.st_dev, now.st_ino) == (state.st_dev, state.st_ino)
+    return is_same_file and (now.st_size, now.st_mtime_ns) != (state.st_size, state.st_mtime_ns)

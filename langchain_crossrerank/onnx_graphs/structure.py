@@ -8,23 +8,25 @@ an inference library ever opens, so that no second parser can read the file in a
 
 from __future__ import annotations
 
-import math
 import mmap
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from langchain_crossrerank.errors import UnsupportedModelError
 from langchain_crossrerank.files import open_regular
-from langchain_crossrerank.onnx_graphs.stored_weights import ARRAY_TYPES, StoredWeight
+from langchain_crossrerank.onnx_graphs.stored_weights import ARRAY_TYPES, StoredWeight, WeightFiles, check_location
 
 INLINE_BYTES = 32 * 1024
 """Tensors below this size, in bytes, stay in the structure: biases, normalisations, constants."""
+
+PREFERRED_OUTPUTS = ("logits", "scores", "last_hidden_state", "token_embeddings")
+"""Outputs to take where a graph has several, in the order of preference."""
 
 LARGEST_STRUCTURE = 2**31 - 1
 """Most bytes of a graph without its large weights; protobuf takes no more."""
@@ -82,6 +84,31 @@ def read_structure(graph_file: Path) -> Structure:
     return _with_weights_located(graph_file, model, nonce)
 
 
+def parse_own(content: bytes) -> onnx.ModelProto:
+    """Parse a structure that was serialised here."""
+    model = onnx.ModelProto()
+    model.ParseFromString(content)
+    return model
+
+
+def whole_model(structure: Structure, files: WeightFiles) -> onnx.ModelProto:
+    """Return a graph with all of its weights inside.
+
+    Args:
+        structure: The graph without its large weights.
+        files: The files of those weights.
+    """
+    arrays = files.arrays()
+    model = onnx.ModelProto()
+    model.CopyFrom(structure.model)
+    for tensor in model.graph.initializer:
+        if tensor.name in arrays and tensor.data_location == onnx.TensorProto.EXTERNAL:
+            data_type = tensor.data_type
+            tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name].copy(), tensor.name))
+            tensor.data_type = data_type
+    return model
+
+
 def _with_weights_located(graph_file: Path, model: onnx.ModelProto, nonce: bytes) -> Structure:
     """Turn notes of where weights are, and external data, into checked `StoredWeight`s."""
     weights: dict[str, StoredWeight] = {}
@@ -92,14 +119,14 @@ def _with_weights_located(graph_file: Path, model: onnx.ModelProto, nonce: bytes
             continue
         if weight.file:
             external.add(weight.file)
-        if weight.data_type not in ARRAY_TYPES:
-            _inline(graph_file, tensor, weight)
-            continue
-        if weight.name in weights or weight.length != math.prod(weight.shape) * _item_bytes(weight):
+        if weight.name in weights or weight.length != weight.whole_length >= 0:
             raise UnsupportedModelError(
                 f"the weight {weight.name!r} of {graph_file} has {weight.length} bytes, which do not fit its shape "
                 f"{list(weight.shape)}, or is there twice; fetch the model again."
             )
+        if weight.data_type not in ARRAY_TYPES or weight.length < INLINE_BYTES:
+            _inline(graph_file, tensor, weight)
+            continue
         weights[weight.name] = weight
     files = sorted({weight.file for weight in weights.values()})
     for tensor in model.graph.initializer:
@@ -116,7 +143,18 @@ def _with_weights_located(graph_file: Path, model: onnx.ModelProto, nonce: bytes
         del model.graph.input[:]
         model.graph.input.extend(inputs)
         model.ir_version = max(model.ir_version, 4)
+    _keep_one_output(model.graph)
     return Structure(model, tuple(weights.values()), tuple(sorted(external)))
+
+
+def _keep_one_output(graph: onnx.GraphProto) -> None:
+    """Leave the output that is called as classifiers call theirs, otherwise the first one."""
+    names = [entry.name for entry in graph.output]
+    preferred = next((name for name in PREFERRED_OUTPUTS if name in names), None)
+    chosen = [entry for entry in graph.output if entry.name == preferred] or list(graph.output)[:1]
+    kept = [onnx.ValueInfoProto.FromString(entry.SerializeToString()) for entry in chosen]
+    del graph.output[:]
+    graph.output.extend(kept)
 
 
 def refer_to_file(tensor: onnx.TensorProto, weight: StoredWeight, files: list[str]) -> None:
@@ -151,7 +189,8 @@ def _external(graph_file: Path, tensor: onnx.TensorProto) -> StoredWeight:
         with open_regular(path) as file:
             size = file.seek(0, 2)
         offset = int(entries.get("offset", 0))
-        length = int(entries.get("length", size - offset))
+        whole = StoredWeight(tensor.name, tensor.data_type, tuple(tensor.dims), location, 0, 0).whole_length
+        length = int(entries.get("length", whole if whole >= 0 else size - offset))
         if offset < 0 or length < 0 or offset + length > size:
             raise ValueError(f"bytes {offset} to {offset + length} of {size}")
     except (OSError, ValueError) as err:
@@ -162,41 +201,6 @@ def _external(graph_file: Path, tensor: onnx.TensorProto) -> StoredWeight:
     return StoredWeight(tensor.name, tensor.data_type, tuple(tensor.dims), location, offset, length)
 
 
-def check_location(graph_file: Path, location: str) -> Path:
-    """Check that a file which a graph names is inside the graph's folder.
-
-    In the Hugging Face cache files are links into the repository's `blobs` folder, and that counts as inside.
-
-    Args:
-        graph_file: The ONNX file.
-        location: The place that it names, relative to its folder.
-
-    Returns:
-        The file, with links resolved.
-
-    Raises:
-        UnsupportedModelError: If it is outside, or cannot be the name of a file.
-    """
-    folder = graph_file.parent
-    snapshot = next((parent for parent in graph_file.parents if parent.parent.name == "snapshots"), None)
-    try:
-        allowed = [folder.resolve()]
-        if snapshot is not None:
-            allowed.append((snapshot.parent.parent / "blobs").resolve())
-        target = (folder / location).resolve()
-    except (OSError, ValueError, RuntimeError) as err:
-        raise UnsupportedModelError(
-            f"{graph_file} names {location[:200]!r} as a file of weights, which is not a usable name ({err})."
-        ) from err
-    absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute()
-    if not location or absolute or not any(target.is_relative_to(place) for place in allowed):
-        raise UnsupportedModelError(
-            f"{graph_file} reads weights from {location[:200]!r}, that is {str(target)[:200]}, outside its folder; "
-            "such a model may read any file of yours. Get the model from a source that you trust."
-        )
-    return target
-
-
 def _inline(graph_file: Path, tensor: onnx.TensorProto, weight: StoredWeight) -> None:
     path = check_location(graph_file, weight.file) if weight.file else graph_file
     with open_regular(path) as file:
@@ -204,10 +208,6 @@ def _inline(graph_file: Path, tensor: onnx.TensorProto, weight: StoredWeight) ->
         tensor.raw_data = file.read(weight.length)
     tensor.data_location = onnx.TensorProto.DEFAULT
     del tensor.external_data[:]
-
-
-def _item_bytes(weight: StoredWeight) -> int:
-    return np.dtype(ARRAY_TYPES[weight.data_type]).itemsize
 
 
 def _other_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
@@ -23,7 +22,8 @@ from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.scores import sigmoid
 from langchain_crossrerank.errors import InvalidInputError, ModelError, ModelNotFoundError, UnsupportedModelError
-from langchain_crossrerank.onnx_graphs.provenance import unpack_at_load
+from langchain_crossrerank.onnx_graphs.cache import own_graph
+from langchain_crossrerank.onnx_graphs.sessions import open_session
 from langchain_crossrerank.testing import check_cross_encoder
 
 torch = pytest.importorskip("torch", reason="needs the torch extra")
@@ -441,9 +441,7 @@ def test_rounded_weights_are_packed_without_loss(tmp_path: Path) -> None:
     ids = np.arange(50, dtype=np.int64).reshape(5, 10)
     results = []
     for file in (tmp_path / "a.onnx", tmp_path / "b.onnx"):
-        options = onnxruntime.SessionOptions()
-        unpack_at_load(options, file)
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        session = open_session(own_graph(file).graph)
         results.append(session.run(None, {"ids": ids})[0])
     assert np.array_equal(*results)
     assert (tmp_path / "b.onnx").stat().st_size < (tmp_path / "a.onnx").stat().st_size / 2

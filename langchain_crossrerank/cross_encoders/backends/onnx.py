@@ -1,20 +1,21 @@
-"""The default backend: onnxruntime and tokenizers, nothing else."""
+"""The default backend: onnxruntime and tokenizers, without torch."""
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
 from langchain_crossrerank._machine import machine_key, usable_cores
+from langchain_crossrerank._process import ForkSafeLock, PerProcess
 from langchain_crossrerank.cross_encoders.base import CrossEncoder, LongQuery
 from langchain_crossrerank.cross_encoders.calibration import (
     DEFAULT_BATCH_TOKENS,
@@ -23,21 +24,46 @@ from langchain_crossrerank.cross_encoders.calibration import (
     known_batch_tokens,
     measure_batch_tokens,
 )
+from langchain_crossrerank.cross_encoders.fingerprints import ReadFiles, fingerprint
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pair_encoder import PairEncoder
-from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair, plan_batches
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
+from langchain_crossrerank.cross_encoders.precision import Precision
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 from langchain_crossrerank.cross_encoders.scores import Activation, check_num_labels, relevance_logits, sigmoid
 from langchain_crossrerank.cross_encoders.truncation import Spans
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
-from langchain_crossrerank.files import hash_files
-from langchain_crossrerank.onnx_graphs.cache import GraphPrecision, PreparedGraph, prepare_graph
-from langchain_crossrerank.onnx_graphs.external_data import check_external_data, external_locations
-from langchain_crossrerank.onnx_graphs.provenance import unpack_at_load
+from langchain_crossrerank.onnx_graphs.cache import (
+    GraphPrecision,
+    PreparedGraph,
+    own_graph,
+    prepare_graph,
+    trusted_graph,
+)
+from langchain_crossrerank.onnx_graphs.sessions import Graph, open_session
 
+LARGE_BATCH_TOKENS = 4096
+"""Tokens of a forward pass from which on its working memory is given back to the system afterwards."""
+
+_GPU = Path("/dev/nvidiactl")
 _TEST_PAIR = ("which precision is faster here?", "a passage of the usual length " * 20)
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_WHOLE_NUMBERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """One input of an open graph.
+
+    Attributes:
+        dtype: The numpy type of its numbers.
+        shape: Sizes of its axes, `None` for one that varies.
+    """
+
+    dtype: Any
+    shape: tuple[int | None, ...]
 
 
 class ProcessSession:
@@ -46,44 +72,57 @@ class ProcessSession:
     Callers take turns, each with all threads; together they would only get in each other's way.
 
     Args:
-        open_session: Opens an onnxruntime session, or what behaves like one.
+        open_session: Opens an onnxruntime session, or an object with the same methods.
+
+    Raises:
+        UnsupportedModelError: If the graph has inputs that cannot be computed from a pair of texts.
     """
 
     def __init__(self, open_session: Callable[[], Any]) -> None:
-        self._open_session = open_session
-        self._open()
-
-    def _open(self) -> None:
-        self._session = self._open_session()
-        self._names = [entry.name for entry in self._session.get_inputs()]
-        self._turn = threading.Lock()
-        self._pid = os.getpid()
+        self._session = PerProcess(open_session)
+        self._turn = ForkSafeLock()
+        session = self._session.get()
+        self.inputs = {entry.name: _described(entry) for entry in session.get_inputs()}
+        self._output = session.get_outputs()[0].name
+        if "input_ids" not in self.inputs:
+            raise UnsupportedModelError(
+                f"the graph has the inputs {sorted(self.inputs)}, without input_ids; it is not a text classifier."
+            )
 
     def run(self, features: Mapping[str, Any]) -> Any:
-        """Give the graph's first output for the inputs that it has.
+        """Return the graph's first output.
 
-        Raises:
-            UnsupportedModelError: If it has an input that `features` has not.
+        Args:
+            features: Arrays by name; those that the graph does not read are ignored.
         """
-        unknown = [name for name in self._names if name not in features]
-        if unknown:
-            raise UnsupportedModelError(
-                f"the graph asks for the input {unknown[0]!r}, which no pair encoder has; "
-                "its inputs must be among input_ids, attention_mask and token_type_ids."
-            )
-        if os.getpid() != self._pid:
-            # The inherited one is kept: taking it down would wait for threads that are not there.
-            self._inherited = self._session
-            self._open()
+        session = self._session.get()
+        inputs = {name: features[name].astype(entry.dtype, copy=False) for name, entry in self.inputs.items()}
         with self._turn:
-            return self._session.run([self._session.get_outputs()[0].name], {n: features[n] for n in self._names})[0]
+            return session.run([self._output], inputs, _run_options(inputs["input_ids"].size))[0]
+
+
+def _described(entry: Any) -> GraphInput:
+    if entry.name not in _INPUTS or entry.type not in _WHOLE_NUMBERS:
+        raise UnsupportedModelError(
+            f"the graph has the input {entry.name!r} of type {entry.type}, which cannot be made from a pair of texts; "
+            f"the inputs may be {', '.join(_INPUTS)}, as whole numbers."
+        )
+    shape = tuple(size if isinstance(size, int) else None for size in entry.shape)
+    return GraphInput(_WHOLE_NUMBERS[entry.type], shape)
+
+
+def _run_options(tokens: int) -> Any:
+    options = onnxruntime.RunOptions()
+    if tokens > LARGE_BATCH_TOKENS:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 class OnnxCrossEncoder(CrossEncoder):
     """A cross-encoder computed by onnxruntime on the CPU.
 
-    The graph is rewritten to compute the last layer for its first token alone, where only that is read; the scores stay
-    the same (see `graph`). Both texts of a pair are tokenised once, and passages are remembered.
+    The graph is rewritten to compute the last layer for its first token alone, if only that is read; the scores stay
+    the same (see `onnx_graphs.rewriting`). Each text is tokenised once, and its tokens are remembered.
 
     Args:
         source: Where the model's files are.
@@ -94,7 +133,7 @@ class OnnxCrossEncoder(CrossEncoder):
         num_threads: Threads of one forward pass; `None` for the physical cores that this process may use.
         precision: `"fp32"` is exact. `"int8"` multiplies matrices in eight bits, which moves scores a little and is
             fast where the processor has instructions for it; `"auto"` uses it if a short test here shows it faster.
-        device: `"cpu"`, or `"cuda"` where onnxruntime-gpu is installed.
+        device: `"cpu"`, or `"cuda"` if onnxruntime-gpu is installed; `None` for a GPU if it can be used.
 
     Raises:
         InvalidInputError: If this onnxruntime cannot use the device.
@@ -113,27 +152,33 @@ class OnnxCrossEncoder(CrossEncoder):
         max_length: int | None = None,
         max_batch_tokens: int | None = None,
         num_threads: int | None = None,
-        precision: Literal["fp32", "int8", "auto"] = "fp32",
-        device: str = "cpu",
+        precision: Precision = "fp32",
+        device: str | None = None,
     ) -> None:
         self.name = source.name
         self.activation = activation or source.activation
-        self.max_length = min(max_length or source.max_length, source.max_length)
-        self._asked: dict[str, Any] = {
+        self.max_length = source.usable_length(max_length)
+        self._settings: dict[str, Any] = {
             "max_batch_tokens": max_batch_tokens,
             "num_threads": num_threads,
             "precision": precision,
             "device": device,
         }
-        self._providers = _providers(device)
+        self._device = self._choose_device(device)
         self._num_threads = num_threads or usable_cores()
         self._source = source
+        own_files = [self.onnx_file] if source.is_bundled else []
+        self._files = ReadFiles(source.folder, [*source.description_files, *own_files])
+        self._graph = self._prepare_graph("fp32" if precision == "auto" else precision)
+        self._session = ProcessSession(self._checked_session)
+        self._fixed_batch, self._fixed_tokens = self._session.inputs["input_ids"].shape
+        self.max_length = min(self.max_length, self._fixed_tokens or self.max_length)
+        self.max_batch_pairs = self._fixed_batch
         self._pairs = PairEncoder(self._load_tokenizer(), self.max_length)
         self._window_tokenizers: dict[int, Tokenizer] = {}
-        check_external_data(self.onnx_file)
-        self._graph = self._prepare_graph(precision)
-        self._session = ProcessSession(self._checked_session)
-        # Quantised activations share one scale in a batch, so the company that a pair is scored in moves its score.
+        if precision == "auto":
+            self._choose_precision()
+        # Quantised activations share one scale in a batch, so a pair's score depends on the others in its batch.
         self.scores_pairs_alone = self.precision != "int8"
         settled = max_batch_tokens or known_batch_tokens(self._machine_key)
         self.max_batch_tokens = settled or DEFAULT_BATCH_TOKENS
@@ -146,32 +191,32 @@ class OnnxCrossEncoder(CrossEncoder):
 
     @property
     def fingerprint(self) -> str:
-        """The weights' content hash with everything else that decides a score."""
-        precision = "" if self.precision == "fp32" else f":{self.precision}"
-        return f"onnx:{self._weights_hash}:{self.activation}:{self.max_length}{precision}:{self.long_query}"
+        """A text that differs whenever the same pair could get a different score; see `fingerprints`."""
+        return fingerprint(
+            self.backend,
+            f"{self._files.digest}-{self._graph.content_hash}",
+            activation=self.activation,
+            max_length=self.max_length,
+            precision=self.precision,
+            long_query=self.long_query,
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickled copy loads the files again where it is unpickled; a session cannot travel.
-        return _rebuild, (
-            type(self),
-            self._source,
-            {"activation": self.activation, "max_length": self.max_length, **self._asked},
-            self.long_query,
-        )
+        settings = {"activation": self.activation, "max_length": self.max_length, **self._settings}
+        return _rebuild, (type(self), self._source, settings, self.long_query)
 
     def __repr__(self) -> str:
         place = "" if str(self._source.folder) == self.name else f", folder={str(self._source.folder)!r}"
-        return f"{super().__repr__()[:-1]}, precision={self.precision!r}, num_threads={self._num_threads}{place})"
+        return (
+            f"{super().__repr__()[:-1]}, graph={self._source.relative(self.onnx_file)!r}, "
+            f"precision={self.precision!r}, device={self._device!r}, num_threads={self._num_threads}{place})"
+        )
 
     @cached_property
     def scheduler(self) -> StepScheduler:
         """Two workers, so that one call is tokenised while another one's forward pass has its turn."""
         return StepScheduler(name=self.name, workers=2)
-
-    @cached_property
-    def _weights_hash(self) -> str:
-        beside = [self.onnx_file.parent / location for location in sorted(external_locations(self.onnx_file))]
-        return hash_files([self.onnx_file, *beside, self._source.tokenizer_file])
 
     @cached_property
     def onnx_file(self) -> Path:
@@ -195,54 +240,63 @@ class OnnxCrossEncoder(CrossEncoder):
         tokenizer.no_padding()
         return tokenizer
 
+    def _choose_device(self, device: str | None) -> str:
+        """Return where the graph runs."""
+        return choose_device(device)
+
     def _prepare_graph(self, precision: str) -> PreparedGraph:
-        if precision != "auto":
-            return prepare_graph(self.onnx_file, "int8" if precision == "int8" else "fp32")
-        candidates = [prepare_graph(self.onnx_file, kind) for kind in ("fp32", "int8")]
-        features = self.features(self._encode([_TEST_PAIR]) * 4)
-        runs: dict[GraphPrecision, Callable[[], object]] = {}
-        for graph in candidates:
-            try:
-                runs[graph.precision] = partial(ProcessSession(partial(self.open_graph, graph.model)).run, features)
-            except Exception as err:  # noqa: BLE001 - onnxruntime's errors have no common public class
-                _logger.warning("The prepared graph %s cannot be loaded (%s), so it is not tried.", graph, err)
-        if "fp32" not in runs:
-            return candidates[0]
-        chosen = faster_precision(runs, self._machine_key)
-        return next(graph for graph in candidates if graph.precision == chosen)
+        if precision == "fp32" and self._source.is_bundled:
+            return trusted_graph(self.onnx_file)
+        return prepare_graph(self.onnx_file, "int8" if precision == "int8" else "fp32")
+
+    def _choose_precision(self) -> None:
+        """Run the graph in eight bits if that is clearly faster on this machine."""
+        quantised = prepare_graph(self.onnx_file, "int8")
+        if quantised.precision != "int8":
+            return
+        try:
+            session = ProcessSession(partial(self.open_graph, quantised.graph))
+        except Exception as err:  # noqa: BLE001 - onnxruntime's errors have no common public class
+            _logger.warning("The quantised graph of %s cannot be opened (%s), so it is not tried.", self.name, err)
+            return
+        features = self.features(self._encode([_TEST_PAIR] * (self._fixed_batch or 4)))
+        runs: dict[GraphPrecision, Callable[[], object]] = {
+            "fp32": partial(self._session.run, features),
+            "int8": partial(session.run, features),
+        }
+        if faster_precision(runs, self._machine_key) == "int8":
+            self._graph = quantised
+            self._session = ProcessSession(self._checked_session)
 
     @property
     def _machine_key(self) -> str:
         size = self.onnx_file.stat().st_size
-        settings = (self._asked.get(name) for name in ("device", "precision"))
+        settings = (self._settings.get(name) for name in ("device", "precision"))
         return machine_key(self.backend, self.name, size, self._num_threads, *settings)
 
-    def open_graph(self, model: Path | bytes) -> Any:
+    def open_graph(self, graph: Graph) -> Any:
         """Open a graph with this model's threads and device."""
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
         if self._num_threads is not None:
             options.intra_op_num_threads = self._num_threads
         # A pattern is kept for every shape of batch, and there are many.
         options.enable_mem_pattern = False
-        unpack_at_load(options, model)
-        content = str(model) if isinstance(model, Path) else model
-        return onnxruntime.InferenceSession(content, options, providers=self._providers)
+        return open_session(graph, options, providers=_PROVIDERS[self._device.partition(":")[0]])
 
     def _checked_session(self) -> Any:
         try:
-            session = self.open_graph(self._graph.model)
+            session = self.open_graph(self._graph.graph)
         except Exception as err:  # onnxruntime's errors have no common public class
             if not self._graph.rewritten:
-                raise UnsupportedModelError(f"onnxruntime cannot load {self.onnx_file}: {err}") from err
+                raise UnsupportedModelError(f"{self.backend} cannot load {self.onnx_file}: {err}") from err
             _logger.warning(
-                "The prepared graph %s cannot be loaded (%s); the model's own is used. Delete the file to have it made "
-                "anew.",
-                self._graph,
+                "The prepared graph of %s cannot be opened (%s: %s); the model's own graph is used.",
+                self.onnx_file,
+                type(err).__name__,
                 err,
             )
             precision: GraphPrecision = "bf16" if self._graph.precision == "bf16" else "fp32"
-            self._graph = PreparedGraph(self.onnx_file, precision, rewritten=False)
+            self._graph = replace(own_graph(self.onnx_file), precision=precision)
             return self._checked_session()
         output = session.get_outputs()[0]
         width = output.shape[-1] if len(output.shape) == 2 else 1
@@ -289,34 +343,69 @@ class OnnxCrossEncoder(CrossEncoder):
                 )
             except Exception as err:  # noqa: BLE001 - if the model fails, scoring itself says so and on which pairs
                 _logger.info("The fastest batch size could not be measured (%s: %s).", type(err).__name__, err)
-        return plan_batches(encoded, self.max_batch_tokens)
+        return super()._plan(encoded)
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        output = self._session.run(self.features(batch))
-        logits = relevance_logits(np.asarray(output, dtype=np.float32), self.name)
+        output = np.asarray(self._session.run(self.features(batch)), dtype=np.float32)[: len(batch)]
+        if output.shape[1:] == (1, 1):
+            output = output[:, :, 0]
+        logits = relevance_logits(output, self.name, relevant=self._source.relevant_label)
         return [sigmoid(logit) for logit in logits] if self.activation == "sigmoid" else logits
 
     def features(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
-        """Give a batch as a model reads it: ids, segments and mask of shape (pairs, tokens), int64."""
-        shape = len(batch), max(item.tokens for item in batch)
-        ids = np.full(shape, self._source.config.get("pad_token_id") or 0, dtype=np.int64)
+        """Return a batch as the graph reads it: ids, segments, mask and positions of shape (pairs, tokens), int64."""
+        shape = self._fixed_batch or len(batch), self._fixed_tokens or max(item.tokens for item in batch)
+        ids = np.full(shape, self._source.pad_token_id, dtype=np.int64)
         types, mask = np.zeros_like(ids), np.zeros_like(ids)
         for row, item in enumerate(batch):
-            ids[row, : item.tokens], types[row, : item.tokens] = item.features
+            ids[row, : item.tokens], segments = item.features
+            if self._source.sends_segments:
+                types[row, : item.tokens] = segments
             mask[row, : item.tokens] = 1
-        return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+        self._check_ids(ids)
+        start = self._source.first_position
+        places = np.where(mask, np.cumsum(mask, axis=1) - 1 + start, max(0, start - 1))
+        return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask, "position_ids": places}
+
+    def _check_ids(self, ids: Any) -> None:
+        """Raise if the tokenizer makes ids that the model has no embedding for."""
+        words = self._source.settings.vocab_size
+        if words is not None and ids.size and ids.max() >= words:
+            raise UnsupportedModelError(
+                f"the tokenizer of {self.name!r} makes the token id {ids.max()}, and the model's vocabulary has "
+                f"{words} entries; {self._source.tokenizer_file} belongs to other weights. Fetch the model again."
+            )
 
 
-def _providers(device: str) -> list[str]:
-    if device == "cpu":
-        return ["CPUExecutionProvider"]
+_PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
+
+
+def choose_device(device: str | None) -> str:
+    """Return the device that onnxruntime runs on: the one that was asked for, else a GPU if it can use one.
+
+    Raises:
+        InvalidInputError: If the installed onnxruntime cannot use the device.
+    """
     available = onnxruntime.get_available_providers()
-    if not device.startswith("cuda") or "CUDAExecutionProvider" not in available:
+    has_cuda = "CUDAExecutionProvider" in available
+    if device is None:
+        if not has_cuda and has_nvidia_gpu():
+            _logger.warning(
+                "This machine has an NVIDIA GPU, which the installed onnxruntime does not use; install "
+                "onnxruntime-gpu instead of onnxruntime, or pass device='cpu' to silence this warning."
+            )
+        return "cuda" if has_cuda and has_nvidia_gpu() else "cpu"
+    if device != "cpu" and not (device.startswith("cuda") and has_cuda):
         raise InvalidInputError(
             f"device is {device!r}, which this onnxruntime cannot use (it has {', '.join(available)}); "
             'use "cpu", install onnxruntime-gpu, or use backend="torch".'
         )
-    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    return device
+
+
+def has_nvidia_gpu() -> bool:
+    """Return whether an NVIDIA GPU can be reached from this process."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1") and _GPU.exists()
 
 
 def _rebuild(

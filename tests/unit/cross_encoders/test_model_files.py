@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER, ModelSource, find_source
-from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 
 MakeSource = Callable[..., ModelSource]
 Fetches = list[dict[str, Any]]
@@ -159,16 +160,64 @@ def test_the_number_of_labels_is_the_configs(make_source: MakeSource, config: di
     assert make_source(config).num_labels == expected
 
 
-def test_a_graph_is_found_beside_the_config_first(make_source: MakeSource) -> None:
-    """`model.onnx` is taken before `onnx/model.onnx`; without either there is no graph."""
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        ([], None),
+        (["onnx/model.onnx"], "onnx/model.onnx"),
+        (["model.onnx", "onnx/model.onnx"], "model.onnx"),
+        (["onnx/model_O3.onnx", "onnx/model_O2.onnx", "onnx/model_fp16.onnx"], "onnx/model_O3.onnx"),
+        (["onnx/model_quantized.onnx", "onnx/model.onnx"], "onnx/model.onnx"),
+        (["onnx/model_quantized.onnx", "onnx/model_fp16.onnx"], "onnx/model_fp16.onnx"),
+        (["onnx/model_qint8_avx512_vnni.onnx", "onnx/model_quint8_avx2.onnx"], "onnx/model_qint8_avx512_vnni.onnx"),
+        (["flashrank-MiniLM_Q.onnx"], "flashrank-MiniLM_Q.onnx"),
+    ],
+    ids=str,
+)
+def test_the_best_graph_is_taken(
+    make_source: MakeSource, caplog: pytest.LogCaptureFixture, files: list[str], chosen: str | None
+) -> None:
+    """Exact graphs come before those in fewer bits, which are taken with a warning if nothing else is there."""
     source = make_source({})
-    assert source.onnx_file is None
-    nested, beside = source.folder / "onnx" / "model.onnx", source.folder / "model.onnx"
-    nested.parent.mkdir()
-    nested.touch()
-    assert source.onnx_file == nested
-    beside.touch()
-    assert source.onnx_file == beside
+    (source.folder / "onnx").mkdir()
+    for name in files:
+        (source.folder / name).touch()
+    assert source.onnx_file == (source.folder / chosen if chosen else None)
+    is_exact = chosen is None or "model.onnx" in chosen or "_O3" in chosen
+    assert ("scores may differ" in caplog.text) is not is_exact
+
+
+def test_a_graph_is_taken_by_its_name(make_source: MakeSource) -> None:
+    """`file_name` takes a graph in place of the best one, and an unknown name is answered with what is there."""
+    folder = make_source({}).folder
+    for name in ("model.onnx", "model_quantized.onnx"):
+        (folder / name).touch()
+    assert find_source(folder, file_name="model_quantized.onnx").onnx_file == folder / "model_quantized.onnx"
+    with pytest.raises(ModelNotFoundError, match=r"model\.onnx, model_quantized\.onnx"):
+        _ = find_source(folder, file_name="other.onnx").onnx_file
+
+
+def test_several_unknown_graphs_are_not_guessed(make_source: MakeSource) -> None:
+    """If no graph has a usual name, the error lists them and says how to choose."""
+    source = make_source({})
+    for name in ("a.onnx", "b.onnx"):
+        (source.folder / name).touch()
+    with pytest.raises(ModelNotFoundError, match=r'a\.onnx, b\.onnx.*file_name="a\.onnx"'):
+        _ = source.onnx_file
+
+
+def test_a_model_in_a_subfolder_is_found(make_source: MakeSource) -> None:
+    """`subfolder` names a folder inside the model's, and cannot lead out of it."""
+    folder = make_source({}).folder
+    (folder / "sub").mkdir()
+    assert find_source(folder, subfolder="sub").folder == folder / "sub"
+    with pytest.raises(ModelNotFoundError, match="'other'"):
+        find_source(folder, subfolder="other")
+    for outside in ("../x", "/x", ""):
+        with pytest.raises(InvalidInputError, match="inside the model's folder"):
+            find_source(folder, subfolder=outside)
+        with pytest.raises(InvalidInputError, match="inside the model's folder"):
+            find_source(folder, file_name=outside)
 
 
 @pytest.mark.parametrize("read", ["config", "tokenizer_file", "activation", "max_length", "num_labels"])
@@ -275,11 +324,71 @@ def test_only_the_files_that_are_needed_are_fetched(fetches: Fetches, tmp_path: 
     patterns = call["allow_patterns"]
     assert ("onnx/model.onnx" in patterns) is weights
     assert "config.json" in patterns
-    assert all(Path(pattern).suffix in (".json", ".onnx", ".onnx_data") for pattern in patterns)
-    assert not any(wild in pattern for pattern in patterns for wild in "*?[")
+    assert all(not pattern.startswith("*") and "/*" not in pattern for pattern in patterns)
+    unwanted = ("pytorch_model.bin", "model.safetensors", "model.pkl", "README.md", "onnx/other.onnx", "tf_model.h5")
+    assert not [name for name in unwanted for pattern in patterns if fnmatch(name, pattern)]
+
+
+@pytest.fixture
+def listing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that the hub lists for any repository."""
+    files: list[str] = []
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: files)
+    return files
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        (
+            ["onnx/model.onnx", "onnx/model.onnx_data", "onnx/model_fp16.onnx"],
+            ["onnx/model.onnx", "onnx/model.onnx_data"],
+        ),
+        (["model.onnx", "model.onnx.data"], ["model.onnx", "model.onnx.data"]),
+        (["onnx/model_quantized.onnx", "pytorch_model.bin"], ["onnx/model_quantized.onnx"]),
+    ],
+    ids=str,
+)
+def test_one_graph_is_fetched_with_its_data(
+    fetches: Fetches, listing: list[str], files: list[str], wanted: list[str]
+) -> None:
+    """Of several graphs in a repository only the best is fetched, and the files that its weights are in."""
+    listing += files
+    find_source("org/model")
+    patterns = fetches[0]["allow_patterns"]
+    assert [name for name in files if any(fnmatch(name, pattern) for pattern in patterns)] == wanted
+
+
+def test_a_subfolder_and_a_token_reach_the_hub(fetches: Fetches, listing: list[str], tmp_path: Path) -> None:
+    """Files are fetched from the subfolder, with the caller's token."""
+    (tmp_path / "sub").mkdir()
+    listing += ["model.onnx", "sub/model.onnx"]
+    source = find_source("org/model", subfolder="sub", token="hf_secret")
+    assert source.folder == tmp_path / "sub"
+    (call,) = fetches
+    assert call["token"] == "hf_secret"
+    assert all(pattern.startswith("sub/") for pattern in call["allow_patterns"])
 
 
 _RESPONSE = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co/org/model"))
+
+
+def test_a_gated_model_says_where_to_accept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gated repository is not called missing: the error names the page with its terms."""
+
+    def fail(*args: Any, **kwargs: Any) -> str:
+        raise GatedRepoError("403", response=_RESPONSE)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(ModelNotFoundError, match=r"gated.*https://huggingface\.co/org/model.*HF_TOKEN"):
+        find_source("org/model")
+
+
+def test_an_adapter_is_not_called_missing(tmp_path: Path) -> None:
+    """A folder with a LoRA adapter is named as such, with its base model."""
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}', encoding="utf-8")
+    with pytest.raises(UnsupportedModelError, match=r"LoRA adapter for 'org/base'"):
+        _ = find_source(tmp_path).settings
 
 
 @pytest.mark.parametrize(

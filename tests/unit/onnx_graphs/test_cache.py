@@ -1,22 +1,21 @@
-"""Graphs made ready once a machine: where they are kept, what happens when that fails, and what it costs later."""
+"""Graphs prepared once on each machine: where they are kept, what happens when that fails, and what it costs later."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
+from filelock import FileLock
 from onnx import TensorProto, helper, numpy_helper
 
 import langchain_crossrerank
@@ -24,12 +23,10 @@ from langchain_crossrerank import _machine
 from langchain_crossrerank._machine import cache_folder, machine_key, recall, remember
 from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER, ModelSource
-from langchain_crossrerank.errors import UnsupportedModelError
-from langchain_crossrerank.onnx_graphs import cache as prepared
-from langchain_crossrerank.onnx_graphs import rewriting as graph
-from langchain_crossrerank.onnx_graphs.cache import PreparedGraph, make_ready, prepare_graph
-from langchain_crossrerank.onnx_graphs.provenance import PACKED, PRODUCER, unpack_at_load
-from langchain_crossrerank.onnx_graphs.rewriting import NotUnderstoodError
+from langchain_crossrerank.errors import GraphRewriteError, UnsupportedModelError
+from langchain_crossrerank.onnx_graphs import cache as graph_cache
+from langchain_crossrerank.onnx_graphs import quantising, rewriting
+from langchain_crossrerank.onnx_graphs.cache import own_graph, prepare_graph
 
 PAIRS = [("what is lora", "low-rank adaptation"), ("what is lora", "the weather")]
 MODEL_FILES = ("config.json", "tokenizer.json")
@@ -44,7 +41,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
-    """A model with the bundled tokenizer whose graph is tiny and was never made ready."""
+    """A model with the bundled tokenizer whose graph is tiny and was never prepared."""
     folder = tmp_path / "model"
     folder.mkdir()
     for name in MODEL_FILES:
@@ -90,11 +87,10 @@ def load(folder: Path, **settings: Any) -> OnnxCrossEncoder:
 
 @pytest.fixture
 def expected(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The scores of the model's own graph, not made ready."""
+    """The scores of the model's own graph, unchanged."""
     with monkeypatch.context() as patch:
         patch.setattr(
-            "langchain_crossrerank.cross_encoders.backends.onnx.prepare_graph",
-            lambda file, *_: PreparedGraph(file, "fp32", rewritten=False),
+            "langchain_crossrerank.cross_encoders.backends.onnx.prepare_graph", lambda file, _: own_graph(file)
         )
         scores = load(model_folder).score(PAIRS)
     assert scores[0] != pytest.approx(scores[1])
@@ -106,26 +102,35 @@ def kept(cache: Path, ending: str = ".onnx") -> list[Path]:
     return sorted(file for file in cache.iterdir() if file.name.endswith(ending)) if cache.exists() else []
 
 
-def test_a_graph_is_made_ready_once(model_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second time the file of the first is found, and nothing is rewritten."""
+def test_a_graph_is_prepared_once(model_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time the structure of the first is found, and nothing is rewritten."""
     first = prepare_graph(model_folder / "model.onnx")
-    assert (first.rewritten, [first.model]) == (True, kept(cache))
+    assert first.rewritten
+    assert [file.read_bytes() for file in kept(cache)] == [first.graph.model]
 
-    def refuse(_: Path) -> bytes:
+    def refuse(*_: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(prepared, "_rewritten", refuse)
+    monkeypatch.setattr(graph_cache, "_rewritten", refuse)
     assert prepare_graph(model_folder / "model.onnx") == first
 
 
+def test_weights_are_not_kept_twice(model_folder: Path, cache: Path) -> None:
+    """What is kept of a graph is its structure; large weights stay in the model's own file."""
+    prepare_graph(model_folder / "model.onnx")
+    assert (model_folder / "model.onnx").stat().st_size > 400_000
+    assert sum(file.stat().st_size for file in kept(cache, "")) < 10_000
+
+
 def test_the_name_is_the_content(model_folder: Path, cache: Path, tmp_path: Path) -> None:
-    """A copy elsewhere finds the same file; another graph at the same place does not."""
+    """A copy elsewhere finds the same structure; another graph in the same place does not."""
     copy = tmp_path / "copy.onnx"
     copy.write_bytes((model_folder / "model.onnx").read_bytes())
     first = prepare_graph(model_folder / "model.onnx")
-    assert prepare_graph(copy) == first
+    assert prepare_graph(copy).content_hash == first.content_hash
+    assert len(kept(cache)) == 1
     write_graph(model_folder / "model.onnx", seed=1)
-    assert prepare_graph(model_folder / "model.onnx").model != first.model
+    assert prepare_graph(model_folder / "model.onnx").content_hash != first.content_hash
     assert len(kept(cache)) == 2
 
 
@@ -141,12 +146,12 @@ def test_weights_in_another_file_are_part_of_the_content(model_folder: Path, tmp
         onnx.save(whole, str(target), save_as_external_data=True, location="w.bin", size_threshold=0)
         found.append((target.read_bytes(), prepare_graph(target)))
     assert found[0][0] == found[1][0]
-    assert found[0][1].model != found[1][1].model
+    assert found[0][1].content_hash != found[1][1].content_hash
     assert found[0][1].rewritten
 
 
 def test_scores_stay(model_folder: Path, expected: Any) -> None:
-    """Made ready, found ready, and as it came, a graph gives the same scores."""
+    """Rewritten, found rewritten, and unchanged, a graph gives the same scores."""
     for _ in range(2):
         model = load(model_folder)
         assert model._graph.rewritten
@@ -162,32 +167,19 @@ def test_a_folder_that_takes_nothing_does_not_matter(
     caplog: pytest.LogCaptureFixture,
     code: int,
 ) -> None:
-    """On a full or read-only disk the graph made ready is used from memory, the log says so, and no file stays."""
+    """On a full or read-only disk the rewritten graph is used from memory, the log says so, and no file stays."""
 
-    monkeypatch.setattr(os, "fdopen", _failing_file(code))
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("langchain_crossrerank.files.open_new", fail)
     with caplog.at_level(logging.INFO, "langchain_crossrerank"):
         model = load(model_folder)
-    assert isinstance(model._graph.model, bytes)
+    assert model._graph.rewritten
     assert model.score(PAIRS) == expected
     assert "cannot be written" in caplog.text
     assert os.strerror(code) in caplog.text
-    assert kept(cache, "") == []
-
-
-def _failing_file(code: int) -> Any:
-    @contextlib.contextmanager
-    def open_failing(handle: int, _: str) -> Iterator[Any]:
-        class Full:
-            def write(self, content: bytes) -> None:
-                os.write(handle, content[: len(content) // 2])
-                raise OSError(code, os.strerror(code))
-
-        try:
-            yield Full()
-        finally:
-            os.close(handle)
-
-    return open_failing
+    assert kept(cache) == kept(cache, ".json") == []
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "a name too long"])
@@ -230,7 +222,7 @@ def test_a_crash_while_making_leaves_nothing(model_folder: Path, cache: Path, mo
         patch.setattr(Path, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare_graph(model_folder / "model.onnx")
-    assert kept(cache, "") == []
+    assert kept(cache) == kept(cache, ".json") == []
     assert prepare_graph(model_folder / "model.onnx").rewritten
 
 
@@ -250,7 +242,8 @@ print(model._graph.rewritten, *model.score({PAIRS!r}))
         assert child.returncode == 0, err
         rewritten, *scores = out.split()
         assert (rewritten, [float(score) for score in scores]) == ("True", expected)
-    assert len(kept(cache, "")) == len(kept(cache)) == 1
+    assert len(kept(cache)) == len(kept(cache, ".json")) == 1
+    assert len(kept(cache, "")) == 2 + len(kept(cache, ".lock"))
 
 
 def start(script: str) -> subprocess.Popen[str]:
@@ -291,13 +284,13 @@ def test_a_remembered_reason_needs_no_onnx(
 ) -> None:
     """A graph that could not be made faster is not tried again, nor is `onnx` imported for it."""
 
-    def fail(_: Path) -> Any:
-        raise NotUnderstoodError("it is strange")
+    def fail(*_: object) -> Any:
+        raise GraphRewriteError("it is unusual")
 
-    monkeypatch.setattr(graph, "rewrite", fail)
+    monkeypatch.setattr(rewriting, "rewrite", fail)
     assert not prepare_graph(model_folder / "model.onnx").rewritten
-    (file,) = kept(cache, "")
-    assert json.loads(file.read_text(encoding="utf-8")) == {"reason": "it is strange"}
+    (file,) = kept(cache, ".json")
+    assert json.loads(file.read_text(encoding="utf-8"))["reason"] == "it is unusual"
     out = run(
         f"""
 import sys
@@ -333,77 +326,162 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8", "auto"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_cached_graph_is_not_fatal(
-    model_folder: Path,
-    cache: Path,
-    expected: Any,
-    caplog: pytest.LogCaptureFixture,
-    damage: str,
-    precision: Any,
+def test_a_damaged_structure_is_made_again(
+    model_folder: Path, cache: Path, expected: Any, damage: str, precision: Any
 ) -> None:
-    """A file that cannot be opened any more is warned of, and the model's own graph is used, in fp32."""
-    load(model_folder, precision=precision)
-    assert kept(cache)
-    for file in kept(cache):
-        file.write_bytes(DAMAGE[damage](file.read_bytes()))
+    """A kept file that is not what was written is never opened; the graph is prepared again."""
+    before = load(model_folder, precision=precision).score(PAIRS)
+    contents = {file: file.read_bytes() for file in kept(cache)}
+    assert contents
+    for file, content in contents.items():
+        file.write_bytes(DAMAGE[damage](content))
     model = load(model_folder, precision=precision)
-    assert model.score(PAIRS) == expected
-    assert model.precision == "fp32"
-    assert "int8" not in model.fingerprint
-    assert "precision='fp32'" in repr(model)
-    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert any("cannot be loaded" in line and str(cache) in line for line in warned)
+    assert (model.precision, model._graph.rewritten) == (precision, True)
+    assert model.score(PAIRS) == pytest.approx(before, abs=1e-6)
+    assert {file: file.read_bytes() for file in kept(cache)} == contents
 
 
-def test_a_graph_in_memory_is_not_written_into_the_log() -> None:
-    """Shown in a message, a graph is its file, or its size."""
-    assert str(PreparedGraph(b"x" * 1000, "fp32", rewritten=True)) == "of 1000 bytes in memory"
-    assert str(PreparedGraph(Path("a.onnx"), "fp32", rewritten=True)) == "a.onnx"
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"weights": 3}', b'{"structure": "0"}'], ids=repr)
+def test_a_damaged_record_is_made_again(model_folder: Path, cache: Path, content: bytes) -> None:
+    """A record that cannot be read, or lists another structure, does not keep a graph from being prepared."""
+    prepare_graph(model_folder / "model.onnx")
+    (record,) = kept(cache, ".json")
+    good = record.read_bytes()
+    record.write_bytes(content)
+    assert prepare_graph(model_folder / "model.onnx").rewritten
+    assert record.read_bytes() == good
 
 
-def test_a_folder_in_the_files_place_does_not_matter(model_folder: Path, cache: Path, expected: Any) -> None:
-    """If a folder has the name that the graph would get, the graph is used from memory."""
-    file = prepare_graph(model_folder / "model.onnx").model
-    assert isinstance(file, Path)
-    file.unlink()
-    (file / "inside").mkdir(parents=True)
-    model = load(model_folder)
-    assert isinstance(model._graph.model, bytes)
-    assert model.score(PAIRS) == expected
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file": "/etc/passwd"},
+        {"file": "../secret"},
+        {"offset": -1},
+        {"offset": 10**9},
+        {"length": 10**12},
+        {"shape": [10**9, 10**9]},
+        {"data_type": 99},
+    ],
+    ids=str,
+)
+def test_a_record_cannot_name_other_data(
+    model_folder: Path, cache: Path, expected: Any, change: dict[str, Any]
+) -> None:
+    """Whatever a record says, weights are read from the model's own files only, and in full."""
+    prepare_graph(model_folder / "model.onnx")
+    (record,) = kept(cache, ".json")
+    content = json.loads(record.read_text(encoding="utf-8"))
+    content["weights"][0] |= change
+    record.write_text(json.dumps(content), encoding="utf-8")
+    assert load(model_folder).score(PAIRS) == expected
+
+
+def test_files_of_another_user_are_not_trusted(
+    model_folder: Path, cache: Path, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that others can write to, only files of this user and of the system are opened."""
+    prepare_graph(model_folder / "model.onnx")
+    monkeypatch.setattr(os, "geteuid", lambda: 12345, raising=False)
+    made: list[Path] = []
+    make = graph_cache._rewritten
+    monkeypatch.setattr(graph_cache, "_rewritten", lambda file, name: made.append(file) or make(file, name))
+    for file in kept(cache, ""):
+        os.chown(file, 54321, 54321)
+    assert load(model_folder).score(PAIRS) == expected
+    assert made == [model_folder / "model.onnx"]
 
 
 def test_a_graph_that_cannot_be_quantised_runs_in_fp32(
     model_folder: Path, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where eight bits cannot be had, the graph made ready in fp32 is used, and says so."""
+    """If a graph cannot be quantised, the rewritten one in fp32 is used, and says so."""
 
-    def fail(_: Path) -> bytes:
-        raise NotUnderstoodError("it cannot be quantised")
+    def fail(*_: object) -> bytes:
+        raise GraphRewriteError("it cannot be quantised")
 
-    monkeypatch.setattr(graph, "quantise", fail)
-    model = load(model_folder, precision="int8")
-    assert (model.precision, model._graph.rewritten, model.scores_pairs_alone) == ("fp32", True, True)
-    assert model.score(PAIRS) == expected
+    monkeypatch.setattr(quantising, "quantise", fail)
+    for _ in range(2):
+        model = load(model_folder, precision="int8")
+        assert (model.precision, model._graph.rewritten, model.scores_pairs_alone) == ("fp32", True, True)
+        assert model.score(PAIRS) == expected
 
 
 def test_each_precision_has_its_own_file(model_folder: Path, cache: Path) -> None:
-    """Eight bits are kept beside fp32, not in its place."""
+    """Eight bits are kept in addition to fp32, not in its place."""
     exact, rough = (prepare_graph(model_folder / "model.onnx", precision) for precision in ("fp32", "int8"))
-    assert {exact.model, rough.model} == set(kept(cache))
+    assert {exact.graph.model, rough.graph.model} == {file.read_bytes() for file in kept(cache)}
     assert (exact.precision, rough.precision) == ("fp32", "int8")
 
 
-def test_a_damaged_reason_is_no_reason(model_folder: Path, cache: Path) -> None:
-    """A memory that cannot be read does not keep a graph from being made ready."""
-    file = prepare_graph(model_folder / "model.onnx").model
-    assert isinstance(file, Path)
-    file.unlink()
-    for content in (b"", b"{", b"[]", b"\xff", b'{"reason": ""}'):
-        file.with_suffix(".json").write_bytes(content)
-        assert prepare_graph(model_folder / "model.onnx").rewritten
+PASSING: list[Exception] = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    MemoryError("bad allocation"),
+    RuntimeError("Failed to allocate memory for requested buffer of size 123"),
+]
+
+
+@pytest.mark.parametrize("err", PASSING, ids=repr)
+def test_a_passing_failure_is_not_remembered(
+    model_folder: Path, expected: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, err: Exception
+) -> None:
+    """If memory or disk run out, the original runs with a warning, and the next load tries again."""
+
+    def fail(*_: object) -> Any:
+        raise err
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rewriting, "_observed_dims", fail)
+        model = load(model_folder)
+    assert not model._graph.rewritten
+    assert model.score(PAIRS) == expected
+    assert "tries again" in caplog.text
+    assert load(model_folder)._graph.rewritten
+
+
+def test_short_memory_is_not_remembered(
+    model_folder: Path, expected: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If there is too little memory to rewrite a graph, the original runs with a warning, and a later load rewrites."""
+    monkeypatch.setattr(graph_cache, "_OVERHEAD_BYTES", 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(graph_cache, "available_memory", lambda: 100_000)
+        model = load(model_folder)
+    assert not model._graph.rewritten
+    assert model.score(PAIRS) == expected
+    assert "GB are available" in caplog.text
+    assert load(model_folder)._graph.rewritten
+
+
+def test_a_process_does_not_wait_for_ever(
+    model_folder: Path, expected: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If another process takes too long to prepare a graph, the original runs meanwhile."""
+    name = prepare_graph(model_folder / "model.onnx").content_hash
+    for file in graph_cache.cached_file("x").parent.glob(f"{name}*.[jo]*"):
         file.unlink()
+    (lock,) = graph_cache.cached_file("x").parent.glob(f"{name}*.lock")
+    monkeypatch.setattr(graph_cache, "LOCK_SECONDS", 0.01)
+    with FileLock(lock):
+        model = load(model_folder)
+    assert not model._graph.rewritten
+    assert model.score(PAIRS) == expected
+    assert "another process" in caplog.text
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_noticed(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph is not run under the hash of a content that it had before."""
+    make = graph_cache._rewritten
+
+    def replace_file(file: Path, name: str) -> Any:
+        write_graph(file, seed=1)
+        return make(file, name)
+
+    monkeypatch.setattr(graph_cache, "_rewritten", replace_file)
+    with pytest.raises(UnsupportedModelError, match="changed while it was loaded"):
+        prepare_graph(model_folder / "model.onnx")
 
 
 @pytest.mark.parametrize(
@@ -427,38 +505,6 @@ def test_the_folder_is_where_the_environment_says(
     assert cache_folder() == Path(expected)
 
 
-def test_make_ready_puts_the_faster_graph_in_place(model_folder: Path, cache: Path, expected: Any) -> None:
-    """An exported graph is replaced by its faster form and marked, so that loading it makes and writes nothing."""
-    file = model_folder / "model.onnx"
-    before = file.read_bytes()
-    make_ready(file)
-    assert file.read_bytes() != before
-    assert onnx.load(str(file)).producer_name == PRODUCER
-    assert prepare_graph(file) == PreparedGraph(file, "fp32", rewritten=False)
-    assert load(model_folder).score(PAIRS) == expected
-    assert kept(cache, "") == []
-
-
-def test_make_ready_marks_what_cannot_be_faster(
-    model_folder: Path, expected: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A graph that is not understood stays as it is but for the mark, and the reason is logged."""
-
-    def fail(_: Path) -> Any:
-        raise NotUnderstoodError("it is strange")
-
-    monkeypatch.setattr(graph, "rewrite", fail)
-    file = model_folder / "model.onnx"
-    before = onnx.load(str(file)).graph
-    with caplog.at_level(logging.INFO, "langchain_crossrerank"):
-        make_ready(file)
-    made = onnx.load(str(file))
-    assert (made.producer_name, made.graph) == (PRODUCER, before)
-    assert "it is strange" in caplog.text
-    assert prepare_graph(file).model == file
-    assert load(model_folder).score(PAIRS) == expected
-
-
 def test_a_graph_that_cannot_be_loaded_at_all_is_an_error(model_folder: Path) -> None:
     """If the model's own graph is broken there is nothing to fall back on."""
     file = model_folder / "model.onnx"
@@ -479,23 +525,3 @@ def test_the_machine_is_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert key == machine_key("model", 2) != machine_key("model", 4)
     monkeypatch.setattr(_machine, "_processor", lambda: "another")
     assert machine_key("model", 2) != key
-
-
-@pytest.mark.parametrize(
-    ("producer", "version", "sparing"), [(PRODUCER, PACKED, True), (PRODUCER, "", False), ("another", PACKED, False)]
-)
-def test_only_graphs_packed_here_are_unpacked_at_load(
-    producer: str, version: str, sparing: bool, tmp_path: Path
-) -> None:
-    """Another program's quantised graph keeps onnxruntime's way with it; a packed one is unpacked once."""
-    model = onnx.ModelProto(ir_version=10, producer_name=producer, producer_version=version)
-    file = tmp_path / "model.onnx"
-    file.write_bytes(model.SerializeToString())
-    for graph_or_file in (file, file.read_bytes()):
-        options = onnxruntime.SessionOptions()
-        unpack_at_load(options, graph_or_file)
-        if sparing:
-            assert options.get_session_config_entry("session.disable_quant_qdq") == "1"
-        else:
-            with pytest.raises(RuntimeError, match="does not have"):
-                options.get_session_config_entry("session.disable_quant_qdq")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER
-from langchain_crossrerank.errors import UnsupportedModelError
-from langchain_crossrerank.onnx_graphs import rewriting as graph
+from langchain_crossrerank.errors import GraphRewriteError, UnsupportedModelError
+from langchain_crossrerank.onnx_graphs import rewriting, structure
 from langchain_crossrerank.onnx_graphs.cache import prepare_graph
-from langchain_crossrerank.onnx_graphs.rewriting import TOLERANCE, NotUnderstoodError, quantise, rewrite
+from langchain_crossrerank.onnx_graphs.rewriting import TOLERANCE, rewrite_file
+from langchain_crossrerank.onnx_graphs.sessions import open_session
+from langchain_crossrerank.onnx_graphs.stored_weights import WeightFiles
+from langchain_crossrerank.onnx_graphs.structure import read_structure, whole_model
 
 WORDS, HIDDEN, INNER = 200, 32, 48
 """Sizes of the tiny models; nothing else in them is as wide as `INNER`, the feed-forward's middle."""
@@ -29,6 +33,29 @@ ATTENTIONS = ("eager", "sdpa")
 
 Family = Callable[..., Path]
 Feed = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def small_weights_stay_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The matrices of the tiny models are left in their files like those of large ones."""
+    monkeypatch.setattr(structure, "INLINE_BYTES", 256)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A rewritten graph with its weights inside, and what `rewrite` said of it."""
+
+    model: onnx.ModelProto
+    difference: float
+    first_token_only: int
+
+
+def rewrite(path: Path) -> Made:
+    """Rewrite the graph in a file."""
+    original = read_structure(path)
+    files = WeightFiles(path, original.weights)
+    made = rewriting.rewrite(original, files)
+    return Made(whole_model(made.structure, files), made.difference, made.first_token_only)
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +300,7 @@ def check_scores_stay(path: Path) -> None:
     feed = {
         entry.name: np.random.default_rng(0).integers(5, WORDS, size=(3, 9)) for entry in session(path).get_inputs()
     }
-    assert session(prepared.model).run(["logits"], feed)[0] == pytest.approx(
+    assert open_session(prepared.graph).run(["logits"], feed)[0] == pytest.approx(
         session(path).run(["logits"], feed)[0], abs=TOLERANCE
     )
 
@@ -285,13 +312,13 @@ def test_a_tiny_graph_is_narrowed(tmp_path: Path) -> None:
     check_scores_stay(tmp_path / "model.onnx")
 
 
-def strange_input(path: Path) -> Path:
+def unknown_input(path: Path) -> Path:
     """A graph with one input that no tokenizer gives."""
-    add = helper.make_node("Cast", ["position_ids"], ["places"], to=TensorProto.FLOAT)
+    add = helper.make_node("Cast", ["entity_ids"], ["places"], to=TensorProto.FLOAT)
     wide = helper.make_node("Unsqueeze", ["places", "minus"], ["wide"])
     tokens = helper.make_node("Add", ["rows", "wide"], ["tokens"])
     constant = helper.make_node("Constant", [], ["minus"], value_ints=[2])
-    return tiny_graph(path, nodes=[constant, add, wide, tokens], inputs=("input_ids", "position_ids"))
+    return tiny_graph(path, nodes=[constant, add, wide, tokens], inputs=("input_ids", "entity_ids"))
 
 
 def branch(path: Path) -> Path:
@@ -325,24 +352,24 @@ def loop(path: Path) -> Path:
     return tiny_graph(path, nodes=[twice, helper.make_node("Loop", ["twice", "", "rows"], ["tokens"], body=body)])
 
 
-@pytest.mark.parametrize(("make", "reason"), [(strange_input, "position_ids"), (branch, "branches"), (loop, "loops")])
+@pytest.mark.parametrize(("make", "reason"), [(unknown_input, "entity_ids"), (branch, "branches"), (loop, "loops")])
 def test_what_is_not_understood_is_said_and_left_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, make: Callable[[Path], Path], reason: str
 ) -> None:
     """Unknown inputs, branches and loops raise with their reason; prepared, the original runs and the log says why."""
     path = make(tmp_path / "model.onnx")
-    with pytest.raises(NotUnderstoodError, match=reason):
+    with pytest.raises(GraphRewriteError, match=reason):
         rewrite(path)
     with caplog.at_level(logging.INFO, "langchain_crossrerank"):
         prepared = prepare_graph(path)
-    assert (prepared.model, prepared.precision, prepared.rewritten) == (path, "fp32", False)
+    assert (prepared.origin, prepared.precision, prepared.rewritten) == (path, "fp32", False)
     assert reason in caplog.text
 
 
-def test_a_second_output_keeps_the_first_one_right(tmp_path: Path) -> None:
-    """Where all tokens are put out as well, they are all still computed, and the logits stay."""
-    path = tiny_graph(tmp_path / "model.onnx", outputs=[("logits", ["batch", 1]), ("tokens", ["batch", "tokens", 8])])
-    assert rewrite(path).first_token_only == 0
+def test_a_second_output_is_not_computed(tmp_path: Path) -> None:
+    """If the graph returns all tokens as well, only those that the logits need are computed."""
+    path = tiny_graph(tmp_path / "model.onnx", outputs=[("tokens", ["batch", "tokens", 8]), ("logits", ["batch", 1])])
+    assert rewrite(path).first_token_only == 2
     check_scores_stay(path)
 
 
@@ -393,8 +420,8 @@ def test_another_token_than_the_first_is_not_taken_for_it(tmp_path: Path, place:
     check_scores_stay(path)
 
 
-def test_external_weights_are_read(tmp_path: Path) -> None:
-    """A graph with its weights in another file becomes one in a single piece, with the same logits."""
+def test_external_weights_are_used(tmp_path: Path) -> None:
+    """A graph with its weights in another file is rewritten, with the same logits."""
     path = tiny_graph(tmp_path / "whole.onnx")
     onnx.save(
         onnx.load(str(path)),
@@ -406,20 +433,6 @@ def test_external_weights_are_read(tmp_path: Path) -> None:
     prepared = prepare_graph(tmp_path / "model.onnx")
     assert prepared.rewritten
     check_scores_stay(tmp_path / "model.onnx")
-
-
-@pytest.mark.parametrize("location", ["model.onnx_data", "weights.bin"])
-def test_graphs_too_large_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str) -> None:
-    """The limit is on the graph together with its weights, whatever their file is called."""
-    path = tiny_graph(tmp_path / "whole.onnx")
-    target = tmp_path / "sub" / "model.onnx"
-    target.parent.mkdir()
-    onnx.save(onnx.load(str(path)), str(target), save_as_external_data=True, location=location, size_threshold=0)
-    monkeypatch.setattr(graph, "LARGEST_BYTES", target.stat().st_size + 100)
-    with pytest.raises(NotUnderstoodError, match="only graphs up to"):
-        rewrite(target)
-    monkeypatch.setattr(graph, "LARGEST_BYTES", 10**6)
-    assert rewrite(target).first_token_only == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "missing weights"])
@@ -441,31 +454,40 @@ def test_a_wrong_rewrite_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """If an operation is taken for one that treats tokens one by one and is not, the comparison sees it."""
     nodes = [helper.make_node("Softmax", ["rows"], ["tokens"], axis=1)]
     path = tiny_graph(tmp_path / "model.onnx", nodes=nodes)
-    understood = graph._input_axes
+    understood = rewriting._input_axes
 
     def careless(node: onnx.NodeProto, *rest: Any) -> Any:
         return {0: 1} if node.op_type == "Softmax" else understood(node, *rest)
 
     assert rewrite(path).first_token_only == 0
-    monkeypatch.setattr(graph, "_input_axes", careless)
-    with pytest.raises(NotUnderstoodError, match="came out different"):
+    monkeypatch.setattr(rewriting, "_input_axes", careless)
+    with pytest.raises(GraphRewriteError, match="came out different"):
         rewrite(path)
 
 
 def test_a_rewrite_that_gives_no_number_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A difference that is not a number counts as a difference."""
     path = tiny_graph(tmp_path / "model.onnx")
-    monkeypatch.setattr(graph, "_largest_difference", lambda *_: float("nan"))
-    with pytest.raises(NotUnderstoodError, match="came out different"):
+    monkeypatch.setattr(rewriting, "_largest_difference", lambda *_: float("nan"))
+    with pytest.raises(GraphRewriteError, match="came out different"):
         rewrite(path)
 
 
-def test_quantising_says_nothing_to_the_root_logger(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The quantiser's own advice stays out of the user's log, and the graph gives about the same logits."""
+def test_a_file_is_rewritten_in_place(tmp_path: Path) -> None:
+    """A graph's file is replaced by one that is whole, narrower and computes the same."""
     path = tiny_graph(tmp_path / "model.onnx")
-    made = quantise(path)
-    assert [record for record in caplog.records if record.name == "root"] == []
     feed = random_feed(["input_ids"], 3, 9, seed=0)
-    exact, rough = (session(model).run(None, feed)[0] for model in (path, made))
-    assert rough == pytest.approx(exact, abs=0.5)
-    assert not np.array_equal(rough, exact)
+    expected = session(path).run(None, feed)[0]
+    rewrite_file(path)
+    assert session(path).run(None, feed)[0] == pytest.approx(expected, abs=TOLERANCE)
+    assert [node.op_type for node in onnx.load(str(path)).graph.node].count("Slice") == 1
+
+
+def test_a_file_that_cannot_be_rewritten_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A graph that is not understood keeps its file, and the reason is logged."""
+    path = branch(tmp_path / "model.onnx")
+    before = path.read_bytes()
+    with caplog.at_level(logging.INFO, "langchain_crossrerank"):
+        rewrite_file(path)
+    assert path.read_bytes() == before
+    assert "branches" in caplog.text
