@@ -86,6 +86,6 @@ class HubRepository:
         # The hub client's errors for a missing network come from several libraries and change with versions.
         return ModelNotFoundError(
             f"the model {self.name!r} is not a folder here, is not in the local cache, and could not be fetched from "
-            f'the Hugging Face hub ({describe_failure(err)}); use "bundled" (on the command line --offline) for the model '
-            "inside this package, pass a folder, or connect to the network."
+            f'the Hugging Face hub ({describe_failure(err)}); use "bundled" (on the command line --offline) for the '
+            "model inside this package, pass a folder, or connect to the network."
         )
