@@ -301,21 +301,19 @@ def _load_weights(settings: ModelSettings, source: ModelSource, where: dict[str,
         "activation": settings.activation,
         "max_length": settings.max_length,
         "max_batch_tokens": settings.max_batch_tokens or DEFAULT_MAX_BATCH_TOKENS,
-        "precision": settings.precision if source.is_causal else settings.precision or "fp32",
+        "precision": settings.precision,
         "device": settings.device,
+        "instruction": settings.instruction,
         "trust_remote_code": settings.trust_remote_code,
     }
+    weights = find_source(settings.model, **where, safetensors=True)
     if source.is_causal:
-        from langchain_crossrerank.cross_encoders.backends.causal import CausalCrossEncoder
+        from langchain_crossrerank.cross_encoders.backends.causal import load_causal
 
-        weights = find_source(settings.model, **where, safetensors=True)
-        return CausalCrossEncoder(weights, instruction=settings.instruction, **arguments)
-    if not settings.trust_remote_code:
-        source.check_classifier()
+        return load_causal(weights, **arguments)
     from langchain_crossrerank.cross_encoders.backends.torch import TorchCrossEncoder
 
-    is_folder = os.path.isdir(os.path.expanduser(settings.model))
-    return TorchCrossEncoder(str(source.folder) if is_folder else settings.model, **arguments, **where)
+    return TorchCrossEncoder(weights, **arguments)
 
 
 def _connect(settings: ModelSettings) -> CrossEncoder:

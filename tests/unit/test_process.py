@@ -283,9 +283,7 @@ def found_outside(source: str) -> list[str]:
 
 
 TO_CONVERT = {
-    "cross_encoders/backends/causal.py",
     "cross_encoders/backends/onnx.py",
-    "cross_encoders/backends/torch.py",
     "cross_encoders/loading.py",
     "cross_encoders/scheduling.py",
 }

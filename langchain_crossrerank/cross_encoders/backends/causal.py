@@ -1,178 +1,129 @@
-"""LLM rerankers: a causal language model that answers "yes" or "no", in the shape of Qwen3-Reranker."""
+"""LLM rerankers saved as plain causal language models, which answer "yes" or "no" in the form of Qwen3-Reranker."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from sentence_transformers import CrossEncoder as SentenceTransformer
+from sentence_transformers.cross_encoder.modules import LogitScore
 
-from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder
+from langchain_crossrerank.cross_encoders.backends.torch import TorchCrossEncoder
+from langchain_crossrerank.cross_encoders.backends.weights import (
+    ReportedTransformer,
+    check_complete,
+    first_line,
+    is_saved_cross_encoder,
+    refuse_pickles,
+)
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
-from langchain_crossrerank.cross_encoders.precision import torch_dtype, torch_precision
-from langchain_crossrerank.cross_encoders.scores import Activation, sigmoid
-from langchain_crossrerank.cross_encoders.truncation import Spans
 from langchain_crossrerank.errors import UnsupportedModelError
-from langchain_crossrerank.files import hash_files
 
 DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 """The instruction with which the Qwen3-Reranker models were published."""
 
-# The wording is the models' input format: https://huggingface.co/Qwen/Qwen3-Reranker-0.6B
-_PREFIX = (
+# The wording is the input format of the models: https://huggingface.co/Qwen/Qwen3-Reranker-0.6B
+_TEMPLATE = (
+    "{%- set ns = namespace(instruction='" + DEFAULT_INSTRUCTION + "', query='', document='') -%}"
+    "{%- for message in messages -%}"
+    "{%- if message.role == 'system' -%}{%- set ns.instruction = message.content -%}"
+    "{%- elif message.role == 'query' -%}{%- set ns.query = message.content -%}"
+    "{%- elif message.role == 'document' -%}{%- set ns.document = message.content -%}{%- endif -%}"
+    "{%- endfor -%}"
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
     'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    "<Instruct>: {{ ns.instruction }}\n<Query>: {{ ns.query }}\n<Document>: {{ ns.document }}"
+    "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>{{ '\\n\\n' }}"
 )
-_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 SANITY_PAIRS: tuple[TextPair, TextPair] = (
     ("What is the capital of France?", "Paris is the capital of France."),
     ("How do plants make food?", "Plants make food from light, water and air by photosynthesis."),
 )
-"""Two questions with their answers; a working reranker prefers each question's own answer to the other one."""
+"""Two questions with their answers; a working reranker prefers the answer to each question over the other one."""
 
 SANITY_MARGIN = 0.5
-"""Log-odds by which it must prefer it."""
+"""Minimum difference, in log-odds, by which it must prefer it."""
 
 
-class CausalCrossEncoder(CrossEncoder):
-    """A causal language model that ranks by the log-odds of its next token being "yes" and not "no".
-
-    The prompt is prefix, instruction, query, passage, suffix. Only the passage is ever cut: the suffix, at whose end
-    the answer is read, always stays whole. At load the model must rank two pairs right, so that a model whose head
-    was never trained for this does not go unnoticed.
+def load_causal(source: ModelSource, **settings: Any) -> TorchCrossEncoder:
+    """Load an LLM reranker: with its own modules if sentence-transformers saved it, or in the form of Qwen3-Reranker.
 
     Args:
-        source: Where the model's files are; weights as safetensors.
-        instruction: What relevant means, in a sentence; `None` for the published default.
-        activation: `"sigmoid"` gives the probability of "yes", `"identity"` its log-odds.
-        max_length: Tokens of the whole prompt that are read; `None` for what the model allows, at most 8192.
-        max_batch_tokens: The most tokens, padding included, in one forward pass.
-        precision: What to compute in; `None` for fp32 on a CPU and the type of the weights on a GPU.
-        device: A torch device; `None` for CUDA where there is one, else the CPU.
-        trust_remote_code: Run Python code from the model's repository.
+        source: The model's folder.
+        **settings: Arguments of `TorchCrossEncoder`.
+    """
+    return (TorchCrossEncoder if is_saved_cross_encoder(source) else CausalCrossEncoder)(source, **settings)
+
+
+class CausalCrossEncoder(TorchCrossEncoder):
+    """A causal language model whose score is the log-odds of the next token being "yes" and not "no".
+
+    For models without `modules.json`; one that has it says itself which tokens and which template it uses, and is
+    loaded by `TorchCrossEncoder`. Only the passage is ever cut: the end of the prompt, where the answer is read, is
+    kept. At load, the model must rank two pairs correctly with the published instruction, so that a model that was
+    never trained for this is not used by mistake.
+
+    Args and errors are those of `TorchCrossEncoder`.
 
     Raises:
-        UnsupportedModelError: If it cannot be loaded, has no "yes" and "no" token, or fails the sanity check.
+        UnsupportedModelError: Also if there are no single tokens "yes" and "no", or the model fails the check.
     """
 
-    backend = "torch"
-    _knows_tokens = True
-
-    def __init__(
-        self,
-        source: ModelSource,
-        *,
-        instruction: str | None = None,
-        activation: Activation | None = None,
-        max_length: int | None = None,
-        max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
-        precision: Literal["fp32", "bf16", "fp16", "auto"] | None = None,
-        device: str | None = None,
-        trust_remote_code: bool = False,
-    ) -> None:
-        self.name = source.name
-        self.instruction = instruction or DEFAULT_INSTRUCTION
-        self.activation = activation or "sigmoid"
-        self.max_batch_tokens = max_batch_tokens
-        self._source = source
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._precision = precision
-        self._load(trust_remote_code)
-        allowed = int(getattr(self._model.config, "max_position_embeddings", None) or 8192)
-        self.max_length = min(max_length or 8192, allowed)
+    def __init__(self, source: ModelSource, **settings: Any) -> None:
+        instruction = settings.pop("instruction", None)
+        super().__init__(source, **settings)
         self._check_sanity()
+        if instruction not in (None, DEFAULT_INSTRUCTION):
+            self._set_instruction(instruction)
 
-    @property
-    def fingerprint(self) -> str:
-        """The weights' content hash, the prompt with its instruction, and the other settings."""
-        weights = hash_files(sorted(self._source.folder.glob("*.safetensors")))
-        settings = f"{self.activation}:{self.max_length}:{self.long_query}"
-        return f"causal:{weights}:{_PREFIX}{self.instruction}{_SUFFIX}:{settings}"
-
-    def _load(self, trust_remote_code: bool) -> None:
-        folder = str(self._source.folder)
-        on_gpu = self._device.type != "cpu"
-        settled = torch_precision(self._precision or "fp32", on_gpu=on_gpu)
-        dtype = "auto" if on_gpu and self._precision is None else torch_dtype(settled)
+    def _load(
+        self, source: ModelSource, *, device: str | None, dtype: torch.dtype | str, trust_remote_code: bool
+    ) -> SentenceTransformer:
+        refuse_pickles(source)
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            transformer = ReportedTransformer(
+                str(source.folder),
+                transformer_task="text-generation",
+                model_kwargs={"use_safetensors": True, "dtype": dtype, "trust_remote_code": trust_remote_code},
+                processor_kwargs={"chat_template": _TEMPLATE, "trust_remote_code": trust_remote_code},
+                config_kwargs={"trust_remote_code": trust_remote_code},
             )
-        except (OSError, ValueError) as err:
-            reason = str(err).splitlines()[0] if str(err) else type(err).__name__
+        except Exception as err:
             raise UnsupportedModelError(
-                f"{self.name!r} cannot be loaded as a causal language model: {reason}; its weights must be safetensors."
+                f"cannot load {source.name!r} as a causal language model: {first_line(err)}; its weights must be "
+                "safetensors."
             ) from err
-        self._model: Any = cast("Any", model).to(self._device).eval()
-        unknown = self._tokenizer.unk_token_id
-        self._yes, self._no = (self._tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
-        if None in (self._yes, self._no) or unknown in (self._yes, self._no):
+        tokenizer = transformer.tokenizer
+        yes, no = (tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
+        if None in (yes, no) or tokenizer.unk_token_id in (yes, no):
             raise UnsupportedModelError(
-                f'{self.name!r} has no single tokens "yes" and "no", by which an LLM reranker answers.'
+                f'{source.name!r} has no single tokens "yes" and "no", with which an LLM reranker answers; pass a '
+                "model with modules.json, which names its tokens."
             )
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-    def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
-        prefix, suffix = self._ids(_PREFIX), self._ids(_SUFFIX)
-        room = self.max_length - len(prefix) - len(suffix)
-        encoded = []
-        for query, passage in text_pairs:
-            # One text, since words are tokenised together with the space before them. The passage stands last.
-            body = self._ids(self._question(query, passage))
-            ids = prefix + body[:room] + suffix
-            encoded.append(EncodedPair((query, passage), len(ids), truncated=len(body) > room, features=ids))
-        return encoded
-
-    @property
-    def _frame_tokens(self) -> int:  # type: ignore[override]
-        return len(self._ids(_PREFIX)) + len(self._ids(_SUFFIX)) + len(self._ids(self._question("", "")))
-
-    def _query_spans(self, query: str) -> Spans:
-        options = {"add_special_tokens": False, "verbose": False, "return_offsets_mapping": True}
-        spans: Spans = self._tokenizer(query, **options)["offset_mapping"]
-        return spans
-
-    def _question(self, query: str, passage: str) -> str:
-        return f"<Instruct>: {self.instruction}\n<Query>: {query}\n<Document>: {passage}"
-
-    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        if os.getpid() != self._pid and self._device.type == "cpu":
-            # As in the torch backend: a forked child has no thread pool.
-            torch.set_num_threads(1)
-        longest = max(item.tokens for item in batch)
-        ids = torch.zeros((len(batch), longest), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, item in enumerate(batch):
-            # Padding stands on the left, so that the last position is every prompt's end.
-            ids[row, longest - item.tokens :] = torch.tensor(item.features)
-            mask[row, longest - item.tokens :] = 1
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-        with torch.inference_mode():
-            output = self._model(**{name: value.to(self._device) for name, value in inputs.items()}, logits_to_keep=1)
-        last = output.logits[:, -1, :].float().cpu()
-        odds = [float(row[self._yes] - row[self._no]) for row in last]
-        return [sigmoid(value) for value in odds] if self.activation == "sigmoid" else odds
+        model: SentenceTransformer = SentenceTransformer(
+            modules=[transformer, LogitScore(true_token_id=yes, false_token_id=no)], device=device
+        )
+        check_complete(model, source.name)
+        model.eval()
+        return model
 
     def _check_sanity(self) -> None:
-        self._pid = os.getpid()
-        queries, answers = zip(*SANITY_PAIRS, strict=True)
-        crossed = list(zip(queries, answers[::-1], strict=True))
-        encoded = self._encode([*SANITY_PAIRS, *crossed])
+        (first, first_answer), (second, second_answer) = SANITY_PAIRS
+        pairs = [*SANITY_PAIRS, (first, second_answer), (second, first_answer)]
+        # Whole, however short the caller's max_length is.
+        rows = self._rows(pairs, max_length=None)
+        encoded = [
+            EncodedPair(pair, len(row["input_ids"]), features=row) for pair, row in zip(pairs, rows, strict=True)
+        ]
         activation, self.activation = self.activation, "identity"
         right_first, right_second, wrong_first, wrong_second = self._score_batch(encoded)
         self.activation = activation
         margin = min(right_first - wrong_first, right_second - wrong_second)
         if not margin >= SANITY_MARGIN:
             raise UnsupportedModelError(
-                f"{self.name!r} prefers a question's own answer by only {margin:.3f} in log-odds (needed "
-                f"{SANITY_MARGIN}), so its yes and no mean nothing here: its head is untrained, or it is no reranker "
-                "of this kind."
+                f"{self.name!r} prefers the answer to a question by only {margin:.3f} in log-odds (at least "
+                f"{SANITY_MARGIN} is needed), so its yes and no mean nothing: its head is not trained, or it is not a "
+                "reranker of this kind."
             )

@@ -133,16 +133,14 @@ def test_settings_reach_the_backend(onnx_stub: type[Stub], torch_stub: type[Stub
 def test_settings_reach_the_torch_backend(
     torch_stub: type[Stub], install_torch: Install, make_folder: MakeFolder
 ) -> None:
-    """The torch backend gets the model's name and its own settings."""
+    """The torch backend gets the model's folder and its own settings."""
     install_torch(True)
     folder = make_folder()
-    settings = {"activation": "sigmoid", "max_length": 64, "max_batch_tokens": 99, "device": "cuda", "revision": "v1"}
+    settings = {"activation": "sigmoid", "max_length": 64, "max_batch_tokens": 99, "device": "cuda"}
     model = load_cross_encoder(folder, backend="torch", local_files_only=True, **settings)  # type: ignore[arg-type]
     assert isinstance(model, torch_stub)
-    assert model.source == str(folder)
-    assert model.settings == {
-        **settings, "local_files_only": True, "trust_remote_code": False, "precision": "fp32"
-    }  # fmt: skip
+    assert model.source == ModelSource(str(folder), folder)
+    assert model.settings == {**settings, "trust_remote_code": False, "precision": None, "instruction": None}
 
 
 @pytest.mark.parametrize(
@@ -353,11 +351,3 @@ def test_a_folder_with_a_broken_file_is_refused(make_folder: MakeFolder, file: s
     with pytest.raises(UnsupportedModelError, match=message) as raised:
         load_cross_encoder(folder)
     assert str(folder) in str(raised.value)
-
-
-@pytest.mark.parametrize("architecture", ["BertModel", "BertForMaskedLM", "XLMRobertaModel"])
-def test_a_model_without_a_head_is_refused(install_torch: Install, make_folder: MakeFolder, architecture: str) -> None:
-    """An embedding model would be given a random head, so it is refused by its architecture and never loaded."""
-    install_torch(True)
-    with pytest.raises(UnsupportedModelError, match=architecture):
-        load_cross_encoder(make_folder("model.onnx", config={"architectures": [architecture]}))
