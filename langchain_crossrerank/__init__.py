@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from langchain_crossrerank.cross_encoders.wrappers.cascade import CascadeCrossEncoder as CascadeCrossEncoder
     from langchain_crossrerank.cross_encoders.wrappers.score_caches import ScoreCache as ScoreCache
     from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder as WindowedCrossEncoder
+    from langchain_crossrerank.embeddings import load_embeddings as load_embeddings
     from langchain_crossrerank.errors import (
         AnswerError as AnswerError,
     )
@@ -82,7 +83,6 @@ if TYPE_CHECKING:
         sweep as sweep,
     )
     from langchain_crossrerank.indexing import index_files as index_files
-    from langchain_crossrerank.indexing import load_embeddings as load_embeddings
     from langchain_crossrerank.reranker import CrossEncoderReranker as CrossEncoderReranker
     from langchain_crossrerank.retrievers import (
         create_rerank_retriever as create_rerank_retriever,
@@ -126,7 +126,8 @@ _PUBLIC = {
         "profile",
         "sweep",
     ),
-    "indexing": ("index_files", "load_embeddings"),
+    "embeddings": ("load_embeddings",),
+    "indexing": ("index_files",),
     "reranker": ("CrossEncoderReranker",),
     "retrievers": ("create_rerank_retriever", "retrieve_and_rerank"),
 }

@@ -25,3 +25,9 @@ RERANKED = "reranked"
 
 RERANK_ERROR = "rerank_error"
 """Metadata key of the reason for `reranked: False`."""
+
+SECTION = "section"
+"""Metadata key of a chunk's path of headings, such as `"Install > On Linux"`."""
+
+CARRIED = "carried"
+"""Metadata key of the number of characters at a chunk's front that were carried from above: headings, header rows."""

@@ -1,20 +1,68 @@
-"""How a document's source is named for people: file, page, section."""
+"""How a document's source is named for people: file or address, page and section."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from langchain_core.documents import Document
 
 from langchain_crossrerank._terminal import one_line
 
+_SOURCE_KEYS = ("source", "file_path", "url", "path", "filename", "file_name")
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_WINDOWS = re.compile(r"[a-zA-Z]:[\\/]|\\\\")
+_LONGEST = 120
+
 
 def describe_source(document: Document) -> str:
-    """Name a document's file and page, for people: `"report.pdf, page 3"`, or `"unknown source"`.
+    """Name a document's source on one line, for people and for prompts.
 
-    The name is one line without control characters, so that it cannot forge another source or passage.
+    Returns:
+        The name of a file (`"report.pdf, page 3"`), with the page label that is printed on it if it differs
+        (`"report.pdf, p. iv, sheet 4"`); the address of a web page without its scheme and fragment; the title if there
+        is no source; `"unknown source"` if there is neither.
     """
-    source = document.metadata.get("source")
-    name = one_line(Path(str(source)).name) if source else "unknown source"
-    page = document.metadata.get("page")
-    return f"{name}, page {page + 1}" if isinstance(page, int) else name
+    metadata = document.metadata
+    name = next((_name(str(metadata[key])) for key in _SOURCE_KEYS if metadata.get(key)), "")
+    if not name:
+        name = str(metadata.get("title") or "unknown source")
+    name = one_line(" ".join(name.split(" ")))
+    if len(name) > _LONGEST:
+        name = f"{name[: _LONGEST // 2]}...{name[-_LONGEST // 2 :]}"
+    return name + _page(metadata)
+
+
+def _name(source: str) -> str:
+    """The last part of a path; the whole of a web address but for user, password, scheme and fragment."""
+    if _WEB.match(source):
+        try:
+            address = urlsplit(source)
+            host = address.hostname or ""
+            port = f":{address.port}" if address.port else ""
+        except ValueError:
+            return source
+        query = f"?{address.query}" if address.query else ""
+        return f"{host}{port}{unquote(address.path).rstrip('/')}{query}" or source
+    if _ADDRESS.match(source):
+        path = urlsplit(source).path
+        return PurePosixPath(unquote(path)).name or source
+    if _WINDOWS.match(source):
+        return PureWindowsPath(source).name or source
+    return PurePosixPath(source).name or source
+
+
+def _page(metadata: dict[str, Any]) -> str:
+    page, number, label = (metadata.get(key) for key in ("page", "page_number", "page_label"))
+    sheet = page + 1 if isinstance(page, int) and _is_number(page) else number
+    printed = one_line(str(label)) if isinstance(label, str | int) and not isinstance(label, bool) else ""
+    if not _is_number(sheet):
+        return f", p. {printed}" if printed else ""
+    return f", p. {printed}, sheet {sheet}" if printed and printed != str(sheet) else f", page {sheet}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -220,8 +220,8 @@ def _two_stages(
     """
     from langchain_core.vectorstores import InMemoryVectorStore
 
+    from langchain_crossrerank.embeddings import load_embeddings
     from langchain_crossrerank.evaluation import run_retriever
-    from langchain_crossrerank.indexing import load_embeddings
     from langchain_crossrerank.retrievers import create_rerank_retriever
 
     corpus = [(document.id, document.page_content) for document in collection.documents]

@@ -47,7 +47,7 @@ class Stages:
 
     def embeddings_name(self) -> str:
         """Return the name of the bi-encoder."""
-        from langchain_crossrerank.indexing import DEFAULT_EMBEDDINGS, OFFLINE_EMBEDDINGS
+        from langchain_crossrerank.embeddings import DEFAULT_EMBEDDINGS, OFFLINE_EMBEDDINGS
 
         return self.embeddings or (OFFLINE_EMBEDDINGS if self.offline else DEFAULT_EMBEDDINGS)
 

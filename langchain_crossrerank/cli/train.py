@@ -109,7 +109,7 @@ def _load_helpers(embeddings: str | None, teacher: str | None) -> tuple[Any, Any
     """Load the bi-encoder that mines and the model that teaches, where they are named."""
     bi_encoder: Any = None
     if embeddings:
-        from langchain_crossrerank.indexing import load_embeddings
+        from langchain_crossrerank.embeddings import load_embeddings
 
         bi_encoder = load_embeddings(embeddings)
     if teacher == BI_ENCODER:

@@ -21,8 +21,8 @@ ROOT = Path(langchain_crossrerank.__file__).parent
 
 LAYERS = (
     {"errors", "_process", "_terminal", "redaction"},
-    {"checks", "extras", "files", "metadata", "passages", "sources"},
-    {"_machine", "_threads", "blending", "downloads", "models"},
+    {"checks", "extras", "files", "metadata", "passages", "sentences", "sources"},
+    {"_machine", "_threads", "blending", "blocks", "downloads", "embeddings", "models"},
     {"onnx_graphs", "indexing"},
     {
         "cross_encoders.fingerprints",

@@ -110,7 +110,7 @@ def test_a_terminal_may_lack_a_character(beir: Path, tmp_path: Path) -> None:
     [
         (["ask", "missing.txt", QUESTION, "--offline"], "'missing.txt'"),
         (["compare", "missing", QUESTION, "--offline"], "'missing'"),
-        (["ask", "table.csv", QUESTION, "--offline"], "'table.csv'"),
+        (["ask", "table.ods", QUESTION, "--offline"], "'table.ods'"),
         (["ask", "broken.pdf", QUESTION, "--offline"], "broken.pdf' cannot be read as a PDF"),
         (["ask", "notes.txt", QUESTION], '"bundled" (on the command line --offline)'),
         (["compare", "notes.txt", QUESTION], "cross-encoder/ms-marco-MiniLM-L6-v2"),
@@ -120,14 +120,14 @@ def test_a_terminal_may_lack_a_character(beir: Path, tmp_path: Path) -> None:
         ),
         (["ask", "notes.txt", QUESTION, "--offline", "--model", "./no-folder"], "'./no-folder'"),
         (["ask", "notes.txt", QUESTION, "--offline", "--embeddings", "empty"], "'empty'"),
-        (["ask", "notes.txt", QUESTION, "--offline", "--persist", "table.csv"], "table.csv"),
+        (["ask", "notes.txt", QUESTION, "--offline", "--persist", "table.ods"], "table.ods"),
         (["ask", "notes.txt", " ", "--offline"], "query is ' '"),
         (["compare", "notes.txt", " ", "--offline"], "query is ' '"),
         (["ask", "notes.txt", QUESTION, "--offline", "--k", "0"], "--k is 0"),
         (["compare", "notes.txt", QUESTION, "--offline", "--k", "-3"], "--k is -3"),
         (["demo", "--top-n", "0"], "--top-n is 0"),
         (["export", "no/such/model", "full"], "'full' exists and is not an empty folder"),
-        (["export", "no/such/model", "table.csv"], "'table.csv' exists and is not an empty folder"),
+        (["export", "no/such/model", "table.ods"], "'table.ods' exists and is not an empty folder"),
         (["export", "./no-model", "target"], "'./no-model'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -136,7 +136,7 @@ def test_an_error_is_one_line_and_exit_code_1(
     notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
 ) -> None:
     """What cannot be done is said in one line that names it, without a traceback."""
-    (tmp_path / "table.csv").write_text("a,b")
+    (tmp_path / "table.ods").write_text("a,b")
     (tmp_path / "broken.pdf").write_text("no PDF")
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()

@@ -1,0 +1,333 @@
+"""Builds an index: finds, reads, cuts, embeds and stores files, and keeps a store true to the files it is made of."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore
+
+from langchain_crossrerank.checks import check_choices
+from langchain_crossrerank.embeddings import DEFAULT_EMBEDDINGS, load_embeddings
+from langchain_crossrerank.errors import IndexingError, InvalidInputError, MissingExtraError
+from langchain_crossrerank.extras import check_extra
+from langchain_crossrerank.files import write_whole
+from langchain_crossrerank.indexing.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Splitter, split_documents
+from langchain_crossrerank.indexing.finding import FoundFiles, Paths, search_files
+from langchain_crossrerank.indexing.progress import Progress
+from langchain_crossrerank.indexing.reading import PdfReader, read_file, show_path
+from langchain_crossrerank.indexing.records import (
+    FileRecord,
+    KeptRecords,
+    MemoryRecords,
+    Records,
+    describe_file,
+    is_unchanged,
+)
+from langchain_crossrerank.indexing.report import IndexReport
+from langchain_crossrerank.indexing.stores import (
+    Changes,
+    chunk_id,
+    chunk_ids,
+    compare_chunks,
+    holds_chunks,
+    remove_chunks,
+)
+
+_READING_VERSION = 1
+"""Counted up when files are read or cut differently, so that a kept index is brought up to date."""
+
+_BATCH = 128
+"""Chunks that are embedded and stored at once."""
+
+_logger = logging.getLogger(__name__)
+_RECORDS: WeakKeyDictionary[VectorStore, MemoryRecords] = WeakKeyDictionary()
+
+
+def index_files(
+    paths: Paths,
+    *,
+    vector_store: VectorStore | None = None,
+    embeddings: Embeddings | str = DEFAULT_EMBEDDINGS,
+    persist_directory: str | os.PathLike[str] | None = None,
+    all_files: bool = False,
+    chunk_size: int = CHUNK_SIZE,
+    chunk_overlap: int = CHUNK_OVERLAP,
+    splitter: Splitter = "structure",
+    pdf_reader: PdfReader = "pypdfium2",
+    show_progress: bool = True,
+) -> IndexReport:
+    """Read files, split them, embed the chunks and store them; only what has changed is read and embedded.
+
+    A file that is unchanged since it was indexed is recognised by size, time and content before it is read. A file that
+    changed replaces its chunks, and a file that is gone from a folder named here is taken out. A file that cannot be
+    read, embedded or stored is reported and does not stop the others.
+
+    Args:
+        paths: A file, a folder (see `find_files`), or several of them.
+        vector_store: Where to store; `None` makes a Chroma collection, in memory or in `persist_directory`.
+        embeddings: LangChain embeddings, or a name for `load_embeddings`; not used with `vector_store`.
+        persist_directory: Folder of a Chroma collection that is kept, with the records of what is in it. Not together
+            with `vector_store`.
+        all_files: Whether a kept collection answers from all of its files that still exist; by default it answers from
+            the files named in this call alone.
+        chunk_size: As in `split_documents`.
+        chunk_overlap: As in `split_documents`.
+        splitter: As in `split_documents`.
+        pdf_reader: As in `load_documents`.
+        show_progress: Whether to show a progress bar on standard error.
+
+    Returns:
+        The vector store, what was added, skipped and deleted, and what was left out.
+
+    Raises:
+        InvalidInputError: If a path does not exist, has an unknown type, or no file is found; or if the kept index was
+            made with other embeddings.
+        IndexingError: If not a single file could be indexed.
+        MissingExtraError: If the `rag` extra, or for converted types the `documents` extra, is not installed.
+    """
+    check_extra("rag", needed_for="indexing files", modules=("langchain_text_splitters", "sentencex"), backend="rag")
+    if vector_store is not None and persist_directory is not None:
+        raise InvalidInputError("vector_store and persist_directory were both given; pass one of them.")
+    if persist_directory is not None and Path(persist_directory).exists() and not Path(persist_directory).is_dir():
+        raise InvalidInputError(f"persist_directory {os.fspath(persist_directory)!r} is a file; name a folder.")
+    check_choices(splitter=(splitter, ("structure", "plain")), pdf_reader=(pdf_reader, ("pypdfium2", "pypdf")))
+    split = partial(split_documents, chunk_size=chunk_size, chunk_overlap=chunk_overlap, splitter=splitter)
+    # Sizes that do not fit are found before anything is read.
+    split([])
+    found = search_files(paths)
+    kept = Path(persist_directory) if persist_directory is not None else None
+    if vector_store is None:
+        vector_store = _open_chroma(embeddings, kept)
+    settings = json.dumps([_READING_VERSION, chunk_size, chunk_overlap, splitter, pdf_reader])
+    records = KeptRecords(kept) if kept is not None else _records_of(vector_store)
+    builder = _Builder(vector_store, records, settings, pdf_reader, split)
+    with Progress(show_progress) as progress:
+        builder.index(found, progress)
+    report = builder.report
+    report.sources = [show_path(file) for file in found.files]
+    if kept is not None:
+        _narrow(report, records, all_files)
+    return report
+
+
+class _Builder:
+    """Brings one store up to date with files."""
+
+    def __init__(
+        self,
+        store: VectorStore,
+        records: Records,
+        settings: str,
+        pdf_reader: PdfReader,
+        split: Callable[[Sequence[Document]], list[Document]],
+    ) -> None:
+        self.store = store
+        self.records = records
+        self.settings = settings
+        self.pdf_reader = pdf_reader
+        self.split = split
+        self.report = IndexReport(store)
+        self._pending: list[tuple[FileRecord, Changes]] = []
+
+    def index(self, found: FoundFiles, progress: Progress) -> None:
+        """Index the files that were found and changed, and take out those that are gone from the folders."""
+        changed = [pair for file in found.files if (pair := self._look_at(file)) is not None]
+        progress.expect(sum(record.size for _, record in changed))
+        for file, record in changed:
+            progress.start(file, record.size)
+            self._read(file, record, progress)
+            if sum(len(changes.add) for _, changes in self._pending) >= _BATCH:
+                self._store_pending(progress)
+            progress.finish()
+        self._store_pending(progress)
+        for problem in (*self.report.notes, *self.report.failures):
+            _logger.warning("%s", problem)
+        self.report.notes += found.notes
+        if len(self.report.failures) == len(found.files):
+            failures = self.report.failures
+            raise IndexingError("; ".join(map(str, failures)), path=failures[0].path) from failures[0]
+        self._take_out_missing(found)
+
+    def _look_at(self, file: Path) -> tuple[Path, FileRecord] | None:
+        """Return a file with its new record if it has to be read."""
+        source = show_path(file)
+        known = self.records.get(source)
+        try:
+            same, record = is_unchanged(file, describe_file(file, source, self.settings), known)
+        except OSError as err:
+            self._fail(source, f"{source!r} cannot be read: {err.strerror or err}.", err)
+            return None
+        if not same or known is None or not holds_chunks(self.store, source, known.chunks):
+            return file, record
+        if record is not known:
+            self.records.put(record)
+        self.report.skipped += record.chunks
+        self.report.notes += record.notes
+        if record.failure:
+            self.report.failures.append(IndexingError(record.failure, path=source))
+        return None
+
+    def _read(self, file: Path, record: FileRecord, progress: Progress) -> None:
+        """Read and cut a file, and note what has to change in the store."""
+        self.report.read += 1
+        source = record.source
+        try:
+            text = read_file(file, pdf_reader=self.pdf_reader, on_page=partial(progress.page, file))
+            chunks = self.split(text.documents)
+        except IndexingError as err:
+            self.report.failures.append(err)
+            record = replace(record, failure=str(err))
+            chunks, pages, notes = [], 1, []
+        except MissingExtraError:
+            raise
+        except Exception as err:  # noqa: BLE001 - whatever is in a file, it must not stop the others
+            self._fail(source, f"{source!r} cannot be read ({type(err).__name__}: {err}).", err)
+            return
+        else:
+            pages, notes = text.pages, text.notes
+        self.report.notes += notes
+        chunks = [chunk.model_copy(update={"id": chunk_id(source, place)}) for place, chunk in enumerate(chunks)]
+        known = self.records.get(source)
+        changes = compare_chunks(self.store, source, chunks, known.chunks if known is not None else self._unknown())
+        self._pending.append((replace(record, chunks=len(chunks), pages=pages, notes=notes), changes))
+
+    def _unknown(self) -> int | None:
+        """How many chunks a file without a record has: none in a collection of our own, unknown in another store."""
+        return 0 if isinstance(self.records, KeptRecords) else None
+
+    def _store_pending(self, progress: Progress) -> None:
+        """Embed and store the chunks of the files that were read; if that fails, find the file it is due to."""
+        pending, self._pending = self._pending, []
+        for record, changes in pending:
+            # Without a record the file is read again, should this process end before its chunks are stored.
+            self.records.remove(record.source)
+            if not remove_chunks(self.store, changes.remove):
+                self.report.notes.append(
+                    f"{record.source!r}: chunks of its earlier version stay, because {type(self.store).__name__} "
+                    "cannot delete; make the index anew to be rid of them."
+                )
+            else:
+                self.report.deleted += len(changes.remove)
+        try:
+            self._add([chunk for _, changes in pending for chunk in changes.add], progress)
+        except MissingExtraError:
+            raise
+        except Exception as err:  # noqa: BLE001 - stores and embeddings have errors of their own
+            stored = [pair for pair in pending if len(pending) > 1 and self._add_one(*pair, progress)]
+            if len(pending) == 1:
+                self._fail_storing(*pending[0], err)
+        else:
+            stored = pending
+        for record, changes in stored:
+            self.records.put(record)
+            self.report.added += len(changes.add)
+            self.report.skipped += changes.kept
+
+    def _add_one(self, record: FileRecord, changes: Changes, progress: Progress) -> bool:
+        try:
+            self._add(changes.add, progress)
+        except Exception as err:  # noqa: BLE001 - stores and embeddings have errors of their own
+            self._fail_storing(record, changes, err)
+            return False
+        return True
+
+    def _add(self, chunks: Sequence[Document], progress: Progress) -> None:
+        for start in range(0, len(chunks), _BATCH):
+            batch = list(chunks[start : start + _BATCH])
+            self.store.add_documents(batch, ids=[str(chunk.id) for chunk in batch])
+            progress.stored(start + len(batch), len(chunks))
+
+    def _fail_storing(self, record: FileRecord, changes: Changes, err: Exception) -> None:
+        source = record.source
+        self._fail(source, f"{source!r} cannot be embedded or stored ({type(err).__name__}: {err}).", err)
+        with suppress(Exception):
+            # Half a file would be searched as if it were the whole one.
+            self.store.delete([str(chunk.id) for chunk in changes.add])
+
+    def _fail(self, source: str, message: str, err: Exception) -> None:
+        failure = IndexingError(message, path=source)
+        failure.__cause__ = err
+        self.report.failures.append(failure)
+
+    def _take_out_missing(self, found: FoundFiles) -> None:
+        """Take out the chunks of files that were in a folder that was searched, and no longer exist."""
+        folders = [f"{show_path(folder).rstrip(os.sep)}{os.sep}" for folder in found.folders]
+        if not folders:
+            return
+        named = {show_path(file) for file in found.files}
+        for source in self.records.sources():
+            if source in named or not source.startswith(tuple(folders)) or _exists(source):
+                continue
+            record = self.records.get(source)
+            ids = chunk_ids(source, record.chunks if record is not None else 0)
+            if remove_chunks(self.store, ids):
+                self.report.deleted += len(ids)
+                self.records.remove(source)
+
+
+def _exists(source: str) -> bool:
+    # A name that is not UTF-8 is recorded with escapes and cannot be looked up; it counts as being there.
+    return "\\x" in source or os.path.lexists(source)
+
+
+def _records_of(store: VectorStore) -> Records:
+    """Return this process's records of a store of the caller's; the store itself is asked for what others put there."""
+    try:
+        return _RECORDS.setdefault(store, MemoryRecords())
+    except TypeError:
+        # A store that cannot be hashed or referred to weakly.
+        return MemoryRecords()
+
+
+def _open_chroma(embeddings: Embeddings | str, folder: Path | None) -> VectorStore:
+    check_extra("rag", needed_for="keeping chunks in Chroma", modules=("langchain_chroma",), backend="chroma")
+    if folder is not None:
+        _check_kept_embeddings(folder, embeddings)
+    if isinstance(embeddings, str):
+        embeddings = load_embeddings(embeddings)
+    from langchain_crossrerank.indexing.kept_chroma import KeptChroma
+
+    # Chroma's in-memory collections are shared by name within a process, and so are its settings.
+    return KeptChroma(
+        collection_name="crossrerank" if folder is not None else f"crossrerank-{uuid4().hex}",
+        embedding_function=embeddings,
+        persist_directory=str(folder) if folder is not None else None,
+        collection_metadata={"hnsw:space": "cosine"},
+    )
+
+
+def _check_kept_embeddings(folder: Path, embeddings: Embeddings | str) -> None:
+    """Note next to a kept collection what embedded it, and raise if something else did before."""
+    name = embeddings if isinstance(embeddings, str) else getattr(embeddings, "model_name", None)
+    name = name or getattr(embeddings, "model", None) or type(embeddings).__name__
+    note = folder / "embeddings.json"
+    kept = json.loads(note.read_text(encoding="utf-8"))["embeddings"] if note.is_file() else None
+    if kept is not None and kept != str(name):
+        raise InvalidInputError(
+            f"the index in {str(folder)!r} was made with the embeddings {kept!r} and cannot be searched with {name!r}; "
+            "use the same ones, or another folder."
+        )
+    if kept is None:
+        write_whole(note, json.dumps({"embeddings": str(name)}) + "\n")
+
+
+def _narrow(report: IndexReport, records: Records, all_files: bool) -> None:
+    """Let a kept collection answer from the named files alone, or from all that still exist."""
+    from langchain_crossrerank.indexing.kept_chroma import KeptChroma
+
+    known = records.sources()
+    if all_files:
+        report.sources = sorted({*report.sources, *(source for source in known if _exists(source))})
+    if isinstance(report.vector_store, KeptChroma) and not set(known) <= set(report.sources):
+        report.vector_store.sources = report.sources

@@ -1,0 +1,85 @@
+"""Converts office files, books, web pages, notebooks and tables to Markdown with `markitdown`."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import warnings
+from pathlib import Path
+
+from langchain_crossrerank.extras import check_extra
+
+CONVERTED = (".docx", ".pptx", ".xlsx", ".epub", ".html", ".htm", ".xhtml", ".ipynb", ".csv")
+"""File types that the `documents` extra reads."""
+
+_NEEDED = {
+    ".docx": ("markitdown", "mammoth"),
+    ".pptx": ("markitdown", "pptx"),
+    ".xlsx": ("markitdown", "pandas", "openpyxl"),
+}
+_HTML = (".html", ".htm", ".xhtml")
+_NOT_CONTENT = (
+    "script, style, noscript, template, nav, aside, form, button, iframe, svg, [hidden], [aria-hidden=true], "
+    "[role=navigation], [role=search], [role=banner], [role=contentinfo], [role=complementary], "
+    ".sphinxsidebar, .headerlink, .toc, .contents.topic, .breadcrumb, .breadcrumbs, .navheader, .navfooter, .related"
+)
+_MAIN = ("main", "[role=main]", "article")
+
+
+def needed_modules(suffix: str) -> tuple[str, ...]:
+    """Return the modules that reading files of this type needs."""
+    return _NEEDED.get(suffix, ("markitdown",))
+
+
+def convert_to_markdown(path: Path, data: bytes) -> str:
+    """Convert a file to Markdown.
+
+    Args:
+        path: The file, whose name says its type.
+        data: Its content.
+
+    Raises:
+        MissingExtraError: If the `documents` extra is not installed.
+        Exception: Whatever the converter raises for a broken file.
+    """
+    suffix = path.suffix.lower()
+    check_extra("documents", needed_for=f"reading {suffix} files", modules=needed_modules(suffix), backend="documents")
+    with warnings.catch_warnings():
+        # Its optional parts warn at import about programs that only audio and video files need.
+        warnings.simplefilter("ignore")
+        from markitdown import MarkItDown, StreamInfo
+
+        for name in ("pptx", "openpyxl"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        if suffix in _HTML:
+            data, suffix = _main_content(data), ".html"
+        # Text formats are UTF-8 here, as everywhere in this package; markitdown would guess from the first bytes.
+        charset = "utf-8" if suffix in (".html", ".csv", ".ipynb") else None
+        converted = MarkItDown(enable_plugins=False).convert_stream(
+            io.BytesIO(data), stream_info=StreamInfo(extension=suffix, charset=charset)
+        )
+    text = re.sub(r"data:image/[^)\s]{100,}", "", converted.markdown)
+    return re.sub(r"\bNaN\b|Unnamed: \d+", "", text) if suffix == ".xlsx" else text
+
+
+def _main_content(data: bytes) -> bytes:
+    """Leave out what surrounds a web page's text: navigation, search, banners, footers."""
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(data, "html.parser")
+    for element in soup.select(_NOT_CONTENT):
+        element.decompose()
+    mains = [found for selector in _MAIN if (found := soup.select(selector))]
+    content = mains[0] if mains else [soup.body or soup]
+    if not mains:
+        for element in soup.find_all(["header", "footer"]):
+            element.decompose()
+    title = soup.title.get_text(" ", strip=True) if soup.title else ""
+    body = "".join(str(element) for element in content)
+    heading = "" if re.search(r"<h1[\s>]", body) or not title else f"<h1>{_escape(title)}</h1>"
+    return f'<html><head><meta charset="utf-8"></head><body>{heading}{body}</body></html>'.encode()
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -1,0 +1,348 @@
+"""Reads PDF files with pdfium: text in lines and paragraphs, headings, printed page labels, no running heads."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.documents import Document
+
+from langchain_crossrerank._process import ForkSafeLock
+from langchain_crossrerank.errors import IndexingError
+from langchain_crossrerank.extras import check_extra
+from langchain_crossrerank.indexing.texts import clean_text
+
+if TYPE_CHECKING:
+    from pypdfium2 import PdfDocument, PdfPage
+
+HEADINGS = "headings"
+"""Metadata key of a page's headings, `(first character, level, title)` each; splitting replaces it by `section`."""
+
+_PDFIUM = ForkSafeLock()
+"""pdfium is not safe to call from two threads at once."""
+
+_BROKEN_WORD = re.compile("[\x02\ufffe](?:\r?\n)?")
+_NUMBERING = re.compile(
+    r"(?:(?:chapter|appendix|part|section|kapitel|глава)\s+)?[\dA-Z]{1,4}(?:\.\d+)*\.?\s+", re.IGNORECASE
+)
+_PAGE_NUMBER = re.compile(
+    r"\W*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*", re.IGNORECASE
+)
+_LEADERS = re.compile(r"(?:\. ?){6,}|(?:\. ?){4,5}\s{0,20}[\divxlcIVXLC]{0,6}\s{0,20}$")
+_CONTENTS_SHARE = 0.4
+"""Share of lines with dot leaders from which a page is a page of contents."""
+_EDGE = 2
+"""Lines at a page's top and bottom that may be a running head or foot."""
+_REPEATS = 3
+"""Pages that a running head is at least on."""
+_LARGER = 1.12
+"""How much larger than running text a heading is, where the file has no outline."""
+_MOST_HEADINGS = 20_000
+_MOST_OBJECTS = 300_000
+"""Objects on a page from which it is not read: taking its text would need minutes and gigabytes."""
+
+
+@dataclass
+class _Line:
+    """A line with its font size and the heights of its first and last character, both in points."""
+
+    text: str
+    size: float = 0.0
+    top: float | None = None
+    bottom: float | None = None
+
+
+@dataclass
+class _Page:
+    number: int
+    lines: list[_Line]
+    label: str
+    is_drawn: bool
+
+
+@dataclass
+class PdfText:
+    """What was read from a PDF file.
+
+    Attributes:
+        documents: A document for each page that has text.
+        pages: The number of pages in the file.
+        without_text: Pages, counted from 1, that show something but hold no text, such as scanned ones.
+        unreadable: Pages, counted from 1, that could not be read.
+    """
+
+    documents: list[Document]
+    pages: int
+    without_text: list[int] = field(default_factory=list)
+    unreadable: list[int] = field(default_factory=list)
+
+
+def read_pdf(path: Path, source: str, *, on_page: Callable[[int, int], None] | None = None) -> PdfText:
+    """Read a PDF file.
+
+    Words that are broken at a line's end are joined. Running heads, page numbers and pages of contents are left out.
+
+    Args:
+        path: The file.
+        source: What the documents name as their source.
+        on_page: Called after each page with the pages read so far and the number of pages.
+
+    Returns:
+        One document per page, with the metadata `source`, `page` (from 0), `page_label` (as printed), `total_pages`,
+        and `title` and `author` if the file has them.
+
+    Raises:
+        IndexingError: If the file is broken or needs a password.
+        MissingExtraError: If pypdfium2 is not installed.
+    """
+    check_extra("rag", needed_for="reading PDF files", modules=("pypdfium2",), backend="pdf")
+    import pypdfium2
+
+    try:
+        with _PDFIUM:
+            pdf = pypdfium2.PdfDocument(path)
+    except pypdfium2.PdfiumError as err:
+        if getattr(err, "err_code", None) == pypdfium2.raw.FPDF_ERR_PASSWORD:
+            raise IndexingError(
+                f"{source!r} is encrypted and opens only with its user password, which was not given; "
+                "save a copy without a password.",
+                path=source,
+            ) from err
+        raise IndexingError(
+            f"{source!r} cannot be read as a PDF ({err}); it may be broken or incomplete: open it in a viewer, "
+            "or fetch it again.",
+            path=source,
+        ) from err
+    try:
+        pages, unreadable = _read_pages(pdf, on_page)
+        with _PDFIUM:
+            outline = list(_outline(pdf))
+            described = _description(pdf)
+            total = len(pdf)
+    finally:
+        with _PDFIUM:
+            pdf.close()
+    if len(unreadable) == total:
+        raise IndexingError(f"{source!r} cannot be read as a PDF (no page opens); it may be broken.", path=source)
+    without_text = [page.number + 1 for page in pages if not page.lines and page.is_drawn]
+    _drop_edges(pages)
+    headings = _headings_by_outline(pages, outline) or _headings_by_size(pages)
+    documents: list[Document] = []
+    for page, found in zip(pages, headings, strict=True):
+        if not page.lines or _is_contents(page):
+            continue
+        text, starts = _page_text(page)
+        metadata: dict[str, Any] = {"source": source, "page": page.number, "total_pages": total, **described}
+        if page.label:
+            metadata["page_label"] = page.label
+        metadata[HEADINGS] = [(starts[line], level, title) for line, level, title in found]
+        documents.append(Document(text, metadata=metadata))
+    return PdfText(documents, total, without_text, unreadable)
+
+
+def _read_pages(pdf: PdfDocument, on_page: Callable[[int, int], None] | None) -> tuple[list[_Page], list[int]]:
+    import pypdfium2
+
+    pages: list[_Page] = []
+    unreadable: list[int] = []
+    for number in range(total := len(pdf)):
+        try:
+            with _PDFIUM:
+                page = pdf[number]
+                try:
+                    label = clean_text(pdf.get_page_label(number)).strip()
+                    drawn = pypdfium2.raw.FPDFPage_CountObjects(page)
+                    if drawn > _MOST_OBJECTS:
+                        unreadable.append(number + 1)
+                        continue
+                    pages.append(_Page(number, list(_page_lines(page)), label, drawn > 0))
+                finally:
+                    page.close()
+        except (pypdfium2.PdfiumError, ValueError, AssertionError, OSError):
+            unreadable.append(number + 1)
+        if on_page is not None:
+            on_page(number + 1, total)
+    return pages, unreadable
+
+
+def _page_lines(page: PdfPage) -> Iterator[_Line]:
+    import pypdfium2.raw as pdfium
+
+    textpage = page.get_textpage()
+    try:
+        raw = textpage.get_text_range()
+        placed = textpage.count_chars() == len(raw)
+        x, y = ctypes.c_double(), ctypes.c_double()
+        at = 0
+        for part in raw.split("\r\n"):
+            text = " ".join(clean_text(_BROKEN_WORD.sub("", part)).split())
+            if text:
+                line = _Line(text)
+                if placed:
+                    first = at + len(part) - len(part.lstrip())
+                    line.size = round(pdfium.FPDFText_GetFontSize(textpage, first + min(len(text) // 2, 8)), 1)
+                    if pdfium.FPDFText_GetCharOrigin(textpage, first, x, y):
+                        line.top = line.bottom = y.value
+                    # A line whose last word was broken holds the next line, too.
+                    if _BROKEN_WORD.search(part) and pdfium.FPDFText_GetCharOrigin(
+                        textpage, at + len(part.rstrip()) - 1, x, y
+                    ):
+                        line.bottom = y.value
+                yield line
+            at += len(part) + 2
+    finally:
+        textpage.close()
+
+
+def _outline(pdf: PdfDocument) -> Iterator[tuple[int, int, str, float | None]]:
+    """Page (from 0), level (from 1), title and height on the page of each entry."""
+    import pypdfium2.raw as pdfium
+
+    for count, entry in enumerate(pdf.get_toc()):
+        if count >= _MOST_HEADINGS:
+            return
+        target = entry.get_dest()
+        page = target.get_index() if target is not None else None
+        title = " ".join(clean_text(entry.get_title()).split())
+        if target is None or page is None or not title:
+            continue
+        mode, place = target.get_view()
+        top = place[1] if mode == pdfium.PDFDEST_VIEW_XYZ and len(place) > 1 else None
+        yield page, entry.level + 1, title, top
+
+
+def _description(pdf: PdfDocument) -> dict[str, str]:
+    kept = {}
+    for key in ("Title", "Author"):
+        value = " ".join(clean_text(pdf.get_metadata_value(key)).split())
+        if value and not value.startswith("("):
+            kept[key.lower()] = value
+    return kept
+
+
+def _drop_edges(pages: Sequence[_Page]) -> None:
+    """Take running heads, running feet and page numbers off the pages."""
+    counts: Counter[tuple[bool, str]] = Counter()
+    for page in pages:
+        for is_top in (True, False):
+            lines = page.lines[:_EDGE] if is_top else page.lines[-_EDGE:]
+            counts.update({(is_top, _without_figures(line.text)) for line in lines})
+    for page in pages:
+        # What is left must be more than what is taken off.
+        for is_top in (True, False):
+            for _ in range(_EDGE):
+                if len(page.lines) < 3:
+                    break
+                text = page.lines[0 if is_top else -1].text
+                key = _without_figures(text)
+                is_running = counts[is_top, key] >= _REPEATS and not text.endswith((".", "!", "?", "。", ";"))
+                if not (_PAGE_NUMBER.fullmatch(text) or (is_running and len(text) <= 120)):
+                    break
+                page.lines.pop(0 if is_top else -1)
+
+
+def _headings_by_outline(
+    pages: Sequence[_Page], outline: Sequence[tuple[int, int, str, float | None]]
+) -> list[list[tuple[int, int, str]]] | None:
+    """For each page its headings as (line, level, title), or `None` if the file has no outline."""
+    if not outline:
+        return None
+    places = {page.number: place for place, page in enumerate(pages)}
+    found: list[list[tuple[int, int, str]]] = [[] for _ in pages]
+    for number, level, title, top in outline:
+        place = places.get(number)
+        if place is None or not pages[place].lines:
+            continue
+        line = _line_of_title(pages[place].lines, title, top)
+        if line not in [known for known, _, _ in found[place]]:
+            found[place].append((line, level, title))
+    return [sorted(on_page) for on_page in found]
+
+
+def _line_of_title(lines: Sequence[_Line], title: str, top: float | None) -> int:
+    wanted = _squeeze(_NUMBERING.sub("", title, count=1)) or _squeeze(title)
+    matching = []
+    for number, line in enumerate(lines):
+        text = line.text + (lines[number + 1].text if number + 1 < len(lines) else "")
+        bare = _squeeze(_NUMBERING.sub("", text, count=1))
+        whole = _squeeze(line.text)
+        if bare.startswith(wanted) and len(whole) <= len(wanted) + 14:
+            matching.append(number)
+    below = [n for n in range(len(lines)) if top is None or (above := lines[n].top) is None or above <= top + 4]
+    if matching:
+        return min(matching, key=lambda number: (number not in below, number))
+    return below[0] if below and top is not None else 0
+
+
+def _headings_by_size(pages: Sequence[_Page]) -> list[list[tuple[int, int, str]]]:
+    """Headings of a file without an outline: lines set larger than running text; at most three sizes count."""
+    written: Counter[float] = Counter()
+    for page in pages:
+        for line in page.lines:
+            written[line.size] += len(line.text)
+    found: list[list[tuple[int, int, str]]] = [[] for _ in pages]
+    if not written or written.most_common(1)[0][0] <= 0:
+        return found
+    body = written.most_common(1)[0][0]
+    enough = sum(written.values()) * 0.15
+    larger = sum(count for size, count in written.items() if size >= body * _LARGER)
+    if larger > enough:
+        return found
+    sizes = sorted({size for size in written if size >= body * _LARGER}, reverse=True)
+    levels = {size: min(level, 3) for level, size in enumerate(sizes, start=1)}
+    for place, page in enumerate(pages):
+        for number, line in enumerate(page.lines):
+            level = levels.get(line.size, 0)
+            if not level or len(line.text) > 120 or not any(map(str.isalpha, line.text)):
+                continue
+            previous = found[place][-1] if found[place] else None
+            goes_on = previous is not None and previous[0] == number - 1 and page.lines[number - 1].size == line.size
+            if previous is not None and goes_on and len(previous[2]) + len(line.text) < 160:
+                found[place][-1] = (previous[0], level, f"{previous[2]} {line.text}")
+            else:
+                found[place].append((number, level, line.text))
+    return found
+
+
+def _is_contents(page: _Page) -> bool:
+    leaders = sum(bool(_LEADERS.search(line.text)) for line in page.lines)
+    return leaders >= 3 and leaders >= _CONTENTS_SHARE * len(page.lines)
+
+
+def _page_text(page: _Page) -> tuple[str, list[int]]:
+    """Put lines together, with a blank line where the gap is wide; return where each line starts, too."""
+    steps = sorted(
+        above.bottom - line.top
+        for above, line in zip(page.lines, page.lines[1:], strict=False)
+        if above.bottom is not None and line.top is not None and above.bottom > line.top
+    )
+    usual = steps[len(steps) // 2] if steps else 0.0
+    parts: list[str] = []
+    starts: list[int] = []
+    length = 0
+    above: _Line | None = None
+    for line in page.lines:
+        if above is not None:
+            gap = above.bottom - line.top if above.bottom is not None and line.top is not None else 0.0
+            is_new = usual > 0 and (gap > 1.35 * usual + 1 or gap < -2 * usual)
+            mark = "\n\n" if is_new or (above.size and line.size and abs(above.size - line.size) > 1.5) else "\n"
+            parts.append(mark)
+            length += len(mark)
+        starts.append(length)
+        parts.append(line.text)
+        length += len(line.text)
+        above = line
+    return "".join(parts), starts
+
+
+def _without_figures(text: str) -> str:
+    return re.sub(r"\d+|\b[ivxlc]{1,7}\b", "#", text.lower())
+
+
+def _squeeze(text: str) -> str:
+    return "".join(character for character in text.lower() if character.isalnum())

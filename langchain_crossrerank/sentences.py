@@ -1,0 +1,112 @@
+"""Divides running text into sentences, by `sentencex`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+_SCRIPTS = (
+    ("ja", re.compile(r"[\u3040-\u30ff]")),
+    ("ko", re.compile(r"[\uac00-\ud7af]")),
+    ("zh", re.compile(r"[\u4e00-\u9fff]")),
+    ("hi", re.compile(r"[\u0900-\u097f]")),
+    ("uk", re.compile(r"[іїєґІЇЄҐ]")),
+    ("ru", re.compile(r"[\u0400-\u04ff]")),
+    ("ar", re.compile(r"[\u0600-\u06ff]")),
+    ("el", re.compile(r"[\u0370-\u03ff]")),
+)
+"""Scripts by which a language is guessed, the more particular one first."""
+
+_COMMON_WORDS = {
+    "de": "der die das und ist nicht ein eine für mit von zu den dem auf sich werden wird auch",
+    "fr": "le la les et est une des pour dans que qui sur pas avec sont du au",
+    "es": "el la los las y es una para en que por con del se no son al",
+    "it": "il lo la gli e è una per di che non con sono del della si",
+    "pt": "o a os as e é uma para em que não com são do da se",
+    "nl": "de het een en is niet van voor met zijn op dat te worden",
+    "en": "the a an and is are not of to in for with that this it on be",
+}
+_LANGUAGES_OF_WORD: dict[str, list[str]] = {}
+for _language, _words in _COMMON_WORDS.items():
+    for _word in _words.split():
+        _LANGUAGES_OF_WORD.setdefault(_word, []).append(_language)
+
+_SAMPLE = 2000
+_LONGEST = 20_000
+_CONTINUES = re.compile(r"[\d(]|[^\W\d_]")
+_NUMBERED = re.compile(r"\d{1,3}[.)]\s")
+_TERMINAL = re.compile(r"[.!?。！？।॥…؟։።][\"'”’»)\]）」』*_`]*$")
+_LEADERS = re.compile(r"(?:\.\s?){4,}")
+
+
+def guess_language(text: str) -> str:
+    """Return a two-letter language code for a text: by its script, or by its most common words; `"en"` if unsure."""
+    sample = text[:_SAMPLE]
+    letters = sum(map(str.isalpha, sample))
+    for language, letter in _SCRIPTS:
+        if (found := len(letter.findall(sample))) and found * 10 >= letters:
+            return language
+    counts: Counter[str] = Counter()
+    for word in sample.lower().split():
+        counts.update(_LANGUAGES_OF_WORD.get(word, ()))
+    # English wins a tie, so that a few words do not decide.
+    return max(counts, key=lambda language: (counts[language], language == "en"), default="en")
+
+
+def sentence_spans(text: str, language: str | None = None) -> list[tuple[int, int]]:
+    """Find the sentences of running text.
+
+    Args:
+        text: A paragraph; line breaks inside it count as spaces.
+        language: A language code as in `sentencex`; `None` guesses it.
+
+    Returns:
+        `[start, end)` of each sentence, without the spaces around it. A text without a sentence end for 20,000
+        characters is cut there.
+    """
+    from sentencex import get_sentence_boundaries
+
+    flat = text.replace("\n", " ").replace("\r", " ").replace("\t", " ")
+    language = language or guess_language(flat)
+    ends: list[int] = []
+    for offset in range(0, len(flat), _LONGEST):
+        ends += [
+            offset + int(boundary["end_index"])
+            for boundary in get_sentence_boundaries(language, flat[offset : offset + _LONGEST])
+        ]
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for end in ends:
+        if end < len(flat) and end % _LONGEST and not _ends_here(flat, start, end):
+            continue
+        body = flat[start:end]
+        first = start + len(body) - len(body.lstrip())
+        last = first + len(body.strip())
+        if last > first:
+            spans.append((first, last))
+        start = end
+    return spans
+
+
+def is_statement(sentence: str) -> bool:
+    """Return whether a sentence ends like a whole one that states something: not a question, a heading or a piece."""
+    sentence = sentence.rstrip()
+    end = _TERMINAL.search(sentence)
+    return (
+        end is not None
+        and "?" not in end[0]
+        and "？" not in end[0]
+        and "؟" not in end[0]
+        and not (_LEADERS.search(sentence[-40:]))
+    )
+
+
+def _ends_here(text: str, start: int, end: int) -> bool:
+    """Whether a boundary that sentencex found is one: an abbreviation is followed by a small letter or a figure."""
+    following = text[end : end + 8].lstrip()
+    if not following or text[start:end].rstrip()[-1:] != "." or not _CONTINUES.match(following):
+        return True
+    if following[0].isdigit():
+        # "approx. 20" goes on; "... was built. 2. Then" does not.
+        return _NUMBERED.match(following) is not None
+    return not following[0].islower()
