@@ -1,7 +1,7 @@
-"""Writes to a SQLite score cache in processes that a test kills; run as a script, told what to do on standard input.
+"""Writes to a SQLite score cache in processes that a test kills; a script that reads its tasks from standard input.
 
-This process only imports and forks, so that a new writer is there in milliseconds. A line of input is a JSON list of
-writers, which begin together; the lines of output say what each of them did, by process id, and when it ended.
+This process only imports and forks, so that a new writer starts within milliseconds. A line of input is a JSON list of
+writers that start together; the lines of output say by process id what each of them did and when it ended.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from langchain_crossrerank.cross_encoders.wrappers.sqlite_score_cache import SQL
 from langchain_crossrerank.testing import FakeCrossEncoder
 
 PATIENCE = 60.0
-"""Seconds that a writer waits for another one to commit; only a broken test lets it wait so long."""
+"""Seconds that a writer waits for another one to commit; only a broken test waits that long."""
 
 
 def pairs_of(start: int, number: int) -> list[TextPair]:
-    """Give the pairs numbered from `start`, the same in every process."""
+    """Return the pairs numbered from `start`, the same in every process."""
     return [("how does lora work", f"passage {place} on low rank adapters") for place in range(start, start + number)]
 
 
 def say(what: str, detail: object = "") -> None:
-    """Tell the test, at once and in one piece."""
+    """Report to the test, at once and in one piece."""
     os.write(1, f"{os.getpid()} {what} {detail}\n".encode())
 
 
 def open_cache(path: str) -> tuple[SQLiteScoreCache, CachedCrossEncoder]:
-    """Give the cache and a model over it."""
+    """Return the cache and a model that uses it."""
     cache = SQLiteScoreCache(path, busy_timeout=PATIENCE)
     return cache, CachedCrossEncoder(FakeCrossEncoder(), cache)
 
@@ -81,7 +81,7 @@ def fork(path: str) -> None:
 
 
 def start_writer(task: dict[str, Any], others: tuple[int, int]) -> None:
-    """Fork a process that does a task as soon as all others of its line are there."""
+    """Fork a process that does a task as soon as all others of its line have started."""
     if os.fork():
         return
     try:

@@ -66,7 +66,7 @@ def score(request: pytest.FixtureRequest) -> Score:
 
 
 def true_scores(pairs: Sequence[TextPair]) -> list[float]:
-    """What the model says without a cache."""
+    """The model's scores without a cache."""
     return FakeCrossEncoder().score(pairs)
 
 
@@ -74,7 +74,7 @@ def true_scores(pairs: Sequence[TextPair]) -> list[float]:
 
 
 class Writers:
-    """The process that starts writers, and what they said."""
+    """The process that starts writers, and what they report."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -86,7 +86,7 @@ class Writers:
         )
 
     def start(self, *tasks: dict[str, Any]) -> Iterator[tuple[int, str, str]]:
-        """Start writers together and give what they say, as it comes, until all have ended."""
+        """Start writers together and yield their reports until all have ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(tasks) + "\n")
@@ -94,7 +94,7 @@ class Writers:
         running = len(tasks)
         while running:
             words = self._process.stdout.readline().split(maxsplit=2)
-            assert words, "the process that starts writers is gone"
+            assert words, "the process that starts writers has ended"
             pid, what, detail = (*words, "")[:3]
             assert what != "failed", detail
             running -= what == "ended"
@@ -110,7 +110,7 @@ class Writers:
 
 @pytest.fixture(scope="module")
 def writers() -> Iterator[Writers]:
-    """One starter of writers for all tests, because it takes a second to import."""
+    """One process that starts writers for all tests, because its imports take a second."""
     import langchain_crossrerank
 
     if not hasattr(os, "fork"):
@@ -132,7 +132,7 @@ def assert_kept(path: Path, pairs: Sequence[TextPair]) -> None:
 
 
 def assert_nothing_wrong(path: Path, pairs: Sequence[TextPair], caplog: pytest.LogCaptureFixture) -> None:
-    """Whether a pair is in the file or not, its score is right, and nobody complains."""
+    """Whether or not a pair is in the file, its score is right, and nothing is logged."""
     cache = SQLiteScoreCache(path)
     assert CachedCrossEncoder(FakeCrossEncoder(), cache).score(pairs) == true_scores(pairs)
     cache.close()
@@ -148,7 +148,7 @@ KILLS = 50
 def test_no_committed_score_is_lost_when_a_writer_is_killed(
     writers: Writers, tmp_path: Path, caplog: pytest.LogCaptureFixture, tally: Tally
 ) -> None:
-    """Of 50 writers killed while they write, every score that was committed is there afterwards, and is right."""
+    """Of 50 writers killed while they write, every committed score is there afterwards and is right."""
     path, plan = tmp_path / "scores.db", random.Random(0)
     committed: list[TextPair] = []
     stages: list[str] = []
@@ -183,7 +183,7 @@ def test_no_committed_score_is_lost_when_a_writer_is_killed(
 def test_several_processes_write_at_once(
     writers: Writers, tmp_path: Path, caplog: pytest.LogCaptureFixture, tally: Tally
 ) -> None:
-    """Processes that open a new file together and write the same and other scores all keep what they committed."""
+    """Processes that create a file together and write the same and different scores keep all that they committed."""
     tally("processes writing at once", 4)
     path, size = tmp_path / "new" / "scores.db", 20
     tasks = [
@@ -200,7 +200,7 @@ def test_several_processes_write_at_once(
 def test_a_killed_writer_does_not_harm_the_others(
     writers: Writers, tmp_path: Path, caplog: pytest.LogCaptureFixture, tally: Tally
 ) -> None:
-    """One of three processes dies with its transaction open; the other two wait no longer than that and go on."""
+    """One of three processes dies with its transaction open; the other two go on as soon as it is dead."""
     tally("a writer killed beside others")
     path, size = tmp_path / "scores.db", 20
     tasks: list[dict[str, Any]] = [
@@ -247,7 +247,7 @@ def good_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_broken(kind: str, path: Path, good: Path) -> None:
-    """Put something that is no working cache file at `path`."""
+    """Put something other than a working cache file at `path`."""
     content = good.read_bytes()
     if kind == "random bytes":
         path.write_bytes(random.Random(0).randbytes(5000))
@@ -302,7 +302,7 @@ def assert_right_with_one_warning(
 def test_a_broken_file_costs_time_and_one_warning(
     kind: str, good_file: Path, tmp_path: Path, score: Score, caplog: pytest.LogCaptureFixture, tally: Tally
 ) -> None:
-    """Whatever lies where the cache should be, scores are computed, and the log says so once."""
+    """Whatever is in place of the cache file, scores are computed, with one warning."""
     tally(f"a cache file that is {kind}")
     path = tmp_path / "scores.db"
     make_broken(kind, path, good_file)
@@ -316,7 +316,7 @@ def test_a_broken_file_costs_time_and_one_warning(
 def test_a_path_under_a_file_costs_time_and_one_warning(
     tmp_path: Path, score: Score, caplog: pytest.LogCaptureFixture, tally: Tally
 ) -> None:
-    """A folder that cannot be made is reported in the same way."""
+    """A folder that cannot be created is reported in the same way."""
     tally("a cache path under a file")
     (tmp_path / "file").write_text("")
     model = CachedCrossEncoder(FakeCrossEncoder(), tmp_path / "file" / "scores.db")
@@ -332,7 +332,7 @@ def test_a_disk_that_takes_nothing_costs_time_and_one_warning(
     monkeypatch: pytest.MonkeyPatch,
     tally: Tally,
 ) -> None:
-    """When SQLite says that the disk is full or read-only, scores are computed, and the log says so once."""
+    """If the disk is full or read-only, scores are computed, with one warning."""
     tally(f"a disk that is {'full' if 'page' in fault else 'read-only'}")
     path = tmp_path / "scores.db"
     cache = SQLiteScoreCache(path)
@@ -359,7 +359,7 @@ def test_a_disk_that_takes_nothing_costs_time_and_one_warning(
 def test_a_file_that_another_process_holds_costs_one_warning(
     tmp_path: Path, score: Score, caplog: pytest.LogCaptureFixture, tally: Tally
 ) -> None:
-    """A writer that never lets go is waited for as long as `busy_timeout` says, and then done without."""
+    """A file that stays locked is waited for during `busy_timeout` only, and used again once it is free."""
     tally("a cache file that is locked")
     path = tmp_path / "scores.db"
     SQLiteScoreCache(path).get_many([b""])
@@ -370,13 +370,13 @@ def test_a_file_that_another_process_holds_costs_one_warning(
     holder.execute("ROLLBACK")
     holder.close()
     assert score(model, PAIRS) == score(model, PAIRS) == true_scores(PAIRS)
-    assert model.counts.hits == len(PAIRS), "once it is free, it is used again"
+    assert model.counts.hits == len(PAIRS), "once it is free, it is used"
 
 
-def test_a_file_cut_anywhere_gives_no_wrong_score(
+def test_a_truncated_file_never_changes_a_score(
     good_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, tally: Tally
 ) -> None:
-    """Cut short at any place, the file gives right scores or none, and at most one warning."""
+    """Cut short at any place, the file yields right scores or none, and no more than one warning."""
     content = good_file.read_bytes()
     lengths = [0, 1, 15, 16, 99, 100, 101, 1000, 4095, 4096, 4097, *range(5000, len(content), 512), len(content) - 1]
     for length in lengths:
@@ -387,7 +387,7 @@ def test_a_file_cut_anywhere_gives_no_wrong_score(
 
 
 def assert_survives(path: Path, caplog: pytest.LogCaptureFixture) -> int:
-    """Read and write the file with right scores and at most one warning, and count the scores found in it."""
+    """Check that scores are right with one warning or none, and return how many were found in the file."""
     caplog.clear()
     cache = SQLiteScoreCache(path)
     model = CachedCrossEncoder(FakeCrossEncoder(), cache)
@@ -399,10 +399,10 @@ def assert_survives(path: Path, caplog: pytest.LogCaptureFixture) -> int:
     return found
 
 
-def test_a_flipped_byte_anywhere_gives_no_wrong_score(
+def test_a_flipped_byte_never_changes_a_score(
     good_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, tally: Tally
 ) -> None:
-    """With any one byte of the file damaged, scores are right; most damage costs at most the score that it hit."""
+    """With any one byte of the file damaged, scores are right, and usually no more than the damaged score is lost."""
     content = good_file.read_bytes()
     used = [place for place, byte in enumerate(content) if byte]
     plan = random.Random(1)
@@ -418,7 +418,7 @@ def test_a_flipped_byte_anywhere_gives_no_wrong_score(
 
 
 def damage(path: Path, value: Any) -> None:
-    """Replace every value of a cache file; a callable makes the new one of the old one."""
+    """Replace every value of a cache file; a callable computes the new value from the old one."""
     with sqlite3.connect(path) as connection:
         for key, old in connection.execute("SELECT key, value FROM scores").fetchall():
             new = value(old) if callable(value) else value
@@ -442,10 +442,10 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", VALUES)
-def test_a_damaged_value_is_recomputed_and_mended(
+def test_a_damaged_value_is_recomputed_and_replaced(
     kind: str, good_file: Path, tmp_path: Path, score: Score, caplog: pytest.LogCaptureFixture, tally: Tally
 ) -> None:
-    """Values that are not what was written count as missing, are told of once, and are written anew."""
+    """Damaged values count as missing, are reported once, and are written again."""
     tally(f"a cached value that is {kind}")
     path = tmp_path / "scores.db"
     shutil.copy(good_file, path)
@@ -458,7 +458,7 @@ def test_a_damaged_value_is_recomputed_and_mended(
 
 
 def test_every_flipped_bit_of_a_value_is_noticed(tally: Tally) -> None:
-    """No single damaged bit of a stored value passes for a score."""
+    """A stored value with any single bit flipped is not used."""
     cache = Recording()
     model = CachedCrossEncoder(FakeCrossEncoder(), cache)
     model.score(PAIRS[:1])
@@ -472,7 +472,7 @@ def test_every_flipped_bit_of_a_value_is_noticed(tally: Tally) -> None:
 
 
 def test_a_value_of_another_pair_is_noticed(tally: Tally) -> None:
-    """A value that landed under a wrong key, as after damage of an index, is not taken for that key's."""
+    """A value under a wrong key, as after damage to an index, is not used."""
     tally("swapped values")
     cache = Recording()
     CachedCrossEncoder(FakeCrossEncoder(), cache).score(PAIRS)
@@ -487,14 +487,14 @@ def test_a_value_of_another_pair_is_noticed(tally: Tally) -> None:
 
 
 class Recording(MemoryScoreCache):
-    """A cache whose content a test can see and change."""
+    """A cache whose content a test can read and change."""
 
     def __init__(self) -> None:
         super().__init__()
         self.values: dict[bytes, bytes] = {}
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Give what is there."""
+        """Return the known values."""
         return {key: self.values[key] for key in keys if key in self.values}
 
     def put_many(self, values: Any) -> None:
@@ -515,12 +515,12 @@ class BadStore(InMemoryByteStore):
             raise ConnectionError("no route to the store")
         found: list[Any] = super().mget(keys)
         answers: dict[str, list[Any]] = {
-            "gives too few": found[:-1],
-            "gives too many": [*found, None],
-            "gives nothing at all": [],
-            "gives text": ["x" * 34 for _ in found],
-            "gives numbers": [0.5 for _ in found],
-            "gives other bytes": [b"?" * 34 for _ in found],
+            "returns too few": found[:-1],
+            "returns too many": [*found, None],
+            "returns nothing at all": [],
+            "returns text": ["x" * 34 for _ in found],
+            "returns numbers": [0.5 for _ in found],
+            "returns other bytes": [b"?" * 34 for _ in found],
         }
         return answers.get(self.fault, found)
 
@@ -534,16 +534,16 @@ class BadStore(InMemoryByteStore):
 STORE_FAULTS = [
     "raises on reading",
     "raises on writing",
-    "gives too few",
-    "gives too many",
-    "gives nothing at all",
-    "gives text",
-    "gives numbers",
-    "gives other bytes",
+    "returns too few",
+    "returns too many",
+    "returns nothing at all",
+    "returns text",
+    "returns numbers",
+    "returns other bytes",
 ]
 
 
-DAMAGED = ["gives text", "gives numbers", "gives other bytes"]
+DAMAGED = ["returns text", "returns numbers", "returns other bytes"]
 """Faults that only show when a value is read."""
 
 
@@ -551,7 +551,7 @@ DAMAGED = ["gives text", "gives numbers", "gives other bytes"]
 def test_a_failing_store_costs_time_and_one_warning(
     fault: str, score: Score, caplog: pytest.LogCaptureFixture, tally: Tally
 ) -> None:
-    """A store that raises or gives nonsense never fails a rerank and never makes a score."""
+    """A store that raises or returns nonsense never fails a call and never changes a score."""
     tally(f"a byte store that {fault}")
     model = CachedCrossEncoder(FakeCrossEncoder(), BadStore(fault))
     assert_right_with_one_warning(
@@ -562,7 +562,7 @@ def test_a_failing_store_costs_time_and_one_warning(
 
 @pytest.mark.parametrize("kind", ["memory", "files"])
 def test_langchains_stores_keep_scores(kind: str, tmp_path: Path, score: Score, tally: Tally) -> None:
-    """`InMemoryByteStore` and `LocalFileStore` serve as they are: the second time nothing is scored."""
+    """`InMemoryByteStore` and `LocalFileStore` work as caches: the second time nothing is scored."""
     tally(f"a byte store in {kind}")
     store: BaseStore[str, bytes] = InMemoryByteStore() if kind == "memory" else LocalFileStore(tmp_path)
     assert score(CachedCrossEncoder(FakeCrossEncoder(), store), PAIRS) == true_scores(PAIRS)
@@ -587,7 +587,7 @@ def test_files_that_were_cut_in_a_store_are_recomputed(tmp_path: Path, score: Sc
 
 
 def test_a_reranker_does_not_notice_a_broken_cache(tmp_path: Path, tally: Tally) -> None:
-    """A broken cache is no failure of the model: the result is reranked and says nothing else."""
+    """A broken cache is not a failure of the model: the result is reranked."""
     tally("a rerank over a broken cache")
     path = tmp_path / "scores.db"
     path.write_text("no database")

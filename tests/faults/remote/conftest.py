@@ -31,7 +31,7 @@ from tests.faults.remote.rerank_server import (
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy and no key from outside, and no certificates, whose reading would take most of each test's time."""
+    """No proxy or key from the environment, and no certificates, because reading them takes longer than a test."""
     monkeypatch.setattr(ssl, "create_default_context", lambda **settings: NO_CERTIFICATES)
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name == "CROSSRERANK_API_KEY":
@@ -40,7 +40,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server of the test's own."""
+    """A server for the test."""
     server = Server()
     yield server
     server.close()
@@ -57,7 +57,7 @@ def other_server() -> Iterator[Server]:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the remote backend pauses, written down and not waited."""
+    """The pauses of the remote backend in seconds, recorded and skipped."""
     seen: list[float] = []
 
     async def asleep(seconds: float) -> None:
@@ -70,7 +70,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def connect(server: Server, pauses: list[float]) -> Iterator[Connect]:
-    """Make models of the server, closed at the end."""
+    """Make models of the server that are closed at the end."""
     made: list[RemoteCrossEncoder] = []
 
     def connect(url: str | None = None, **settings: Any) -> RemoteCrossEncoder:

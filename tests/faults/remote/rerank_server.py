@@ -1,4 +1,4 @@
-"""A rerank server over HTTP that answers as a test tells it, well or badly; and what the tests do with it."""
+"""A scripted rerank server that answers well or badly, and what the tests do with it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ WATCHDOG = 30
 
 
 SHORT = 0.1
-"""Seconds of a timeout that is meant to pass: the server does not answer before the test lets it."""
+"""Seconds of a timeout that is meant to expire: the server does not answer until the test allows it."""
 
 
 NOW = 1_700_000_000.0
-"""The time that the remote module sees, in seconds since 1970."""
+"""The current time for the remote backend, in seconds since 1970."""
 
 
 KEY = "sk-Zm9v/YmFy+4242=qux"
@@ -120,7 +120,7 @@ Reply = Callable[[Handler], None]
 
 
 class Server(ThreadingHTTPServer):
-    """A rerank server on this machine that follows a script, and behaves well after its end."""
+    """A rerank server on this machine that follows a script, and behaves well once it has ended."""
 
     daemon_threads = False
     request_queue_size = 64
@@ -139,22 +139,22 @@ class Server(ThreadingHTTPServer):
         self._thread.start()
 
     def script(self, *replies: Reply) -> None:
-        """Say how the next requests are answered."""
+        """Set the answers to the next requests."""
         self.replies = iter(replies)
 
     def always(self, reply: Reply) -> None:
-        """Say how every further request is answered."""
+        """Set the answer to all further requests."""
         self.replies = itertools.repeat(reply)
 
     def next_reply(self, request: Request) -> Reply:
-        """Note a request and give its reply."""
+        """Record a request and return its reply."""
         with self._arrived:
             self.requests.append(request)
             self._arrived.notify_all()
             return next(self.replies, honest)
 
     def wait_for(self, requests: int) -> bool:
-        """Wait until so many requests have arrived."""
+        """Wait until this many requests have arrived."""
         with self._arrived:
             return self._arrived.wait_for(lambda: len(self.requests) >= requests, WATCHDOG)
 
@@ -165,7 +165,7 @@ class Server(ThreadingHTTPServer):
         return connection, address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Note what went wrong in a handler, unless the client had gone."""
+        """Record an error of a handler, unless the client has disconnected."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             self.errors.append(error)
@@ -185,7 +185,7 @@ class Server(ThreadingHTTPServer):
 
 
 def results_for(request: Request) -> Any:
-    """Score as a real server does: best first, in the manner of the request's shape."""
+    """Answer like a real server: best first, in the shape of the request."""
     scores = [relevance(request.query, passage) for passage in request.passages]
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     if "texts" in request.body:
@@ -201,13 +201,13 @@ def honest(handler: Handler) -> None:
 
 
 def answer(value: Any, status: int = 200, **headers: str) -> Reply:
-    """Make a reply of bytes as they are, or of anything else as JSON."""
+    """Make a reply of bytes, or of any other value as JSON."""
     content = value if isinstance(value, bytes) else json.dumps(value).encode()
     return lambda handler: handler.send(content, status, **headers)
 
 
 def plain(content: bytes) -> Reply:
-    """Make a reply that is no HTTP answer of the library's making."""
+    """Make a reply of raw bytes instead of an HTTP answer."""
 
     def reply(handler: Handler) -> None:
         handler.wfile.write(content)
@@ -217,7 +217,7 @@ def plain(content: bytes) -> Reply:
 
 
 def reset(handler: Handler) -> None:
-    """End the connection with a reset, not a farewell."""
+    """End the connection with a reset."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.close_connection = True
 
@@ -229,16 +229,16 @@ def break_off(handler: Handler) -> None:
 
 
 def stall(handler: Handler) -> None:
-    """Answer well, but not before the test allows it."""
-    assert handler.server.released.wait(WATCHDOG), "nobody released the server"
+    """Answer well, but not until the test allows it."""
+    assert handler.server.released.wait(WATCHDOG), "the server was not released"
     honest(handler)
 
 
 def stall_in_body(handler: Handler) -> None:
-    """Begin an answer, and do not go on before the test allows it."""
+    """Begin an answer, and do not go on until the test allows it."""
     handler.begin(content_length="1000")
     handler.wfile.write(b'{"results": [')
-    assert handler.server.released.wait(WATCHDOG), "nobody released the server"
+    assert handler.server.released.wait(WATCHDOG), "the server was not released"
     handler.close_connection = True
 
 
@@ -260,24 +260,24 @@ def score_async(model: CrossEncoder, text_pairs: Sequence[TextPair] = PAIRS, tim
 
 
 def fails(score: Score, model: CrossEncoder, *args: Any) -> RemoteError:
-    """Score, and give the error that comes."""
+    """Score, and return the error."""
     with pytest.raises(RemoteError) as caught:
         score(model, *args)
     return caught.value
 
 
 def whole(error: BaseException) -> str:
-    """Everything that a log, a trace or a pickle could hold of an error."""
+    """Everything that a log, a trace or a pickle could contain of an error."""
     return "".join([*traceback.format_exception(error), repr(error), str(pickle.dumps(error))])
 
 
 def shows_key(text: str) -> bool:
-    """Whether six characters of the key, one after the other, stand in a text."""
+    """Whether a text contains six consecutive characters of the key."""
     return any(KEY[start : start + 6].lower() in text.lower() for start in range(len(KEY) - 5))
 
 
 def but(position: int, **changes: Any) -> list[dict[str, Any]]:
-    """Make good results for three passages, one of them changed; `None` as a change takes the field out."""
+    """Make good results for three passages with one of them changed; `...` as a value removes the field."""
     results: list[dict[str, Any]] = [{"index": index, "score": 0.5} for index in range(3)]
     changed = {**results[position], **changes}
     results[position] = {name: value for name, value in changed.items() if value is not ...}
@@ -306,7 +306,7 @@ ECHOES: dict[str, Reply] = {
 
 
 class Recorder(BaseCallbackHandler):
-    """Writes down everything that a tracer gets."""
+    """Records everything that a tracer receives."""
 
     raise_error = True
 

@@ -1,4 +1,4 @@
-"""Answers that cannot be used: each is refused, none takes memory without bound."""
+"""Unusable answers: each is refused, and none takes unbounded memory."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_garbled_compression_is_refused(
 def test_a_garbled_error_page_is_still_an_error_page(
     server: Server, connect: Connect, score: Score, tally: Tally
 ) -> None:
-    """A status says what to do, whatever the body is."""
+    """The status decides, whatever the body is."""
     tally("garbled compressions")
     server.script(answer(b"busy", 503, content_encoding="gzip"))
     assert score(connect()) == EXPECTED
@@ -142,7 +142,7 @@ def chunked(handler: Handler) -> None:
 def test_a_huge_answer_is_refused_before_it_is_whole(
     reply: Reply, server: Server, connect: Connect, score: Score, tally: Tally
 ) -> None:
-    """The error comes once `max_response_bytes` is passed; the server stalls there, so nobody can have read on."""
+    """The error comes once `max_response_bytes` is passed; the server stalls there, so no more can have been read."""
     tally("huge answers")
     server.always(reply)
     error = fails(score, connect(max_response_bytes=65536))

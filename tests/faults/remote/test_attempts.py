@@ -1,4 +1,4 @@
-"""Servers that are busy, broken or gone: what is tried again, and how long for."""
+"""Servers that are busy, broken or gone: what is tried again, and for how long."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def far_away() -> Iterator[None]:
 def test_retry_after_is_honoured_and_capped(
     value: str, server: Server, connect: Connect, score: Score, pauses: list[float], tally: Tally
 ) -> None:
-    """A number or a date is waited for, at most `max_retry_wait`; what cannot be read counts as not there."""
+    """A number or a date is waited for, at most `max_retry_wait`; anything else is ignored."""
     tally("Retry-After")
     server.script(answer({}, 429, retry_after=value))
     assert score(connect(max_retry_wait=20)) == EXPECTED
@@ -172,7 +172,7 @@ def test_a_broken_connection_is_an_error_of_this_package(
 def test_a_connection_that_breaks_once_is_mended(
     what: str, server: Server, connect: Connect, score: Score, pauses: list[float], tally: Tally
 ) -> None:
-    """The next attempt has a connection of its own and gives the scores."""
+    """The next attempt uses a new connection and succeeds."""
     tally(f"a server that {what}, then recovery")
     server.script(BROKEN[what])
     assert score(connect()) == EXPECTED
@@ -196,7 +196,7 @@ def test_an_address_where_nobody_listens_is_an_error_of_this_package(
 def test_a_kept_connection_that_the_server_closed_is_opened_again(
     server: Server, connect: Connect, score: Score, tally: Tally
 ) -> None:
-    """The server may close between two calls without a word."""
+    """The server may close the connection between two calls without notice."""
     tally("a kept connection that ends")
 
     def last_words(handler: Handler) -> None:
@@ -216,7 +216,7 @@ def test_connections_are_kept_between_calls(server: Server, connect: Connect, sc
 
 
 def test_a_closed_model_connects_again(server: Server, connect: Connect, tally: Tally) -> None:
-    """`close` ends connections, not the model, which other callers in the process may share."""
+    """`close` ends the connections; the model, which other callers may share, goes on working."""
     tally("a closed model")
     model = connect()
     assert model.score(PAIRS) == EXPECTED
@@ -228,7 +228,7 @@ def test_a_closed_model_connects_again(server: Server, connect: Connect, tally: 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_opens_connections_of_its_own(server: Server, connect: Connect, tally: Tally) -> None:
-    """Answers on one connection to two processes would reach either."""
+    """On a shared connection, each process could receive the other's answers."""
     tally("a fork")
     model = connect()
     assert model.score(PAIRS) == EXPECTED
@@ -242,7 +242,7 @@ def test_a_forked_child_opens_connections_of_its_own(server: Server, connect: Co
 
 
 def test_event_loops_that_are_gone_are_not_kept(server: Server, connect: Connect, tally: Tally) -> None:
-    """Who uses one model in many short event loops collects no loops, and all of them share a connection."""
+    """Using a model in many short event loops keeps none of them alive, and all share a connection."""
     tally("many event loops")
     model = connect()
     loops: list[weakref.ref[Any]] = []
@@ -258,7 +258,7 @@ def test_event_loops_that_are_gone_are_not_kept(server: Server, connect: Connect
     assert len({request.client for request in server.requests}) == 1
 
 
-def test_waiting_for_a_free_connection_is_no_failure(server: Server, connect: Connect, tally: Tally) -> None:
+def test_waiting_for_a_free_connection_is_not_a_failure(server: Server, connect: Connect, tally: Tally) -> None:
     """`timeout` counts from connecting, so that many calls at once wait their turn."""
     tally("a crowd")
     model = connect(timeout=20 * SHORT, max_documents=1)

@@ -54,7 +54,7 @@ def test_a_url_is_enough_to_load_a_model(server: Server, score: Score, tally: Ta
 def test_a_cache_asks_the_server_only_for_what_is_missing(
     server: Server, connect: Connect, score: Score, tally: Tally
 ) -> None:
-    """Scores that are kept are not asked for again, also where the server is gone meanwhile."""
+    """Cached scores are not requested again, even if the server is gone."""
     tally("a cache")
     cached = CachedCrossEncoder(connect())
     new = [("lora", "epsilon"), ("lora", "delta")]
@@ -69,7 +69,7 @@ def test_a_cache_asks_the_server_only_for_what_is_missing(
 
 
 def test_a_failed_call_leaves_nothing_in_a_cache(server: Server, connect: Connect, score: Score, tally: Tally) -> None:
-    """An answer that cannot be used is forgotten."""
+    """An unusable answer is not cached."""
     tally("a cache")
     cached = CachedCrossEncoder(connect())
     server.script(answer(but(1, score=None)))
@@ -91,7 +91,7 @@ FAILURES = {
 def test_a_failing_server_keeps_the_first_stages_order_where_asked(
     what: str, server: Server, connect: Connect, rerank: Rerank, tally: Tally
 ) -> None:
-    """The first candidates come back as they were, marked, with a reason that does not hold the key."""
+    """The first candidates are returned in order, marked, with a reason that does not contain the key."""
     tally(f"order kept after {what}")
     server.always(FAILURES[what])
     reranker = CrossEncoderReranker(model=connect(api_key=KEY), top_n=3, on_error="keep_order")
@@ -104,7 +104,7 @@ def test_a_failing_server_keeps_the_first_stages_order_where_asked(
 
 
 def test_a_working_server_reranks(server: Server, connect: Connect, rerank: Rerank, tally: Tally) -> None:
-    """The best documents come back by the server's scores."""
+    """The documents with the server's best scores are returned."""
     tally("a server that works")
     result = rerank(CrossEncoderReranker(model=connect(), top_n=2), candidates())
     best = sorted((relevance("lora", document.page_content) for document in candidates()), reverse=True)
@@ -112,12 +112,12 @@ def test_a_working_server_reranks(server: Server, connect: Connect, rerank: Rera
 
 
 class Watched(RemoteCrossEncoder):
-    """A model that says when its work on a thread ended, in whatever way."""
+    """A model that signals the end of its work, however it ends."""
 
     ended: threading.Event
 
     def score_steps(self, text_pairs: Any) -> ScoreSteps:
-        """Score, and say when the work ended."""
+        """Score, and signal the end of the work."""
         try:
             return (yield from super().score_steps(text_pairs))
         finally:
@@ -125,7 +125,7 @@ class Watched(RemoteCrossEncoder):
 
 
 def test_the_timeout_of_a_rerank_stops_a_stalling_server(server: Server, tally: Tally) -> None:
-    """The caller hears it in time, the work ends at once, and of twenty requests only those under way were sent."""
+    """The caller is told in time, the work ends at once, and of twenty requests only those under way were sent."""
     tally("a rerank with a timeout")
     model = Watched(server.url, max_documents=1, timeout=WATCHDOG)
     model.ended = threading.Event()
@@ -157,7 +157,7 @@ async def test_the_timeout_of_an_asynchronous_rerank_stops_its_requests(
 
 
 async def test_cancelling_the_task_stops_further_requests(server: Server, connect: Connect, tally: Tally) -> None:
-    """Eight of twenty requests are under way; no other is sent after them, and the model goes on working."""
+    """Eight of twenty requests are under way; no other one is sent, and the model goes on working."""
     tally("a cancelled task")
     model = connect(max_documents=1)
     server.always(stall)

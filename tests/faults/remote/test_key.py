@@ -43,7 +43,7 @@ def test_a_server_that_echoes_the_key_does_not_reveal_it(
 def test_a_key_at_the_cut_of_an_error_is_not_shown_in_part(
     server: Server, connect: Connect, score: Score, tally: Tally
 ) -> None:
-    """Wherever the server's words are cut, the key is gone before."""
+    """The key is removed before the server's words are cut, wherever the cut is."""
     model = connect(api_key=KEY)
     for before in range(260, 305):
         tally("a key at the cut")
@@ -54,7 +54,7 @@ def test_a_key_at_the_cut_of_an_error_is_not_shown_in_part(
 def test_a_key_at_the_cut_of_a_result_is_not_shown_in_part(
     server: Server, connect: Connect, score: Score, tally: Tally
 ) -> None:
-    """Wherever a bad result is cut, the key is gone before."""
+    """The key is removed before a bad result is cut, wherever the cut is."""
     model = connect(api_key=KEY)
     for before in range(40, 82):
         tally("a key at the cut")
@@ -65,7 +65,7 @@ def test_a_key_at_the_cut_of_a_result_is_not_shown_in_part(
 def test_a_key_in_many_pieces_of_the_answer_is_not_shown(
     server: Server, connect: Connect, score: Score, tally: Tally
 ) -> None:
-    """A body that comes byte by byte is put together before it is looked at."""
+    """A body that arrives byte by byte is joined before the key is looked for."""
     tally("a key echoed in pieces")
 
     def reply(handler: Handler) -> None:
@@ -84,7 +84,7 @@ def test_a_key_in_many_pieces_of_the_answer_is_not_shown(
 def test_the_key_is_in_no_log_and_no_repr(
     reply: Reply, server: Server, connect: Connect, score: Score, caplog: pytest.LogCaptureFixture, tally: Tally
 ) -> None:
-    """Neither our logs nor those of the HTTP library at their most talkative hold the key, nor does the model."""
+    """The key is in none of our logs, not in the HTTP library's debug logs, and not in the model's reprs."""
     tally("logs and reprs")
     model = connect(api_key=KEY, model="m1")
     server.always(reply)
@@ -103,7 +103,7 @@ def test_the_key_is_in_no_log_and_no_repr(
 def test_the_key_is_in_no_trace(
     reply: Reply, on_error: Any, server: Server, connect: Connect, rerank: Rerank, tally: Tally
 ) -> None:
-    """Inputs, outputs, errors and events of a traced rerank are free of the key."""
+    """Inputs, outputs, errors and events of a traced rerank do not contain the key."""
     tally("traces")
     server.always(reply)
     recorder = Recorder()

@@ -1,4 +1,4 @@
-"""What is asked of a rerank server, and how its answers are put together."""
+"""What a rerank server is sent, and how its answers are joined."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BODIES = {
 def test_the_request_is_exactly_what_the_shape_says(
     what: str, server: Server, connect: Connect, score: Score, tally: Tally
 ) -> None:
-    """The body holds the shape's fields and no other, and goes to the given path."""
+    """The body has the fields of the shape and no others, and goes to the given path."""
     tally("request bodies")
     settings, body = BODIES[what]
     score(connect(request_shape=what.split(maxsplit=1)[0], **settings), [("lora", "alpha")])
@@ -69,7 +69,7 @@ KEYS: dict[str, tuple[Any, str | None, str | None]] = {
 def test_the_key_travels_as_a_bearer_token(
     what: str, server: Server, connect: Connect, score: Score, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
-    """The header holds the key that was given, else that of the environment, else there is no header."""
+    """The header contains the given key, else that of the environment; without a key there is no header."""
     tally("keys")
     given, environment, header = KEYS[what]
     if environment is not None:
@@ -81,7 +81,7 @@ def test_the_key_travels_as_a_bearer_token(
 def test_both_shapes_give_the_scores_in_input_order(
     server: Server, connect: Connect, score: Score, shape: Any, tally: Tally
 ) -> None:
-    """The server answers best first; the scores come back at their passages' places."""
+    """The server answers best first; the scores are returned in the order of the passages."""
     tally("answers out of order")
     assert score(connect(request_shape=shape)) == EXPECTED
     assert sorted(EXPECTED, reverse=True) != EXPECTED
@@ -93,7 +93,7 @@ def test_both_shapes_give_the_scores_in_input_order(
 def test_results_are_matched_by_index(
     order: tuple[int, ...], wrapped: bool, name: str, server: Server, connect: Connect, score: Score, tally: Tally
 ) -> None:
-    """Whatever the order, the name of the score and the wrapping, and whole numbers are scores too."""
+    """Whatever the order, the name of the score and the wrapping; whole numbers are scores too."""
     tally("answers out of order")
     results = [{"index": index, name: [0.25, 1, -2.5][index]} for index in order]
     server.script(answer({"results": results} if wrapped else results))
@@ -105,7 +105,7 @@ def test_results_are_matched_by_index(
 def test_more_passages_than_a_request_holds_are_divided_and_merged(
     server: Server, connect: Connect, score: Score, shape: Any, tally: Tally
 ) -> None:
-    """One query a request, never more than `max_documents` passages, and every score at its place."""
+    """One query per request, never more than `max_documents` passages, and every score in its place."""
     tally("divided requests")
     pairs = [(query, f"passage {'x' * (7 * place % 40)} {place}") for place in range(50) for query in ("lora", "bm25")]
     scores = score(connect(request_shape=shape, max_documents=8), [*pairs, *pairs[:5]])
@@ -127,7 +127,7 @@ def test_a_request_is_filled_to_max_documents_and_no_further(
 
 
 def test_no_pairs_need_no_server(server: Server, connect: Connect, score: Score, tally: Tally) -> None:
-    """Nothing to score is an empty list and no request."""
+    """Without pairs, the result is an empty list and no request is sent."""
     tally("no pairs")
     assert score(connect(), []) == []
     assert server.requests == []

@@ -1,4 +1,4 @@
-"""Addresses, keys and limits that cannot be are refused when the model is made."""
+"""Invalid addresses, keys and limits are refused when the model is made."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PASSWORDS = [
 
 @pytest.mark.parametrize("url", PASSWORDS, ids=lambda url: repr(url[:40]))
 def test_a_url_with_a_password_is_refused_without_showing_it(url: str, tally: Tally) -> None:
-    """The error and its causes do not hold the password, whatever else is wrong with the URL."""
+    """The error and its causes do not contain the password, whatever else is wrong with the URL."""
     tally("URLs with passwords")
     with pytest.raises(InvalidInputError, match=r"URL|url") as caught:
         RemoteCrossEncoder(url)
@@ -97,7 +97,7 @@ def test_a_key_that_no_header_can_carry_is_refused(what: str, tally: Tally) -> N
 
 
 def test_a_bad_key_from_the_environment_names_the_variable(monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
-    """Who did not pass a key learns where it came from."""
+    """A caller who passed no key learns where it came from."""
     tally("bad keys")
     monkeypatch.setenv("CROSSRERANK_API_KEY", f"{KEY}\n")
     with pytest.raises(InvalidInputError, match="CROSSRERANK_API_KEY") as caught:

@@ -42,13 +42,13 @@ def score(request: pytest.FixtureRequest) -> Score:
 
 
 def true_scores(pairs: Sequence[TextPair]) -> list[float]:
-    """What the model says without a cache."""
+    """The model's scores without a cache."""
     return FakeCrossEncoder().score(pairs)
 
 
 @given(pairs=st.lists(st.tuples(queries, texts), max_size=8))
 def test_every_pair_has_a_key_of_its_own(pairs: list[TextPair]) -> None:
-    """Of any texts, each different pair is a miss once and a hit ever after, with the score that the model gives."""
+    """Each different pair is a miss once and a hit ever after, with the model's score, whatever the texts."""
     model = CachedCrossEncoder(FakeCrossEncoder())
     different = len(set(check_text_pairs(pairs)))
     assert model.score(pairs) == true_scores(pairs)
@@ -69,7 +69,7 @@ def test_every_pair_has_a_key_of_its_own(pairs: list[TextPair]) -> None:
         (("é", "b"), ("e\u0301", "b")),
     ],
 )
-def test_pairs_that_look_alike_are_kept_apart(first: TextPair, second: TextPair) -> None:
+def test_similar_pairs_have_different_keys(first: TextPair, second: TextPair) -> None:
     """Where query and passage meet, case, white space and composition all count."""
     model = CachedCrossEncoder(FakeCrossEncoder())
     model.score([first])
@@ -95,8 +95,8 @@ MODELS: dict[str, Callable[[], BaseCrossEncoder]] = {
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_another_model_or_setting_finds_nothing(kind: str) -> None:
-    """What one model left in a shared cache is not there for another model or for other settings."""
+def test_another_model_or_setting_has_other_keys(kind: str) -> None:
+    """Scores in a shared cache are not found by another model or with other settings."""
     fingerprints = {
         FakeCrossEncoder().fingerprint,
         *(CachedCrossEncoder(make()).fingerprint for make in MODELS.values()),
@@ -109,8 +109,8 @@ def test_another_model_or_setting_finds_nothing(kind: str) -> None:
     assert model.counts == CacheCounts(hits=0, misses=len(PAIRS))
 
 
-def test_the_bundled_models_settings_are_kept_apart() -> None:
-    """Activation, `max_length` and windows of the real model each have scores of their own, and they are right."""
+def test_settings_of_the_bundled_model_have_different_keys() -> None:
+    """Each activation, `max_length` and overlap of the bundled model has its own scores, and they are right."""
     cache = MemoryScoreCache()
     pair = ("what is lora", "low rank adaptation of large language models " * 30)
     plain = [
@@ -126,7 +126,7 @@ def test_the_bundled_models_settings_are_kept_apart() -> None:
 
 
 class Trained(BaseCrossEncoder):
-    """A cross-encoder of another package, which has weights but no name."""
+    """A cross-encoder of another package, with weights and without a name."""
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
@@ -136,8 +136,8 @@ class Trained(BaseCrossEncoder):
         return [self.weight * len(passage) for _, passage in text_pairs]
 
 
-def test_other_packages_models_without_a_name_are_kept_apart() -> None:
-    """Two models of one class, of which nothing more is known, never get each other's scores from a shared cache."""
+def test_models_of_other_packages_have_different_keys() -> None:
+    """Two models of one class about which nothing else is known never share scores."""
     cache = MemoryScoreCache()
     for weight in (1.0, -2.0):
         cached = CachedCrossEncoder(Trained(weight), cache)
@@ -147,7 +147,7 @@ def test_other_packages_models_without_a_name_are_kept_apart() -> None:
 
 
 def make_external_model(folder: Path, weight: float) -> Path:
-    """Make a model whose graph is the same for every weight, because its weights are in a file beside it."""
+    """Make a model whose graph is the same for every weight, because its weights are in a separate file."""
     onnx = pytest.importorskip("onnx", reason="needs the export extra")
     numpy = pytest.importorskip("numpy")
     from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER
@@ -173,7 +173,7 @@ def make_external_model(folder: Path, weight: float) -> Path:
 
 
 def test_weights_in_a_file_beside_the_graph_count_too(tmp_path: Path) -> None:
-    """Two models whose graphs are equal and whose external weights are not have scores of their own in a cache."""
+    """Two models with equal graphs and different external weights do not share scores."""
     folders = [make_external_model(tmp_path / f"m{weight}", weight) for weight in (1.0, 2.0)]
     assert folders[0].joinpath("model.onnx").read_bytes() == folders[1].joinpath("model.onnx").read_bytes()
     cache = MemoryScoreCache()
@@ -187,7 +187,7 @@ def test_weights_in_a_file_beside_the_graph_count_too(tmp_path: Path) -> None:
 
 
 def test_hits_and_misses_are_counted(score: Score, tmp_path: Path) -> None:
-    """Each different pair of a call counts once, in memory as in a file."""
+    """Each different pair of a call counts once, in memory and in a file."""
     for cache in (None, tmp_path / "scores.db"):
         model = CachedCrossEncoder(FakeCrossEncoder(), cache)
         score(model, [*PAIRS[:10], *PAIRS[:5]])
@@ -199,7 +199,7 @@ def test_hits_and_misses_are_counted(score: Score, tmp_path: Path) -> None:
 
 
 def test_a_failing_model_leaves_nothing_in_the_cache(score: Score) -> None:
-    """Scores of a call that failed are not kept, not even the good ones beside a NaN."""
+    """Scores of a failed call are not kept, not even the good ones next to a NaN."""
     cache = MemoryScoreCache()
     model = CachedCrossEncoder(ScriptedCrossEncoder({"bad": float("nan")}, default=0.5), cache)
     with pytest.raises(ScoringError):
@@ -219,7 +219,7 @@ def test_a_failing_model_leaves_nothing_in_the_cache(score: Score) -> None:
     ids=str,
 )
 def test_all_that_is_known_of_a_score_is_kept(scored: PairScore) -> None:
-    """A score that is found again is equal to the one that was kept, with its marks."""
+    """A cached score is equal to the original, including its marks."""
 
     class Known(FakeCrossEncoder):
         def score_steps(self, text_pairs: Iterable[TextPair]) -> ScoreSteps:

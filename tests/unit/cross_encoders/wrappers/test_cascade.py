@@ -1,4 +1,4 @@
-"""A cheap model before the full one: who survives, what the others get, and how wide it has to be."""
+"""A cheap model before the full one: which pairs survive, what the others get, and how to choose `keep`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 NAMES = [f"p{number}" for number in range(10)]
 CHEAP = {name: float(number) for number, name in enumerate(NAMES)}
 FULL = {name: 100.0 - 7 * number % 10 - number / 100 for number, name in enumerate(NAMES)}
-"""The cheap model likes p9 best and p0 least; the full one has an order of its own."""
+"""The cheap model likes p9 best and p0 least; the full one has another order."""
 
 
 class Counting(ScriptedCrossEncoder):
-    """A scripted cross-encoder that keeps the pairs it was asked about."""
+    """A scripted cross-encoder that records the pairs it was asked to score."""
 
     def __init__(self, scores: dict[str, float], *, activation: Activation = "identity") -> None:
         super().__init__(scores)
@@ -43,7 +43,7 @@ class Counting(ScriptedCrossEncoder):
 
 
 class Waiting(Counting):
-    """A model whose every pass holds its thread until the test lets it go on."""
+    """A model whose every pass blocks its thread until the test releases it."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -62,7 +62,7 @@ def pairs(query: str = "q", names: Sequence[str] = NAMES) -> list[TextPair]:
 
 
 def run(model: CrossEncoder, text_pairs: Sequence[TextPair]) -> list[PairScore]:
-    """All that scoring gives."""
+    """The complete results of scoring."""
     return drain(model.score_steps(text_pairs))
 
 
@@ -73,7 +73,7 @@ def documents(names: Sequence[str] = NAMES) -> list[Document]:
 
 @pytest.mark.parametrize("keep", [1, 3, 9])
 def test_survivors_have_the_full_models_scores(keep: int) -> None:
-    """The cheap model's best get exactly what the full model says alone, and the full model reads no others."""
+    """The cheap model's best have exactly the full model's scores, and the full model reads no others."""
     full = Counting(FULL)
     scored = run(CascadeCrossEncoder(Counting(CHEAP), full, keep=keep), pairs())
     survivors = NAMES[-keep:]
@@ -84,8 +84,8 @@ def test_survivors_have_the_full_models_scores(keep: int) -> None:
 
 
 @pytest.mark.parametrize("keep", [1, 3, 9])
-def test_the_others_stand_below_in_the_cheap_models_order(keep: int) -> None:
-    """What was ruled out is marked, scores below every survivor, and falls as the cheap model has it."""
+def test_the_others_are_below_in_the_cheap_models_order(keep: int) -> None:
+    """Passages that were ruled out are marked and score below every survivor, in the cheap model's order."""
     scored = run(CascadeCrossEncoder(Counting(CHEAP), Counting(FULL), keep=keep), pairs())
     pruned = [score.score for score in scored if score.pruned]
     assert len(pruned) == len(NAMES) - keep
@@ -96,7 +96,7 @@ def test_the_others_stand_below_in_the_cheap_models_order(keep: int) -> None:
 
 @pytest.mark.parametrize("lowest", [1.0, 0.5, 1e-3, 1e-12])
 def test_probabilities_stay_probabilities(lowest: float) -> None:
-    """Where the full model gives 0..1, so does the cascade, and what was ruled out still stands below."""
+    """If the full model's scores lie in 0..1, so do all of the cascade, and those ruled out are lowest."""
     full = Counting(dict.fromkeys(NAMES, lowest), activation="sigmoid")
     scored = run(CascadeCrossEncoder(Counting(CHEAP), full, keep=2), pairs())
     pruned = [score.score for score in scored if score.pruned]
@@ -105,7 +105,7 @@ def test_probabilities_stay_probabilities(lowest: float) -> None:
 
 
 def test_nothing_falls_below_zero_where_zero_is_the_lowest() -> None:
-    """Below a probability of 0 there is no room: what was ruled out ties with it and keeps to 0..1."""
+    """If the lowest probability is 0, passages that were ruled out get 0 too and stay within 0..1."""
     full = Counting(dict.fromkeys(NAMES, 0.0), activation="sigmoid")
     assert {score.score for score in run(CascadeCrossEncoder(Counting(CHEAP), full, keep=2), pairs())} == {0.0}
 
@@ -120,7 +120,7 @@ def test_few_candidates_never_meet_the_cheap_model(count: int) -> None:
 
 
 def test_equal_pairs_count_once() -> None:
-    """The same passage again is no further candidate, and gets the same score."""
+    """A repeated passage does not count again and gets the same score."""
     cheap = Counting(CHEAP)
     scored = run(CascadeCrossEncoder(cheap, Counting(FULL), keep=5), pairs(names=NAMES[:5]) * 3)
     assert scored[:5] == scored[5:10] == scored[10:]
@@ -128,7 +128,7 @@ def test_equal_pairs_count_once() -> None:
 
 
 def test_each_query_has_its_own_survivors() -> None:
-    """In one call for several queries the width holds for each, and small groups pass whole."""
+    """In one call with several queries, `keep` holds for each, and small groups are read completely."""
     cheap, full = Counting(CHEAP), Counting(FULL)
     mixed = [pair for both in zip(pairs("one"), pairs("two"), strict=True) for pair in both] + pairs("few", NAMES[:2])
     scored = dict(zip(mixed, run(CascadeCrossEncoder(cheap, full, keep=3), mixed), strict=True))
@@ -160,7 +160,7 @@ async def test_the_reranker_marks_what_was_ruled_out(way: str) -> None:
 
 
 async def test_both_ways_to_score_agree() -> None:
-    """Awaited, a cascade gives what it gives called."""
+    """`ascore` and `score` return the same."""
     model = CascadeCrossEncoder(FakeCrossEncoder(), Counting(FULL), keep=4)
     assert await model.ascore_pairs(pairs()) == run(model, pairs())
     assert await model.ascore(pairs()) == model.score(pairs())
@@ -201,7 +201,7 @@ async def test_a_timeout_holds_for_both_models_together(way: str) -> None:
 
 @pytest.mark.parametrize("broken", ["cheap", "full"])
 def test_a_broken_model_is_reported(broken: str) -> None:
-    """A score that is no number is an error, whichever of the two gave it."""
+    """A score that is not a number is an error, whichever model returned it."""
     bad = {**FULL, "p9": float("nan")}
     cheap, full = (Counting(bad), Counting(FULL)) if broken == "cheap" else (Counting(CHEAP), Counting(bad))
     with pytest.raises(ScoringError, match="not finite"):
@@ -209,7 +209,7 @@ def test_a_broken_model_is_reported(broken: str) -> None:
 
 
 def test_a_cache_inside_works() -> None:
-    """With a cache around the full model a second call asks it nothing, and scores stay."""
+    """With a cache around the full model, a second call does not use the model and returns the same."""
     full = Counting(FULL)
     model = CascadeCrossEncoder(Counting(CHEAP), CachedCrossEncoder(full), keep=3)
     first = run(model, pairs())
@@ -218,7 +218,7 @@ def test_a_cache_inside_works() -> None:
 
 
 def test_a_cache_outside_is_refused() -> None:
-    """A cascade's score depends on the other candidates, so it cannot be kept."""
+    """A cascade's score depends on the other candidates, so it cannot be cached."""
     with pytest.raises(InvalidInputError, match="put the cache inside"):
         CachedCrossEncoder(CascadeCrossEncoder(Counting(CHEAP), Counting(FULL)))
 
@@ -233,8 +233,8 @@ def test_a_cascade_can_be_the_full_model_of_another() -> None:
     assert max(ranked[:8]) < min(ranked[8:])
 
 
-def test_both_models_and_the_width_are_in_the_fingerprint() -> None:
-    """Another cheap model, another full one or another width is another cascade."""
+def test_both_models_and_keep_are_in_the_fingerprint() -> None:
+    """Another cheap model, full model or `keep` changes the fingerprint."""
     models = [FakeCrossEncoder(), ScriptedCrossEncoder(FULL)]
     found = {
         CascadeCrossEncoder(cheap, full, keep=keep).fingerprint
@@ -264,7 +264,7 @@ QUERIES, QRELS = {"q1": "one", "q2": "two"}, {"q1": {"p9": 1, "p0": 2}, "q2": {"
 
 
 def test_a_cascade_can_be_evaluated() -> None:
-    """`evaluate` gives what the order of the cascade deserves."""
+    """`evaluate` measures the order of the cascade."""
     pytest.importorskip("ir_measures", reason="needs the eval extra")
     result = evaluate(retriever(), QUERIES, QRELS, measures=["RR@10"], show_progress=False)
     order = sorted(NAMES[-3:], key=lambda name: -FULL[name])
@@ -278,7 +278,7 @@ def first_candidates(k: int, _: str) -> list[Document]:
 
 
 def test_a_cascade_can_be_swept() -> None:
-    """Each row of `sweep` is what `evaluate` gives at that k, although scores depend on the other candidates."""
+    """Each row of `sweep` equals `evaluate` at that k, although scores depend on the other candidates."""
     pytest.importorskip("ir_measures", reason="needs the eval extra")
     swept = sweep(retriever(), QUERIES, QRELS, ks=(5, 10), measure="RR@10", timed_queries=0, show_progress=False)
     for row in swept.rows:
@@ -296,7 +296,7 @@ def test_a_cascade_can_be_compared() -> None:
 
 
 def test_a_cascade_can_be_profiled() -> None:
-    """`profile` gives a time for every stage."""
+    """`profile` measures every stage."""
     result = profile(retriever(), ["q"], repeats=1, ks=(5, 10))
     assert {stage.name for stage in result.stages} == {"search", "tokenise", "forward", "select"}
     assert set(result.by_k) == {5, 10}
@@ -306,14 +306,14 @@ SAMPLES = {"one": NAMES, "two": NAMES[:4]}
 
 
 def test_recall_is_the_share_that_survives() -> None:
-    """For each width: how many of the full model's best the cheap model has among its own, on average."""
+    """For each `keep`: the mean share of the full model's best that the cheap model keeps."""
     cheap, full = Counting({"a": 3.0, "b": 2.0, "c": 1.0}), Counting({"a": 1.0, "b": 2.0, "c": 3.0})
     # The full model wants c and b; the cheap one gives a, b, c.
     assert recall_of_cheap(cheap, full, {"q": ["a", "b", "c"]}, top_n=2) == {1: 0.0, 2: 0.5, 3: 1.0}
 
 
 def test_recall_is_the_mean_of_the_queries() -> None:
-    """Each query counts the same, and a shorter list is whole from its length on."""
+    """Each query counts the same, and a list loses nothing from its own length on."""
     cheap, full = Counting({"a": 3.0, "b": 2.0, "c": 1.0}), Counting({"a": 1.0, "b": 2.0, "c": 3.0})
     found = recall_of_cheap(cheap, full, {"q": ["a", "b", "c"], "r": ["c"]}, top_n=1)
     assert found == {1: 0.5, 2: 0.5, 3: 1.0}
@@ -334,20 +334,20 @@ def test_recall_never_falls_with_width() -> None:
 
 
 def test_recall_counts_equal_passages_once() -> None:
-    """A passage that comes twice is one candidate, in the widest list too."""
+    """A repeated passage is one candidate, also in the longest list."""
     found = recall_of_cheap(Counting(CHEAP), Counting(FULL), {"q": NAMES[:3] * 2}, top_n=1)
     assert list(found) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("recall", "keep"), [(0.4, 2), (0.5, 2), (0.51, 3), (1.0, 3)])
 def test_the_smallest_width_with_enough_recall_is_chosen(recall: float, keep: int) -> None:
-    """`choose_keep` gives the first width at which the measured share is reached."""
+    """`choose_keep` returns the first `keep` that reaches the share."""
     cheap, full = Counting({"a": 3.0, "b": 2.0, "c": 1.0}), Counting({"a": 1.0, "b": 2.0, "c": 3.0})
     assert choose_keep(cheap, full, {"q": ["a", "b", "c"]}, top_n=2, recall=recall) == keep
 
 
-def test_a_chosen_width_keeps_its_promise() -> None:
-    """A cascade of the chosen width has the full model's best among its survivors."""
+def test_the_chosen_keep_loses_nothing() -> None:
+    """With the chosen `keep`, the full model's best are among the survivors."""
     keep = choose_keep(Counting(CHEAP), Counting(FULL), SAMPLES, top_n=2, recall=1.0)
     model = CascadeCrossEncoder(Counting(CHEAP), Counting(FULL), keep=keep)
     for query, passages in SAMPLES.items():
@@ -358,13 +358,13 @@ def test_a_chosen_width_keeps_its_promise() -> None:
 
 @pytest.mark.parametrize("recall", [0.0, -1.0, 1.01, float("nan")])
 def test_a_share_out_of_range_is_refused(recall: float) -> None:
-    """A share lies above 0 and at most at 1."""
+    """A share is above 0 and not above 1."""
     with pytest.raises(InvalidInputError, match="recall is"):
         choose_keep(Counting(CHEAP), Counting(FULL), SAMPLES, recall=recall)
 
 
 @pytest.mark.parametrize(("samples", "top_n"), [({}, 5), ({"q": []}, 5), ({"q": ["a"], "r": []}, 5), ({"q": ["a"]}, 0)])
 def test_samples_without_candidates_are_refused(samples: dict[str, list[str]], top_n: int) -> None:
-    """No queries, a query without passages, or nothing wanted cannot be measured."""
+    """No queries, a query without passages, or a `top_n` of 0 is refused."""
     with pytest.raises(InvalidInputError, match="pass at least one query"):
         recall_of_cheap(Counting(CHEAP), Counting(FULL), samples, top_n=top_n)

@@ -31,7 +31,7 @@ def model() -> CrossEncoder:
 
 
 def test_the_answer_in_the_middle_is_found(model: CrossEncoder) -> None:
-    """A long passage takes its best window's score, and the window's characters hold the answer."""
+    """A long passage has its best window's score, and the window's characters contain the answer."""
     windowed = WindowedCrossEncoder(model)
     (best,) = drain(windowed.score_steps([(QUERY, LONG)]))
     (cut,) = drain(model.score_steps([(QUERY, LONG)]))
@@ -44,7 +44,7 @@ def test_the_answer_in_the_middle_is_found(model: CrossEncoder) -> None:
 
 
 def test_every_character_that_is_a_token_is_in_a_window(model: CrossEncoder) -> None:
-    """Windows overlap and leave no word out."""
+    """Windows overlap and cover every word."""
     parts = model._encode_windows([(QUERY, LONG)], overlap=8)
     windows = [part.window for part in parts]
     assert all(window is not None for window in windows)
@@ -83,7 +83,7 @@ def test_truncation_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_contract_holds_in_windows(model: CrossEncoder) -> None:
-    """Order, company and hostile texts change nothing."""
+    """The contract holds for windowed models."""
     check_cross_encoder(WindowedCrossEncoder(model))
 
 
@@ -102,7 +102,7 @@ def test_a_long_query_leaves_windows_enough(model: CrossEncoder) -> None:
 
 
 def test_a_backend_without_tokens_says_so() -> None:
-    """Windows need a tokenizer; a backend without one names the remedy."""
+    """Windows need a tokenizer; the error of a backend without one says what to do."""
     with pytest.raises(InvalidInputError, match="onnx or torch"):
         WindowedCrossEncoder(FakeCrossEncoder()).score([(QUERY, LONG)])
 
@@ -111,6 +111,6 @@ def test_a_backend_without_tokens_says_so() -> None:
     "wrap", [CachedCrossEncoder, lambda model: CascadeCrossEncoder(FakeCrossEncoder(), model)], ids=["cache", "cascade"]
 )
 def test_windows_that_would_bypass_a_wrapper_are_refused(wrap: Callable[[CrossEncoder], CrossEncoder]) -> None:
-    """A cache or a cascade inside windows would do nothing, and the error says how to turn them round."""
+    """Windows would bypass a cache or a cascade inside them, and the error says what to do instead."""
     with pytest.raises(InvalidInputError, match="put the windows inside"):
         WindowedCrossEncoder(wrap(FakeCrossEncoder()))
