@@ -15,6 +15,7 @@ from langchain_crossrerank.metadata import (
     BEST_WINDOW,
     INITIAL_RANK,
     PRUNED,
+    QUERY_TRUNCATED,
     RELEVANCE_SCORE,
     RERANK_ERROR,
     RERANKED,
@@ -22,7 +23,7 @@ from langchain_crossrerank.metadata import (
 )
 from langchain_crossrerank.passages import render_passage
 
-_ALWAYS_STALE = frozenset({RELEVANCE_SCORE, BEST_WINDOW, RERANKED, RERANK_ERROR})
+_ALWAYS_STALE = frozenset({RELEVANCE_SCORE, BEST_WINDOW, QUERY_TRUNCATED, RERANKED, RERANK_ERROR})
 # Common words that a caller's own metadata may contain, too: an earlier rerank's are next to its score.
 _STALE_IF_SCORED = _ALWAYS_STALE | {TRUNCATED, PRUNED}
 
@@ -60,6 +61,8 @@ class Candidates:
         added: dict[str, Any] = {RELEVANCE_SCORE: scored.score}
         if scored.truncated:
             added[TRUNCATED] = True
+        if scored.query_truncated:
+            added[QUERY_TRUNCATED] = True
         if scored.pruned:
             added[PRUNED] = True
         if scored.window is not None:

@@ -14,6 +14,9 @@ INITIAL_RANK = "initial_rank"
 TRUNCATED = "truncated"
 """Metadata key that is `True` if the model did not read the passage to its end."""
 
+QUERY_TRUNCATED = "query_truncated"
+"""Metadata key that is `True` if the query was too long for the model and its middle was left out."""
+
 BEST_WINDOW = "best_window"
 """Metadata key of the best window, `[start, end]` in characters of the passage, if it was read in windows."""
 

@@ -62,11 +62,12 @@ class CrossEncoderReranker(RunnableCompressor):
     `reranker.invoke({"query": ..., "documents": ...}, top_n=1)`.
 
     The documents returned are copies of the caller's with two extra metadata keys: `relevance_score` (float) and
-    `initial_rank` (from 1), and `truncated` or `best_window` if the passage is longer than the model reads. Documents
-    with equal scores keep the order in which they came. Each call is a run of its own in callbacks and traces, with
-    the inputs, the documents and their scores, and the model's name, `top_n` and `score_threshold` in its metadata.
-    The scores of all candidates are the output of a child run named `rerank_scores`, and in a custom event of the
-    same name.
+    `initial_rank` (from 1); and `truncated` or `best_window` if the passage is longer than the model reads,
+    `query_truncated` if the query is. Documents with equal scores keep the order in which they came.
+
+    Each call is a run of its own in callbacks and traces, with the inputs, the documents and their scores, and the
+    model's name, `top_n` and `score_threshold` in its metadata. The scores of all candidates are the output of a child
+    run named `rerank_scores`, and in a custom event of the same name.
 
     What LangChain's `with_config`, `with_retry`, `with_fallbacks`, `configurable_fields` and
     `configurable_alternatives` return is a document compressor, too.

@@ -152,16 +152,17 @@ def parts_of(stage: object) -> list[AnyStage]:
     return parts
 
 
-def takes_dict(stage: AnyStage) -> bool:
-    """Whether a first stage takes a dict, as a history-aware retriever does, and not a query."""
+def takes_dict(stage: AnyStage) -> bool | None:
+    """Whether a first stage takes a dict, as a history-aware retriever does, and not a query; `None` if unknown."""
     if isinstance(stage, RunnableBindingBase) and stage.custom_input_type is None:
         return takes_dict(stage.bound)
     if isinstance(stage, BaseRetriever):
-        return _is_a(stage, "RerankRetriever") and takes_dict(vars(stage)["base_retriever"])
+        return takes_dict(vars(stage)["base_retriever"]) if _is_a(stage, "RerankRetriever") else False
     try:
-        return stage.get_input_jsonschema().get("type") == "object"
+        kind = stage.get_input_jsonschema().get("type")
     except Exception:  # noqa: BLE001 - a schema is a courtesy: pydantic cannot make one of every type
-        return False
+        return None
+    return None if kind is None else kind == "object"
 
 
 def _retrieves(stage: object) -> bool:

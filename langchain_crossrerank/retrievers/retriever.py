@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from contextvars import Context
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from langchain_classic.retrievers import ContextualCompressionRetriever
-from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    BaseCallbackHandler,
+    BaseCallbackManager,
+    CallbackManagerForRetrieverRun,
+)
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, patch_config, set_config_context
@@ -19,7 +24,7 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec, coro_with_cont
 from pydantic import Field, PrivateAttr, field_validator
 
 from langchain_crossrerank.checks import check_query, shorten
-from langchain_crossrerank.compressors import RunnableCompressor, as_runnable_compressor, with_settings
+from langchain_crossrerank.compressors import RerankInput, RunnableCompressor, as_runnable_compressor, with_settings
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.reranker import CrossEncoderReranker
 from langchain_crossrerank.retrievers.first_stages import CallArguments, FirstStage, parts_of, prepare, takes_dict
@@ -28,6 +33,8 @@ from langchain_crossrerank.retrievers.scoring import with_scores
 
 _QUERY_KEYS = ("query", "question", "input")
 """Keys of the query in a dict, as LangChain's chains call it."""
+
+_Callbacks = TypeVar("_Callbacks", bound=BaseCallbackManager)
 
 _logger = logging.getLogger(__name__)
 
@@ -113,8 +120,10 @@ class RerankRetriever(ContextualCompressionRetriever):
 
     def fetch(self, input: str | dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """Fetch the candidates without reranking them; see `invoke`."""
-        call = self._plan(input, ensure_config(config), kwargs)
-        return list(call.stage.runnable.invoke(call.stage_input, config))
+        config = ensure_config(config)
+        call = self._plan(input, config, kwargs)
+        with set_config_context(config) as context:
+            return list(context.run(call.stage.runnable.invoke, call.stage_input, config))
 
     def check_arguments(self, **kwargs: Any) -> FirstStage:
         """Raise unless both stages take these arguments of `invoke`, and those that the retriever has itself.
@@ -130,8 +139,9 @@ class RerankRetriever(ContextualCompressionRetriever):
         # The configuration of the call, which LangChain does not hand down to this method, is in the context.
         config = patch_config(ensure_config(), callbacks=run_manager.get_child())
         call = self._plan(query, config, kwargs)
+        listening = patch_config(config, callbacks=call.heard_by(run_manager.get_child()))
         with set_config_context(config) as context:
-            candidates = list(context.run(call.stage.runnable.invoke, call.stage_input, config))
+            candidates = list(context.run(call.stage.runnable.invoke, call.stage_input, listening))
             self._warn_if_too_few(candidates, call)
             if not candidates:
                 return []
@@ -142,8 +152,9 @@ class RerankRetriever(ContextualCompressionRetriever):
     ) -> list[Document]:
         config = patch_config(ensure_config(), callbacks=run_manager.get_child())
         call = self._plan(query, config, kwargs)
+        listening = patch_config(config, callbacks=call.heard_by(run_manager.get_child()))
         with set_config_context(config) as context:
-            candidates = list(await _in_context(call.stage.runnable.ainvoke(call.stage_input, config), context))
+            candidates = list(await _in_context(call.stage.runnable.ainvoke(call.stage_input, listening), context))
             self._warn_if_too_few(candidates, call)
             if not candidates:
                 return []
@@ -152,11 +163,13 @@ class RerankRetriever(ContextualCompressionRetriever):
     def _plan(self, input: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> _Call:
         query = _query_in(input)
         stage, compressor, top_n = self._stages(config, kwargs)
-        wants_dict = takes_dict(self.base_retriever)
         stage_input: Any = query
-        if wants_dict:
-            stage_input = input if isinstance(input, dict) else dict.fromkeys(_QUERY_KEYS, query)
-        return _Call(query, stage, stage_input, compressor, top_n)
+        wants_dict = takes_dict(self.base_retriever)
+        if isinstance(input, dict) and wants_dict is not False:
+            stage_input = input
+        elif wants_dict:
+            stage_input = dict.fromkeys(_QUERY_KEYS, query)
+        return _Call(query, stage, stage_input, compressor, top_n, _QueryListener())
 
     def _stages(
         self, config: RunnableConfig, kwargs: dict[str, Any]
@@ -202,29 +215,55 @@ class RerankRetriever(ContextualCompressionRetriever):
         )
 
 
+class _QueryListener(BaseCallbackHandler):
+    """Notes the query that a first stage makes of a dict, such as a question that follows from a conversation."""
+
+    def __init__(self) -> None:
+        self.query: str | None = None
+
+    def on_retriever_start(self, serialized: dict[str, Any], query: str, **kwargs: Any) -> None:  # noqa: ARG002
+        """Note the query of the outermost retriever."""
+        if self.query is None:
+            self.query = query
+
+
 class _Call(NamedTuple):
-    """One call: the query that the reranker reads, the first stage and its input, and the second stage."""
+    """One call: the query, the first stage and its input, and the second stage."""
 
     query: str
     stage: FirstStage
     stage_input: Any
     compressor: BaseDocumentCompressor
     top_n: int | None
+    listener: _QueryListener
+
+    def heard_by(self, callbacks: _Callbacks) -> _Callbacks:
+        """Return the callbacks of the first stage, with the listener among them if it takes a dict."""
+        if isinstance(self.stage_input, dict):
+            callbacks.add_handler(self.listener)
+        return callbacks
+
+    def rerank_input(self, candidates: Sequence[Document]) -> RerankInput:
+        """Return what the second stage reranks: for a dict, by the query that the first stage made of it."""
+        query = self.listener.query if isinstance(self.stage_input, dict) else None
+        return {"query": query or self.query, "documents": candidates}
 
 
 _RERANKER_FIELDS = frozenset(CrossEncoderReranker.model_fields) - {"name"}
 
 
 def _compress(call: _Call, candidates: Sequence[Document], config: RunnableConfig) -> Sequence[Document]:
+    rerank_input = call.rerank_input(candidates)
     if isinstance(call.compressor, RunnableCompressor):
-        return call.compressor.invoke({"query": call.query, "documents": candidates}, config)
-    return call.compressor.compress_documents(candidates, call.query, config["callbacks"])
+        return call.compressor.invoke(rerank_input, config)
+    return call.compressor.compress_documents(candidates, rerank_input["query"], config["callbacks"])
 
 
 async def _acompress(call: _Call, candidates: Sequence[Document], config: RunnableConfig) -> Sequence[Document]:
+    rerank_input = call.rerank_input(candidates)
     if isinstance(call.compressor, RunnableCompressor):
-        return await call.compressor.ainvoke({"query": call.query, "documents": candidates}, config)
-    return await call.compressor.acompress_documents(candidates, call.query, config["callbacks"])
+        return await call.compressor.ainvoke(rerank_input, config)
+    return await call.compressor.acompress_documents(candidates, rerank_input["query"], config["callbacks"])
 
 
 async def _in_context(work: Any, context: Context) -> Any:

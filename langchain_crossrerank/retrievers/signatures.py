@@ -66,7 +66,7 @@ def search_arguments(store: type[Any], *, is_mmr: bool) -> frozenset[str]:
             is_searching = any(word in name for word in _SEARCHING) and (is_mmr or not any(w in name for w in _MMR))
             if is_searching and isinstance(code := getattr(function, "__code__", None), CodeType):
                 known.update(_names_in(code))
-    return frozenset(known - _NOT_ARGUMENTS)
+    return frozenset(name for name in known if name.isidentifier() and name not in _NOT_ARGUMENTS)
 
 
 def _names_in(code: CodeType) -> Iterator[str]:

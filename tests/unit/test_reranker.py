@@ -704,3 +704,12 @@ def test_warm_up_loads_and_scores_once(tmp_path: Path, monkeypatch: pytest.Monke
     reranker.warm_up()
     assert len(model.batches) == 1
     assert reranker.cross_encoder is model
+
+
+def test_a_query_that_is_too_long_is_marked(rerank: Rerank) -> None:
+    """Documents scored by a query whose middle was left out say so, and a later rerank takes the mark away."""
+    reranker = CrossEncoderReranker(model="bundled", top_n=1)
+    (result,) = rerank(reranker, of("the ferry leaves at nine"), query="when does the ferry leave " * 300)
+    assert result.metadata["query_truncated"] is True
+    (again,) = rerank(reranker, [result], query="when does the ferry leave")
+    assert "query_truncated" not in again.metadata
