@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -227,6 +228,33 @@ async def test_cancelled_calls_leave_no_work_behind(gated: Gated, tally: Tally) 
     assert await first == FakeCrossEncoder().score([("first", "a")])
     assert await gated.ascore([("last", "a")]) == FakeCrossEncoder().score([("last", "a")])
     assert [batch[0][0] for batch in gated.batches] == ["first", "last"]
+
+
+async def test_a_call_that_is_given_up_stops_inside_a_forward_pass(
+    monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> None:
+    """On onnxruntime a cancelled call ends the pass that is under way, and the model serves the next one."""
+    tally("a call cancelled inside a forward pass")
+    model = load_cross_encoder("bundled", max_batch_tokens=200_000)
+    begun, outcomes = threading.Event(), Queue[str]()
+    score_batch = OnnxCrossEncoder._score_batch
+
+    def noted(self: OnnxCrossEncoder, batch: Sequence[EncodedPair]) -> Sequence[float]:
+        begun.set()
+        try:
+            scores = score_batch(self, batch)
+        except Exception as err:
+            outcomes.put(str(err))
+            raise
+        outcomes.put("done")
+        return scores
+
+    monkeypatch.setattr(OnnxCrossEncoder, "_score_batch", noted)
+    call = asyncio.create_task(model.ascore([("q", f"{number} " + "word " * 400) for number in range(100)]))
+    assert await asyncio.to_thread(begun.wait, WATCHDOG)
+    call.cancel()
+    assert "terminate" in await asyncio.to_thread(outcomes.get, timeout=WATCHDOG)
+    assert len(await model.ascore([("q", "a passage")])) == 1
 
 
 def test_a_model_is_loaded_once_for_many_threads(monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:

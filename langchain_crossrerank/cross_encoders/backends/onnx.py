@@ -29,7 +29,7 @@ from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pair_encoder import PairEncoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.precision import Precision
-from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
+from langchain_crossrerank.cross_encoders.scheduling import StepScheduler, interruptible
 from langchain_crossrerank.cross_encoders.scores import Activation, check_num_labels, relevance_logits, sigmoid
 from langchain_crossrerank.cross_encoders.truncation import Spans
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
@@ -97,8 +97,9 @@ class ProcessSession:
         """
         session = self._session.get()
         inputs = {name: features[name].astype(entry.dtype, copy=False) for name, entry in self.inputs.items()}
-        with self._turn:
-            return session.run([self._output], inputs, _run_options(inputs["input_ids"].size))[0]
+        options = _run_options(inputs["input_ids"].size)
+        with self._turn, interruptible(partial(setattr, options, "terminate", True)):
+            return session.run([self._output], inputs, options)[0]
 
 
 def _described(entry: Any) -> GraphInput:
