@@ -56,6 +56,9 @@ def load_cross_encoder(
     num_threads: int | None = None,
     device: str | None = None,
     revision: str | None = None,
+    subfolder: str | None = None,
+    file_name: str | None = None,
+    token: str | None = None,
     local_files_only: bool = False,
     trust_remote_code: bool = False,
     instruction: str | None = None,
@@ -83,8 +86,13 @@ def load_cross_encoder(
             faster one if the machine has instructions for it. `repr` shows which.
         num_threads: Threads of one forward pass on the onnx and openvino backends; `None` for the physical cores that
             this process may use, a container's quota included.
-        device: `"cpu"`, or `"cuda"` on the torch backend, and on onnx if onnxruntime-gpu is installed.
+        device: `"cpu"`, or `"cuda"` on the torch backend, and on onnx if onnxruntime-gpu is installed; `None` for a GPU
+            if there is one that the backend can use. `repr` shows which.
         revision: Branch, tag or commit on the hub.
+        subfolder: Folder with the model inside its folder or repository.
+        file_name: The ONNX graph to run, for example `"onnx/model_quantized.onnx"`; `None` for the best one, which
+            `repr` shows: one in fp32 if there is one.
+        token: Access token for private and gated repositories; `None` for the one that is logged in, or `HF_TOKEN`.
         local_files_only: Read the hub's local cache only. `HF_HUB_OFFLINE=1` does the same for the whole process.
         trust_remote_code: Run Python code from the model's repository; torch backend only.
         instruction: What relevant means, for LLM rerankers (causal models such as Qwen3-Reranker); others ignore it.
@@ -111,6 +119,9 @@ def load_cross_encoder(
         num_threads=num_threads,
         device=device,
         revision=revision,
+        subfolder=subfolder,
+        file_name=file_name,
+        token=token,
         local_files_only=local_files_only,
         trust_remote_code=trust_remote_code,
         instruction=instruction,
@@ -266,11 +277,16 @@ def _load(settings: ModelSettings) -> CrossEncoder:
         return _connect(settings)
     if backend == "torch":
         check_extra("torch", needed_for=f"the model {settings.model!r} on the torch backend")
-    where: dict[str, Any] = {"revision": settings.revision, "local_files_only": settings.local_files_only}
-    source = find_source(settings.model, **where, weights=backend != "torch")
+    where: dict[str, Any] = {
+        "revision": settings.revision,
+        "local_files_only": settings.local_files_only,
+        "subfolder": settings.subfolder,
+        "token": settings.token,
+    }
+    source = find_source(settings.model, **where, file_name=settings.file_name, weights=backend != "torch")
     if backend == "auto":
         # Without torch, the onnx backend's own error names both ways out.
-        backend = "onnx" if source.onnx_file is not None or missing_modules("torch") else "torch"
+        backend = "onnx" if source.prefers_graph or missing_modules("torch") else "torch"
         settings.check_backend(backend)
     with native_work():
         model = _load_weights(settings, source, where) if backend == "torch" else _load_graph(settings, source, backend)
@@ -293,7 +309,7 @@ def _load_graph(settings: ModelSettings, source: ModelSource, backend: Backend) 
         return OpenVinoCrossEncoder(source, **arguments)
     from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
 
-    return OnnxCrossEncoder(source, **arguments, device=settings.device or "cpu")
+    return OnnxCrossEncoder(source, **arguments, device=settings.device)
 
 
 def _load_weights(settings: ModelSettings, source: ModelSource, where: dict[str, Any]) -> CrossEncoder:

@@ -142,6 +142,26 @@ class ModelSource:
         found = [*self.folder.glob("*.onnx"), *self.folder.glob("onnx/*.onnx")]
         return sorted(self.relative(path) for path in found if path.is_file())
 
+    @property
+    def prefers_graph(self) -> bool:
+        """Whether the graph is the best form of this model: it was asked for, is exact, or there is nothing else."""
+        if self.onnx_file is None:
+            return False
+        has_weights = any(self.folder.glob("*.safetensors"))
+        return self.file_name is not None or self._is_exact(self.onnx_file) or not has_weights
+
+    def warn_if_rough(self, graph: Path) -> None:
+        """Warn if a graph that nobody asked for may give other scores than the full model."""
+        if self.file_name is None and not self._is_exact(graph):
+            _logger.warning(
+                "%r has no model.onnx, so %s is run; scores may differ from those of the full model.",
+                self.name,
+                self.relative(graph),
+            )
+
+    def _is_exact(self, graph: Path) -> bool:
+        return self.relative(graph) in EXACT_GRAPHS
+
     def relative(self, path: Path) -> str:
         """Return a file's name relative to the model's folder, with forward slashes."""
         return path.relative_to(self.folder).as_posix()
@@ -300,8 +320,8 @@ def _adapter_base(file: Path) -> object:
 def choose_graph(files: Iterable[str], name: str) -> str | None:
     """Choose the graph to run from the files of a model.
 
-    Exact graphs come first, in the order of `EXACT_GRAPHS`; then those of `ROUGH_GRAPHS`, with a warning; then the only
-    graph there is, whatever its name.
+    Exact graphs come first, in the order of `EXACT_GRAPHS`; then those of `ROUGH_GRAPHS`; then the only graph there is,
+    whatever its name.
 
     Args:
         files: Names relative to the model's folder.
@@ -321,8 +341,6 @@ def choose_graph(files: Iterable[str], name: str) -> str | None:
         stem = usual.removesuffix(".onnx")
         found = [graph for graph in graphs if graph == usual or ("int8" in stem and graph.startswith(f"{stem}_"))]
         if found:
-            if usual in ROUGH_GRAPHS:
-                _warn_rough(name, found[0])
             return found[0]
     if len(graphs) > 1:
         raise ModelNotFoundError(

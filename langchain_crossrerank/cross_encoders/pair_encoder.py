@@ -55,27 +55,30 @@ class PairEncoder:
 
     Args:
         tokenizer: The model's tokenizer; the encoder owns it from now on.
-        max_length: The most tokens of a pair.
+        max_length: Maximum tokens of a pair.
+        truncation_side: `"right"` to cut the end of a passage that is too long, `"left"` to cut its beginning.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_length: int, truncation_side: str = "right") -> None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._plain = tokenizer
         # A long list of candidates is encoded in chunks, all with the same query.
         self._query = lru_cache(_QUERIES_KEPT)(self._tokenise_query)
         self._max_length = max_length
+        self._keeps_end = truncation_side == "left"
+        truncation: dict[str, Any] = {"strategy": "only_second", "direction": "left" if self._keeps_end else "right"}
         self._special = tokenizer.num_special_tokens_to_add(is_pair=True)
         self._passages = Guarded(_no_passages)
-        probes = [pair for pair in _PROBES if self.room(pair[0]) > 0]
-        tokenizer.enable_truncation(max_length, strategy="only_second")
+        probes = [pair for pair in _PROBES if self.passage_budget(pair[0]) > 0]
+        tokenizer.enable_truncation(max_length, **truncation)
         self._frame = _Frame.of(tokenizer.encode("a", "b"))
         expected = tokenizer.encode_batch(probes)
         tokenizer.no_truncation()
         if self._frame is None or not self._agrees(probes, expected):
             self._frame = None
             self._whole = Tokenizer.from_str(tokenizer.to_str())
-            self._whole.enable_truncation(max_length, strategy="only_second")
+            self._whole.enable_truncation(max_length, **truncation)
 
     @property
     def assembles(self) -> bool:
@@ -87,12 +90,12 @@ class PairEncoder:
         """Number of special tokens around the two texts."""
         return self._special
 
-    def room(self, query: str) -> int:
-        """Give the tokens that a query leaves for the passage; may be negative."""
+    def passage_budget(self, query: str) -> int:
+        """Return the number of tokens that a query leaves for the passage; it may be negative."""
         return self._max_length - self._special - len(self._query(query)[1])
 
     def encode(self, text_pairs: Sequence[TextPair]) -> list[PairIds]:
-        """Give the tokens of each pair; every query must leave room for at least one token of its passage."""
+        """Return the tokens of each pair; every query must leave at least one token for its passage."""
         if self._frame is None:
             return [
                 PairIds(
@@ -105,7 +108,7 @@ class PairEncoder:
         queries = {query: self._query_ids(query) for query in dict.fromkeys(query for query, _ in text_pairs)}
         passages = self._passage_ids([passage for _, passage in text_pairs])
         return [
-            self._frame.join(queries[query], *passage, self._max_length)
+            self._frame.join(queries[query], *passage, self._max_length, keeps_end=self._keeps_end)
             for (query, _), passage in zip(text_pairs, passages, strict=True)
         ]
 
@@ -129,8 +132,9 @@ class PairEncoder:
             encodings = self._plain.encode_batch(list(missing.values()), add_special_tokens=False)
             for key, encoding in zip(missing, encodings, strict=True):
                 ids = encoding.ids
-                # No pair has room for more, so the rest of a long text is not kept.
-                known[key] = (np.array(ids[: self._max_length], dtype=np.int32).tobytes(), len(ids) > self._max_length)
+                # No pair takes more, so the rest of a long text is not kept.
+                read = ids[-self._max_length :] if self._keeps_end else ids[: self._max_length]
+                known[key] = (np.array(read, dtype=np.int32).tobytes(), len(ids) > self._max_length)
             self._remember({key: known[key] for key in missing})
         return [(np.frombuffer(known[key][0], dtype=np.int32), known[key][1]) for key in keys]
 
@@ -188,10 +192,11 @@ class _Frame:
         )
         return cls(before, between, behind, encoding.type_ids[first.start], encoding.type_ids[second.start])
 
-    def join(self, query: Any, passage: Any, longer: bool, max_length: int) -> PairIds:
-        """Put one pair together, cutting the passage where it has no room."""
+    def join(self, query: Any, passage: Any, longer: bool, max_length: int, *, keeps_end: bool = False) -> PairIds:
+        """Put one pair together, cutting the end of the passage if it does not fit, or its beginning."""
         fixed = len(self.before[0]) + len(query) + len(self.between[0]) + len(self.behind[0])
-        kept = passage[: max(0, max_length - fixed)]
+        budget = max(0, max_length - fixed)
+        kept = passage[max(0, len(passage) - budget) :] if keeps_end else passage[:budget]
         ids = np.concatenate((self.before[0], query, self.between[0], kept, self.behind[0]))
         types = np.concatenate(
             (

@@ -36,8 +36,11 @@ _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "npu", "mlu", "mu
 _NOT_SUPPORTED: dict[Backend, tuple[str, ...]] = {
     "onnx": ("trust_remote_code",),
     "openvino": ("trust_remote_code",),
-    "torch": ("num_threads",),
-    "remote": ("max_batch_tokens", "num_threads", "device", "revision", "local_files_only", "trust_remote_code"),
+    "torch": ("num_threads", "file_name"),
+    "remote": (
+        *("max_batch_tokens", "num_threads", "device", "revision", "local_files_only", "trust_remote_code"),
+        *("subfolder", "file_name", "token"),
+    ),
 }
 
 
@@ -109,6 +112,9 @@ class ModelSettings:
         description='the name of a device, for example "cpu", "cuda", "cuda:0" or "mps"',
     )
     revision: str | None = Field(default=None, description="a branch, tag or commit, or None")
+    subfolder: str | None = Field(default=None, pattern=r"\S", description="a folder inside the model's, or None")
+    file_name: str | None = Field(default=None, pattern=r"\.onnx$", description="the name of an .onnx file, or None")
+    token: str | None = Field(default=None, repr=False, description="an access token of the hub, or None")
     local_files_only: bool = Field(default=False, description="True or False")
     trust_remote_code: bool = Field(default=False, description="True or False")
     instruction: str | None = Field(default=None, description="a sentence, or None")

@@ -31,6 +31,7 @@ from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.precision import Precision
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler, interruptible
 from langchain_crossrerank.cross_encoders.scores import Activation, check_num_labels, relevance_logits, sigmoid
+from langchain_crossrerank.cross_encoders.tokenizer_files import load_tokenizer
 from langchain_crossrerank.cross_encoders.truncation import Spans
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.onnx_graphs.cache import (
@@ -175,7 +176,9 @@ class OnnxCrossEncoder(CrossEncoder):
         self._fixed_batch, self._fixed_tokens = self._session.inputs["input_ids"].shape
         self.max_length = min(self.max_length, self._fixed_tokens or self.max_length)
         self.max_batch_pairs = self._fixed_batch
-        self._pairs = PairEncoder(self._load_tokenizer(), self.max_length)
+        truncation_side = source.tokenizer_settings.truncation_side
+        self._reads_whole_passages = truncation_side == "left"
+        self._pairs = PairEncoder(load_tokenizer(source), self.max_length, truncation_side)
         self._window_tokenizers: dict[int, Tokenizer] = {}
         if precision == "auto":
             self._choose_precision()
@@ -230,16 +233,8 @@ class OnnxCrossEncoder(CrossEncoder):
                 'backend="torch"; or export it once: `pip install "langchain-crossrerank[export]"` and '
                 f"`crossrerank export {self.name} FOLDER`, then load FOLDER."
             )
+        self._source.warn_if_rough(path)
         return path
-
-    def _load_tokenizer(self) -> Tokenizer:
-        path = self._source.tokenizer_file
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as err:  # tokenizers raises plain Exception
-            raise UnsupportedModelError(f"{path} cannot be read as a fast tokenizer: {err}") from err
-        tokenizer.no_padding()
-        return tokenizer
 
     def _choose_device(self, device: str | None) -> str:
         """Return where the graph runs."""
@@ -322,7 +317,7 @@ class OnnxCrossEncoder(CrossEncoder):
     def _window_tokenizer(self, overlap: int) -> Tokenizer:
         # A tokenizer's truncation is state of its own, so every overlap has its own tokenizer.
         if overlap not in self._window_tokenizers:
-            tokenizer = self._load_tokenizer()
+            tokenizer = load_tokenizer(self._source)
             tokenizer.enable_truncation(self.max_length, stride=overlap, strategy="only_second")
             self._window_tokenizers[overlap] = tokenizer
         return self._window_tokenizers[overlap]

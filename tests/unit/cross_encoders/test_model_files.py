@@ -182,9 +182,15 @@ def test_the_best_graph_is_taken(
     (source.folder / "onnx").mkdir()
     for name in files:
         (source.folder / name).touch()
-    assert source.onnx_file == (source.folder / chosen if chosen else None)
-    is_exact = chosen is None or "model.onnx" in chosen or "_O3" in chosen
-    assert ("scores may differ" in caplog.text) is not is_exact
+    graph = source.onnx_file
+    assert graph == (source.folder / chosen if chosen else None)
+    is_exact = chosen is not None and ("model.onnx" in chosen or "_O3" in chosen)
+    assert source.prefers_graph is (chosen is not None)
+    (source.folder / "model.safetensors").touch()
+    assert source.prefers_graph is is_exact
+    if graph is not None:
+        source.warn_if_rough(graph)
+        assert ("scores may differ" in caplog.text) is not is_exact
 
 
 def test_a_graph_is_taken_by_its_name(make_source: MakeSource) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from langchain_crossrerank.cross_encoders import pair_encoder as pairing
+from langchain_crossrerank.cross_encoders import pair_encoder
 from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER, ModelSource
 from langchain_crossrerank.cross_encoders.pair_encoder import PairEncoder
@@ -130,18 +130,20 @@ WHOLE = (passage_first, query_twice)
 
 
 @cache
-def prepared(make: Callable[[], Tokenizer], max_length: int) -> tuple[PairEncoder, Tokenizer]:
-    """An encoder, and a tokenizer of its own to compare it with."""
+def encoder_and_tokenizer(
+    make: Callable[[], Tokenizer], max_length: int, side: str = "right"
+) -> tuple[PairEncoder, Tokenizer]:
+    """An encoder, and a separate tokenizer to compare it with."""
     own = make()
     own.no_padding()
-    own.enable_truncation(max_length, strategy="only_second")
-    return PairEncoder(make(), max_length), own
+    own.enable_truncation(max_length, strategy="only_second", direction=side)
+    return PairEncoder(make(), max_length, side), own
 
 
 def check_equal(make: Callable[[], Tokenizer], max_length: int, pairs: Sequence[TextPair]) -> int:
     """Compare every pair whose query leaves room with the tokenizer's own encoding; give how many those were."""
-    encoder, own = prepared(make, max_length)
-    fitting = [pair for pair in pairs if encoder.room(pair[0]) > 0]
+    encoder, own = encoder_and_tokenizer(make, max_length)
+    fitting = [pair for pair in pairs if encoder.passage_budget(pair[0]) > 0]
     for pair, made in zip(fitting, encoder.encode(fitting), strict=True):
         expected = own.encode(*pair)
         found = (made.ids.tolist(), made.type_ids.tolist(), made.truncated)
@@ -181,8 +183,17 @@ def test_ids_agree_around_the_limit(make: Callable[[], Tokenizer], length: int) 
     """Passages that just fit, just do not fit, and are far too long are cut where the tokenizer cuts them."""
     pairs = [("a query", " ".join(["word"] * words)) for words in (*range(40), 5000)]
     assert check_equal(make, length, pairs) == len(pairs)
-    marks = {made.truncated for made in prepared(make, length)[0].encode(pairs)}
+    marks = {made.truncated for made in encoder_and_tokenizer(make, length)[0].encode(pairs)}
     assert marks == {False, True}
+
+
+@pytest.mark.parametrize("make", [*ASSEMBLED, *WHOLE])
+def test_the_beginning_is_cut_where_the_tokenizer_says_so(make: Callable[[], Tokenizer]) -> None:
+    """With truncation on the left the end of a long passage is kept, as the tokenizer does it."""
+    encoder, own = encoder_and_tokenizer(make, 32, "left")
+    pairs = [("a query", "first " + "word " * words + "last") for words in (1, 20, 30, 500)]
+    for pair, found in zip(pairs, encoder.encode(pairs), strict=True):
+        assert (found.ids.tolist(), found.truncated) == (own.encode(*pair).ids, bool(own.encode(*pair).overflowing))
 
 
 @pytest.mark.parametrize("make", ASSEMBLED)
@@ -199,15 +210,17 @@ def test_unusual_frames_fall_back(make: Callable[[], Tokenizer]) -> None:
 
 def test_a_frame_that_is_read_wrongly_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """If assembled probes differ from the tokenizer's, it encodes pairs itself, and ids stay right."""
-    join = pairing._Frame.join
+    join = pair_encoder._Frame.join
 
-    def careless(self: pairing._Frame, query: object, passage: object, longer: bool, max_length: int) -> object:
-        return join(self, query, passage, longer, max_length - 1)
+    def careless(
+        self: pair_encoder._Frame, query: object, passage: object, longer: bool, max_length: int, *, keeps_end: bool
+    ) -> object:
+        return join(self, query, passage, longer, max_length - 1, keeps_end=keeps_end)
 
-    monkeypatch.setattr(pairing._Frame, "join", careless)
+    monkeypatch.setattr(pair_encoder._Frame, "join", careless)
     encoder = PairEncoder(wordpiece(), 32)
     assert not encoder.assembles
-    own = prepared(wordpiece, 32)[1]
+    own = encoder_and_tokenizer(wordpiece, 32)[1]
     assert encoder.encode([("a query", "word " * 90)])[0].ids.tolist() == own.encode("a query", "word " * 90).ids
 
 
@@ -235,7 +248,7 @@ def test_a_hit_gives_the_same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     again = encoder.encode([("one query", passage) for passage in passages])
     assert [made.ids.tolist() for made in again] == [made.ids.tolist() for made in first]
     assert [made.truncated for made in again] == [False, True, False, False]
-    own = prepared(wordpiece, 64)[1]
+    own = encoder_and_tokenizer(wordpiece, 64)[1]
     other = encoder.encode([("something else", passage) for passage in passages])
     assert [made.ids.tolist() for made in other] == [own.encode("something else", text).ids for text in passages]
 
@@ -251,14 +264,14 @@ def test_what_is_given_out_cannot_change_what_is_kept() -> None:
 
 def test_memory_stays_within_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many passages come, what is kept stays below the limit, and the latest are among it."""
-    monkeypatch.setattr(pairing, "PASSAGE_CACHE_BYTES", 20_000)
+    monkeypatch.setattr(pair_encoder, "PASSAGE_CACHE_BYTES", 20_000)
     encoder = PairEncoder(wordpiece(), 64)
     for start in range(0, 600, 50):
         passages = [f"{number} " + "word " * (number % 90) for number in range(start, start + 50)]
         encoder.encode([("a query", passage) for passage in passages])
         with encoder._passages as passages_kept:
-            assert sum(map(pairing._entry_bytes, passages_kept.values())) == passages_kept.currsize <= 20_000
-    check = prepared(wordpiece, 64)[1]
+            assert sum(map(pair_encoder._entry_bytes, passages_kept.values())) == passages_kept.currsize <= 20_000
+    check = encoder_and_tokenizer(wordpiece, 64)[1]
     assert encoder.encode([("a query", passages[-1])])[0].ids.tolist() == check.encode("a query", passages[-1]).ids
     with encoder._passages as passages_kept:
         assert 10 < len(passages_kept) < 100
@@ -266,8 +279,8 @@ def test_memory_stays_within_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_more_passages_at_once_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """One call with more passages than can be kept, some twice, is encoded whole."""
-    monkeypatch.setattr(pairing, "PASSAGE_CACHE_BYTES", 600)
-    encoder, own = PairEncoder(wordpiece(), 32), prepared(wordpiece, 32)[1]
+    monkeypatch.setattr(pair_encoder, "PASSAGE_CACHE_BYTES", 600)
+    encoder, own = PairEncoder(wordpiece(), 32), encoder_and_tokenizer(wordpiece, 32)[1]
     pairs = [("a query", f"passage {number % 30}") for number in range(100)]
     assert [made.ids.tolist() for made in encoder.encode(pairs)] == [own.encode(*pair).ids for pair in pairs]
     with encoder._passages as passages_kept:
@@ -276,8 +289,8 @@ def test_more_passages_at_once_than_memory_holds(monkeypatch: pytest.MonkeyPatch
 
 def test_threads_get_their_own_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that encode at once, while memory is full and turns over, each get the tokenizer's ids."""
-    monkeypatch.setattr(pairing, "PASSAGE_CACHE_BYTES", 5_000)
-    encoder, own = PairEncoder(wordpiece(), 48), prepared(wordpiece, 48)[1]
+    monkeypatch.setattr(pair_encoder, "PASSAGE_CACHE_BYTES", 5_000)
+    encoder, own = PairEncoder(wordpiece(), 48), encoder_and_tokenizer(wordpiece, 48)[1]
     pairs = [(f"query {number % 7}", f"passage {number} " + "word " * (number % 60)) for number in range(120)]
     expected = {pair: own.encode(*pair).ids for pair in pairs}
 
@@ -288,14 +301,14 @@ def test_threads_get_their_own_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(encode, range(64)))
     with encoder._passages as passages_kept:
-        assert sum(map(pairing._entry_bytes, passages_kept.values())) == passages_kept.currsize
+        assert sum(map(pair_encoder._entry_bytes, passages_kept.values())) == passages_kept.currsize
 
 
 @pytest.mark.parametrize(("words", "room"), [(1, 28), (28, 1), (29, 0), (40, -11)])
 def test_room_is_what_the_query_leaves(words: int, room: int) -> None:
     """The limit less the query's tokens and the frame's four of this tokenizer is what a passage may take."""
     special = wordpiece().num_special_tokens_to_add(is_pair=True)
-    assert PairEncoder(wordpiece(), 32).room("word " * words) == room + 3 - special
+    assert PairEncoder(wordpiece(), 32).passage_budget("word " * words) == room + 3 - special
 
 
 def test_a_query_that_is_too_long_is_refused_by_the_model_if_asked() -> None:
@@ -311,6 +324,6 @@ def test_the_tokenizers_own_settings_do_not_matter() -> None:
     strange = wordpiece()
     strange.enable_padding(length=100)
     strange.enable_truncation(12, stride=2, strategy="longest_first", direction="left")
-    encoder, own = PairEncoder(strange, 32), prepared(wordpiece, 32)[1]
+    encoder, own = PairEncoder(strange, 32), encoder_and_tokenizer(wordpiece, 32)[1]
     for pair in [("a query", "word"), ("a query", "one two three " * 30)]:
         assert encoder.encode([pair])[0].ids.tolist() == own.encode(*pair).ids
