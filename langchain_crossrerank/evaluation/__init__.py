@@ -4,6 +4,7 @@ from langchain_crossrerank.evaluation.collection import Collection, load_beir, l
 from langchain_crossrerank.evaluation.comparing import compare
 from langchain_crossrerank.evaluation.evaluating import evaluate
 from langchain_crossrerank.evaluation.judgements import load_qrels
+from langchain_crossrerank.evaluation.kept_index import KeptVectorStore, kept_vector_store
 from langchain_crossrerank.evaluation.profiling import profile
 from langchain_crossrerank.evaluation.results import (
     Comparison,
@@ -25,6 +26,7 @@ __all__ = [
     "Collection",
     "Comparison",
     "EvaluationResult",
+    "KeptVectorStore",
     "MeasureResult",
     "ProfileResult",
     "RankedDocument",
@@ -35,6 +37,7 @@ __all__ = [
     "SweepRow",
     "compare",
     "evaluate",
+    "kept_vector_store",
     "load_beir",
     "load_collection",
     "load_corpus",
