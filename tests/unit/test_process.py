@@ -282,19 +282,11 @@ def found_outside(source: str) -> list[str]:
     return found
 
 
-TO_CONVERT = {
-    "cross_encoders/backends/onnx.py",
-    "cross_encoders/loading.py",
-    "cross_encoders/scheduling.py",
-}
-"""Modules that have locks of their own, to be emptied."""
-
-
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_lock_is_safe_to_fork(path: Path) -> None:
     """No module but `_process.py` makes a lock, asks for its process or registers what happens at a fork."""
     name = path.relative_to(ROOT).as_posix()
-    if name != "_process.py" and name not in TO_CONVERT:
+    if name != "_process.py":
         assert found_outside(path.read_text(encoding="utf-8")) == []
 
 
