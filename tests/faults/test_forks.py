@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Tally
+from tests.fault_tally import Tally
 
 CHILDREN = int(os.environ.get("FORKED_CHILDREN", "12"))
 """Children of each kind; the environment may ask for more."""
