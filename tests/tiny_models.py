@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.cross_encoder.modules.logit_score import LogitScore
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-MAX_LENGTH = 96
+MAX_LENGTH = 160
 """Tokens that the encoders read."""
 
 MAX_PROMPT_LENGTH = 512
@@ -371,3 +373,82 @@ def without_head(source: Path, folder: Path, *, architectures: bool = True) -> P
         del config["architectures"]
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of cross-encoders, and how each backend takes it.
+
+    Attributes:
+        name: The name in the table of the README.
+        like: A model on the hub whose files are like those that `save` writes.
+        save: Saves a tiny model of the family into a folder.
+        unit: The unit of its scores by default.
+        exported: Whether `export_onnx` makes a graph of it, which then runs on onnx and openvino; otherwise the words
+            of the refusal.
+    """
+
+    name: str
+    like: str
+    save: Callable[[Path], Path]
+    unit: str = "as its config says"
+    exported: str | None = None
+
+    def backends(self) -> list[str]:
+        """Return the backends that score it."""
+        return ["torch"] if self.exported else ["torch", "onnx", "openvino"]
+
+
+_NO_HEAD = "no classification head"
+_TEMPLATE = "chat template"
+
+FAMILIES = (
+    Family("BERT", "cross-encoder/ms-marco-MiniLM-L6-v2", save_bert),
+    Family("ELECTRA", "cross-encoder/ms-marco-electra-base", save_electra),
+    Family("RoBERTa", "cross-encoder/stsb-roberta-base", save_roberta),
+    Family("XLM-RoBERTa", "BAAI/bge-reranker-v2-m3", save_xlm_roberta),
+    Family("DistilBERT", "a classifier of distilbert/distilbert-base-uncased", save_distilbert),
+    Family("MPNet", "a classifier of microsoft/mpnet-base", save_mpnet),
+    Family("ALBERT", "a classifier of albert/albert-base-v2", save_albert),
+    Family("DeBERTa-v2", "mixedbread-ai/mxbai-rerank-base-v1", save_deberta),
+    Family("ModernBERT", "Alibaba-NLP/gte-reranker-modernbert-base", save_modernbert),
+    Family("ModernBERT with modules", "cross-encoder/ettin-reranker-32m-v1", save_modular, exported=_NO_HEAD),
+    Family(
+        "Qwen3, yes or no",
+        "Qwen/Qwen3-Reranker-0.6B",
+        partial(save_causal, kind="Qwen3", template=QWEN3_TEMPLATE, answers=("yes", "no")),
+        unit="log-odds of yes",
+        exported=_NO_HEAD,
+    ),
+    Family(
+        "Qwen2, 1 or 0",
+        "mixedbread-ai/mxbai-rerank-base-v2",
+        partial(save_causal, kind="Qwen2", template=MXBAI_TEMPLATE, answers=("1", "0")),
+        unit="log-odds of 1",
+        exported=_NO_HEAD,
+    ),
+    Family(
+        "Gemma, Yes alone",
+        "BAAI/bge-reranker-v2-gemma",
+        partial(save_causal, kind="Gemma", template=GEMMA_TEMPLATE, answers=("Yes",)),
+        unit="logit of Yes",
+        exported=_NO_HEAD,
+    ),
+    Family(
+        "Qwen3 with a head and a template",
+        "tomaarsen/Qwen3-Reranker-0.6B-seq-cls",
+        save_qwen3_classifier,
+        exported=_TEMPLATE,
+    ),
+)
+"""Every family that is tested, in the order of the table."""
+
+
+def markdown_table() -> str:
+    """Return the table of the README: what each backend takes, and how it is tested."""
+    rows = ["| Family | For example | Backends | Unit of the scores | How it is tested |", "|---|---|---|---|---|"]
+    for family in FAMILIES:
+        example = f"`{family.like}`" if "/" in family.like.split()[0] else family.like
+        tested = "tiny model, within 1e-4" + ("; export refused" if family.exported else "")
+        rows.append(f"| {family.name} | {example} | {', '.join(family.backends())} | {family.unit} | {tested} |")
+    return "\n".join(rows)

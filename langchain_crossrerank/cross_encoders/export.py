@@ -125,8 +125,13 @@ def _reduce(graph: Path, precision: str) -> None:
 def _load(model: str, revision: str | None) -> tuple[Any, Any]:
     find_source(model, revision=revision, weights=False).check_classifier()
     try:
-        network = AutoModelForSequenceClassification.from_pretrained(
-            model, revision=revision, use_safetensors=True, dtype=torch.float32, attn_implementation="eager"
+        network, report = AutoModelForSequenceClassification.from_pretrained(
+            model,
+            revision=revision,
+            use_safetensors=True,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     except OSError as err:
@@ -135,6 +140,15 @@ def _load(model: str, revision: str | None) -> tuple[Any, Any]:
         raise UnsupportedModelError(f"cannot export {model!r}: {str(err).splitlines()[0]}") from err
     if not tokenizer.is_fast:
         raise UnsupportedModelError(f"{model!r} has no fast tokenizer (tokenizer.json); run it on the torch backend.")
+    if report["missing_keys"]:
+        raise UnsupportedModelError(
+            f"the files of {model!r} do not have the weights {', '.join(sorted(report['missing_keys'])[:4])}, which "
+            "would be random, and so would be the scores; it has no classification head. Export a cross-encoder."
+        )
+    if tokenizer.chat_template:
+        raise UnsupportedModelError(
+            f"{model!r} has a chat template, which an exported graph cannot apply; run it on the torch backend."
+        )
     return network.eval(), tokenizer
 
 

@@ -95,7 +95,8 @@ def load_cross_encoder(
         token: Access token for private and gated repositories; `None` for the one that is logged in, or `HF_TOKEN`.
         local_files_only: Read the hub's local cache only. `HF_HUB_OFFLINE=1` does the same for the whole process.
         trust_remote_code: Run Python code from the model's repository; torch backend only.
-        instruction: What relevant means, for LLM rerankers (causal models such as Qwen3-Reranker); others ignore it.
+        instruction: What relevant means, for LLM rerankers with a place for it in their prompt; the
+            torch backend refuses it for other models.
         long_query: `"cut"`, or `"error"` to read a query whole and raise if it leaves no token for the passage.
         **server: For a URL: settings of `RemoteCrossEncoder`, such as `api_key`, `headers` and `timeout`; the name of
             the server's model is `model_name`.

@@ -40,7 +40,7 @@ LAYERS = (
     {"cross_encoders.export"},
     {"cross_encoders.loading"},
     {"cross_encoders"},
-    {"candidates", "compressors"},
+    {"candidates", "compressors", "verification"},
     {"reranker"},
     {"retrievers", "extractive"},
     {"chains", "evaluation"},

@@ -31,7 +31,7 @@ from tests import tiny_models  # noqa: E402
 
 PAIRS = [
     ("what is lora", "LoRA trains two small matrices."),
-    ("who wrote hamlet", "Hamlet is a tragedy by William Shakespeare. " * 12),
+    ("who wrote hamlet", "Hamlet is a tragedy by William Shakespeare. " * 30),
     ("who wrote hamlet", ""),
 ]
 LONG_PAIR = ("what is lora", "The ferry leaves at nine. " * 200)

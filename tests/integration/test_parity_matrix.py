@@ -1,0 +1,132 @@
+"""Every family of cross-encoders on every backend against plain sentence-transformers, and the table in the README."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the torch extra")
+sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the torch extra")
+export = pytest.importorskip("langchain_crossrerank.cross_encoders.export", reason="needs the export extra")
+pytest.importorskip("openvino", reason="needs the openvino extra")
+
+from langchain_crossrerank.cross_encoders.loading import load_cross_encoder  # noqa: E402
+from langchain_crossrerank.cross_encoders.settings import Backend  # noqa: E402
+from langchain_crossrerank.errors import UnsupportedModelError  # noqa: E402
+from tests.tiny_models import FAMILIES, Family, markdown_table  # noqa: E402
+
+ROOT = Path(__file__).parent.parent.parent
+TOLERANCE = 1e-4
+
+PAIRS = [
+    ("what is lora", "LoRA trains two small matrices."),
+    ("what is lora", "The ferry leaves at nine."),
+    ("who wrote hamlet", "Hamlet is a tragedy by William Shakespeare. " * 30),
+    ("who wrote hamlet", ""),
+    ("naïve café 東京", "Emoji 🙂 and right-to-left text: שלום."),
+    ("東京は日本の首都ですか", "東京は日本の首都です。"),
+    ("кто написал гамлета", "Гамлет написал Уильям Шекспир."),
+    ("हैमलेट किसने लिखा", "हैमलेट विलियम शेक्सपियर ने लिखा।"),
+    ("a", "b"),
+    ("how do plants make food", "Plants make food from light, water and air. " * 2),
+]
+"""Short, truncated, empty, in several languages, with emoji."""
+
+_families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+_graphs = [family for family in FAMILIES if not family.exported]
+_refused = [family for family in FAMILIES if family.exported]
+
+Saved = Callable[[Family], Path]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """A function that saves a family's tiny model once."""
+    folder, made = tmp_path_factory.mktemp("families"), {}
+
+    def saved(family: Family) -> Path:
+        if family.name not in made:
+            made[family.name] = family.save(folder / str(len(made)))
+        return made[family.name]
+
+    return saved
+
+
+@pytest.fixture(scope="module")
+def reference(saved: Saved) -> Callable[[Family], list[float]]:
+    """A function that scores the pairs with sentence-transformers, in logits, once for each family."""
+    known: dict[str, list[float]] = {}
+
+    def reference(family: Family) -> list[float]:
+        if family.name not in known:
+            model = sentence_transformers.CrossEncoder(str(saved(family)), device="cpu")
+            found = model.predict(PAIRS, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+            known[family.name] = [float(value) for value in found]
+        return known[family.name]
+
+    return reference
+
+
+@pytest.fixture(scope="module")
+def exported(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """A function that exports a family's tiny model once."""
+    folder, made = tmp_path_factory.mktemp("graphs"), {}
+
+    def exported(family: Family) -> Path:
+        if family.name not in made:
+            target = folder / str(len(made))
+            export.export_onnx(str(saved(family)), target)
+            made[family.name] = target
+        return made[family.name]
+
+    return exported
+
+
+def check(folder: Path, backend: Backend, expected: list[float]) -> None:
+    """Assert the reference's scores and order, in one call and pair by pair."""
+    model = load_cross_encoder(folder, backend=backend, activation="identity", device="cpu")
+    scores = model.score(PAIRS)
+    assert scores == pytest.approx(expected, abs=TOLERANCE)
+    order, wanted = (sorted(range(len(PAIRS)), key=values.__getitem__) for values in (scores, expected))
+    assert order == wanted
+    assert [model.score([pair])[0] for pair in PAIRS] == pytest.approx(scores, abs=TOLERANCE)
+
+
+@_families
+def test_torch_scores_as_sentence_transformers_does(
+    family: Family, saved: Saved, reference: Callable[[Family], list[float]]
+) -> None:
+    """The torch backend has the scores and the order of plain sentence-transformers, alone and in a batch."""
+    check(saved(family), "torch", reference(family))
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("family", _graphs, ids=lambda family: family.name)
+def test_exported_graphs_score_as_sentence_transformers_does(
+    family: Family, backend: Backend, exported: Saved, reference: Callable[[Family], list[float]]
+) -> None:
+    """An exported graph has the scores and the order of plain sentence-transformers, alone and in a batch."""
+    check(exported(family), backend, reference(family))
+
+
+@pytest.mark.parametrize("family", _refused, ids=lambda family: family.name)
+def test_what_no_graph_can_do_is_refused(family: Family, saved: Saved, tmp_path: Path) -> None:
+    """A family that an exported graph could not score right is refused with the reason, and nothing is written."""
+    assert family.exported
+    with pytest.raises(UnsupportedModelError, match=family.exported):
+        export.export_onnx(str(saved(family)), tmp_path / "graph")
+    assert not (tmp_path / "graph").exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_scores_of_a_family_differ(family: Family, reference: Callable[[Family], list[float]]) -> None:
+    """The tiny models tell pairs apart by far more than the tolerance, so that equal scores prove something."""
+    scores = sorted(reference(family))
+    assert scores[-1] - scores[0] > 1000 * TOLERANCE
+
+
+def test_the_readme_has_the_table() -> None:
+    """The table of families in the README is the one that is tested here; `scripts/model_table.py` prints it."""
+    assert markdown_table() in (ROOT / "README.md").read_text(encoding="utf-8")
