@@ -89,7 +89,7 @@ def evaluate(
         fetched = fetch(retriever, query, id_key)
         doubts.see(fetched.documents)
         if finished is not None:
-            kept.check_candidates(query_id, finished, fetched.digest)
+            kept.check_candidates(query_id, finished, fetched.digest(reranker, query))
             runs[query_id] = finished
             continue
         runs[query_id] = run_query(fetched, reranker, query, query_id, qrels[query_id])

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from langchain_crossrerank.files import write_whole
@@ -52,6 +51,8 @@ class KeptVectors:
     def __init__(self, folder: Path, name: str, probe: Sequence[float]) -> None:
         self.dimension = len(probe)
         self._vectors, self._keys, self._note = (folder / part for part in ("vectors.f32", "keys.bin", "note.json"))
+        from filelock import FileLock
+
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "lock")
         with self._lock:

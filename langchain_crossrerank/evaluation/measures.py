@@ -31,7 +31,9 @@ def measure_per_query(
     for name in measures:
         names.setdefault(parse_measure(name), []).append(name)
     values: dict[str, dict[str, float]] = {name: {} for name in measures}
-    for value in ir_measures.iter_calc(list(names), qrels, {key: dict(scores) for key, scores in run.items()}):
+    # Some of its measures divide by the length of a list.
+    found = {key: dict(scores) for key, scores in run.items() if scores}
+    for value in ir_measures.iter_calc(list(names), qrels, found):
         for name in names[value.measure]:
             values[name][value.query_id] = float(value.value)
     for by_query in values.values():

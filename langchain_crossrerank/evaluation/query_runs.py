@@ -34,7 +34,7 @@ class QueryRun:
         truncated: Passages that were longer than the model reads.
         blank: Candidates without text.
         itself: Whether the query is a document of the corpus that found itself, and was left out of both lists.
-        candidates: Digest of the candidates' ids and texts.
+        candidates: Digest of the candidates' ids and passages.
     """
 
     before: list[str]
@@ -78,13 +78,26 @@ class Fetched:
     ids: list[str]
     milliseconds: float
 
-    @property
-    def digest(self) -> str:
-        """A digest of all that the reranker sees of them, and of their ids."""
-        return digest_of(
-            [name, document.page_content, document.metadata]
+    def digest(self, reranker: CrossEncoderReranker, query: str) -> str:
+        """Hash the ids and the passages that the reranker reads; scores in metadata may differ from call to call."""
+        passages = [passage for _, passage in reranker.text_pairs(query, self.documents)]
+        return digest_of([self.ids, passages])
+
+    def find_itself(self, query: str, query_id: str, grades: Mapping[str, int]) -> str | None:
+        """Return the id of the candidate that is the query itself, as in ArguAna and Quora, or `None`.
+
+        It has the query's id and holds its text, and is not judged relevant.
+
+        Args:
+            query: The search text.
+            query_id: Its id.
+            grades: The query's judgements.
+        """
+        is_there = grades.get(query_id, 0) <= 0 and any(
+            name == query_id and _flat(query) in _flat(document.page_content)
             for name, document in zip(self.ids, self.documents, strict=True)
         )
+        return query_id if is_there else None
 
 
 def fetch(retriever: ContextualCompressionRetriever, query: str, id_key: str | None) -> Fetched:
@@ -110,30 +123,25 @@ def run_query(
         fetched: The candidates.
         reranker: The second stage.
         query: The search text.
-        query_id: Its id; a document of this id that holds the query's text, and is not judged relevant, is the query
-            itself, as in ArguAna and Quora, and left out.
+        query_id: Its id; a candidate that is the query itself is left out of both lists.
         grades: The query's judgements.
     """
     stopwatch = Stopwatch()
     reranked = reranker.compress_documents(fetched.documents, query) if fetched.documents else []
     rerank_ms = stopwatch.lap_ms()
-    itself = grades.get(query_id, 0) <= 0 and any(
-        name == query_id and _flat(query) in _flat(document.page_content)
-        for name, document in zip(fetched.ids, fetched.documents, strict=True)
-    )
-    left_out = query_id if itself else None
+    itself = fetched.find_itself(query, query_id, grades)
     after = [fetched.ids[document.metadata[INITIAL_RANK] - 1] for document in reranked]
     return QueryRun(
-        before=unique(name for name in fetched.ids if name != left_out),
-        after=unique(name for name in after if name != left_out),
+        before=unique(name for name in fetched.ids if name != itself),
+        after=unique(name for name in after if name != itself),
         retrieve_ms=fetched.milliseconds,
         rerank_ms=rerank_ms,
         degraded=any(document.metadata.get(RERANKED) is False for document in reranked),
         passages=len(reranked),
         truncated=sum(document.metadata.get(TRUNCATED) is True for document in reranked),
         blank=sum(not document.page_content.strip() for document in fetched.documents),
-        itself=itself,
-        candidates=fetched.digest,
+        itself=itself is not None,
+        candidates=fetched.digest(reranker, query),
     )
 
 

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.documents import Document
-
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.evaluation.doubts import with_relevant
+from langchain_crossrerank.evaluation.doubts import Doubts, with_relevant
 from langchain_crossrerank.evaluation.judgements import Qrels, check_judged
 from langchain_crossrerank.evaluation.measures import (
     as_run,
@@ -21,12 +19,18 @@ from langchain_crossrerank.evaluation.measures import (
     with_depth,
 )
 from langchain_crossrerank.evaluation.progress import with_progress
-from langchain_crossrerank.evaluation.query_runs import document_id, find_reranker, unique
+from langchain_crossrerank.evaluation.query_runs import (
+    Fetched,
+    QueryRun,
+    document_id,
+    find_reranker,
+    run_query,
+    unique,
+)
 from langchain_crossrerank.evaluation.results import SweepResult, SweepRow
 from langchain_crossrerank.evaluation.significance import holm, paired_difference
 from langchain_crossrerank.evaluation.timing import Stopwatch, percentile
 from langchain_crossrerank.extras import check_extra
-from langchain_crossrerank.metadata import INITIAL_RANK, RERANKED
 from langchain_crossrerank.retrievers import fetch_candidates
 
 if TYPE_CHECKING:
@@ -78,14 +82,15 @@ def sweep(
     _check_numbers("top_ns", top_ns)
     check_measures([measure])
     (measure,) = with_depth([measure], max(ks))
-    orders = _Orders(sorted(set(ks)))
+    orders, doubts = _Orders(sorted(set(ks))), Doubts(qrels)
     reranker = find_reranker(retriever).model_copy(update={"top_n": None})
     remembering, timed = _remembering(reranker), _uncached(reranker)
     for number, query_id in enumerate(with_progress(list(qrels), show_progress, "Sweeping")):
-        candidates = _fetch(retriever, queries[query_id], max(ks))
-        orders.add(query_id, queries[query_id], candidates, remembering, id_key)
+        fetched = _fetch(retriever, queries[query_id], max(ks), id_key)
+        doubts.see(fetched.documents)
+        orders.add(query_id, queries[query_id], fetched, remembering, qrels[query_id])
         if number < timed_queries:
-            _time_each(timed, candidates, queries[query_id], orders.milliseconds)
+            _time_each(timed, fetched.documents, queries[query_id], orders.milliseconds)
     baseline = _values(measure, qrels, {key: unique(ids) for key, ids in orders.before.items()})
     rows = [orders.row(k, measure, qrels, baseline) for k in orders.after]
     corrected = holm([row.p_value for row in rows])
@@ -97,6 +102,7 @@ def sweep(
         top_n_recall={n: _mean(f"R@{n}", qrels, orders.after[max(ks)]) for n in sorted(set(top_ns))},
         model=reranker.cross_encoder.name,
         degraded=orders.degraded,
+        doubts=doubts.warnings(orders.widest),
     )
 
 
@@ -108,6 +114,7 @@ class _Orders:
         ks: Numbers of candidates, ascending.
         before: Document ids in the first stage's order, by query id; several chunks may have the same.
         after: Document ids after reranking, by number of candidates and query id.
+        widest: Both lists of every query for the largest number of candidates, and what is doubtful about them.
         milliseconds: Times of the rerank by number of candidates.
         degraded: Queries whose rerank failed.
     """
@@ -115,6 +122,7 @@ class _Orders:
     ks: list[int]
     before: dict[str, list[str]] = field(default_factory=dict)
     after: dict[int, dict[str, list[str]]] = field(init=False)
+    widest: dict[str, QueryRun] = field(default_factory=dict)
     milliseconds: dict[int, list[float]] = field(init=False)
     degraded: int = 0
 
@@ -126,21 +134,22 @@ class _Orders:
         self,
         query_id: str,
         query: str,
-        candidates: Sequence[Document],
+        fetched: Fetched,
         reranker: CrossEncoderReranker,
-        id_key: str | None,
+        grades: Mapping[str, int],
     ) -> None:
         """Rerank one query's candidates for each number of them."""
-        self.before[query_id] = ids = [document_id(document, id_key) for document in candidates]
-        whole = reranker.compress_documents(candidates, query)
-        failed = any(document.metadata.get(RERANKED) is False for document in whole)
-        self.degraded += failed
+        self.widest[query_id] = widest = run_query(fetched, reranker, query, query_id, grades)
+        self.before[query_id] = [name for name in fetched.ids if not (widest.itself and name == query_id)]
+        self.degraded += widest.degraded
         for k, after in self.after.items():
-            if failed:
-                after[query_id] = unique(ids[:k])
-                continue
-            reranked = reranker.compress_documents(candidates[:k], query) if k < len(candidates) else whole
-            after[query_id] = unique([ids[document.metadata[INITIAL_RANK] - 1] for document in reranked])
+            if widest.degraded:
+                after[query_id] = unique(self.before[query_id][:k])
+            elif k < len(fetched.documents):
+                fewer = Fetched(fetched.documents[:k], fetched.ids[:k], 0.0)
+                after[query_id] = run_query(fewer, reranker, query, query_id, grades).after
+            else:
+                after[query_id] = widest.after
 
     def row(self, k: int, measure: str, qrels: Qrels, baseline: Sequence[float]) -> SweepRow:
         """Measure one number of candidates, and compare it with no reranking, query by query."""
@@ -179,13 +188,13 @@ def _check_numbers(name: str, numbers: Sequence[int]) -> None:
         raise InvalidInputError(f"{name} is {numbers!r}; pass at least one positive number, all of them whole.")
 
 
-def _fetch(retriever: ContextualCompressionRetriever, query: str, k: int) -> list[Document]:
+def _fetch(retriever: ContextualCompressionRetriever, query: str, k: int, id_key: str | None) -> Fetched:
     try:
         found = fetch_candidates(retriever, query, k=k)
     except InvalidInputError:
         # The number of candidates cannot be set on every first stage.
         found = fetch_candidates(retriever, query)
-    return found[:k]
+    return Fetched(found[:k], [document_id(document, id_key) for document in found[:k]], 0.0)
 
 
 def _time_each(

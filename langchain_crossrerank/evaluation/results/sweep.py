@@ -52,6 +52,7 @@ class SweepResult(Reportable):
         model: The cross-encoder's name.
         degraded: Queries whose rerank failed and kept the first stage's order.
         queries: Queries that were measured.
+        doubts: What to know before trusting the figures, with its cause and remedy.
     """
 
     rows: list[SweepRow]
@@ -61,6 +62,7 @@ class SweepResult(Reportable):
     model: str = ""
     degraded: int = 0
     queries: int = 0
+    doubts: list[str] = field(default_factory=list)
 
     @property
     def knee(self) -> SweepRow | None:
@@ -95,16 +97,17 @@ class SweepResult(Reportable):
         return k, min(k - 1, top_n)
 
     def _warnings(self) -> list[str]:
-        """Say so if no row is better than no reranking beyond chance."""
+        """The doubts, and whether no row is better than no reranking beyond chance."""
         if not self.queries or any(
             verdict_of(row.low, row.high, row.p_value, self.queries) == "helped" for row in self.rows
         ):
-            return []
+            return self.doubts
         if self.queries < MIN_QUERIES:
-            return [f"{self.queries} queries are too few to choose by; judge at least {MIN_QUERIES}."]
+            return [*self.doubts, f"{self.queries} queries are too few to choose by; judge at least {MIN_QUERIES}."]
         return [
+            *self.doubts,
             f"No number of candidates is better than no reranking beyond chance, as {len(self.rows)} of them were "
-            "tried; judge more queries before choosing one."
+            "tried; judge more queries before choosing one.",
         ]
 
     def to_dict(self) -> dict[str, Any]:

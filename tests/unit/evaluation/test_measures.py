@@ -59,7 +59,7 @@ def test_values_by_hand() -> None:
     assert {name: by_query["q1"] for name, by_query in values.items()} == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["nDCG@10", "RR@10", "R@5", "AP", "P@1"])
+@pytest.mark.parametrize("name", ["nDCG@10", "RR@10", "R@5", "AP", "P@1", "Judged@10"])
 def test_a_judged_query_without_results_counts_0(name: str) -> None:
     """A query that the run lacks, or for which it found nothing, is there with 0.0, and one not judged is not."""
     run = {"q1": {"a": 1.0}, "q2": {}, "q9": {"a": 1.0}}

@@ -406,3 +406,16 @@ def test_a_choice_by_chance_is_said(queries: int, p_value: float, warning: str |
 def test_one_candidate_is_never_recommended() -> None:
     """With k=1 there is nothing to choose from."""
     assert SweepResult([SweepRow(1, 0.9, 0.9, 1.0, 2.0)], "nDCG@10", 0.4, {1: 1.0}).recommend(100) is None
+
+
+def test_a_sweep_doubts_what_an_evaluation_doubts() -> None:
+    """Ids that match nothing, and a query that finds itself, are said as `evaluate` says them."""
+    found = [Document("one", id="q1"), Document("answer", id="x1"), Document("other", id="x2")]
+    first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: found)
+    base = create_rerank_retriever(first_stage, model=ScriptedCrossEncoder({"other": 1.0}))
+    for qrels in ({"q1": {"x1": 1}}, {"q1": {"nowhere": 1}}):
+        swept = sweep(base, {"q1": "one"}, qrels, ks=(3,), measure="RR@10", timed_queries=0, show_progress=False)
+        alone = evaluate(base, {"q1": "one"}, qrels, measures=["RR@10"], show_progress=False)
+        assert swept.doubts == alone.warnings
+        assert set(alone.warnings) <= set(swept.report().warnings)
+        assert (swept.baseline, swept.rows[0].quality) == (alone.measures[0].before, alone.measures[0].after)
