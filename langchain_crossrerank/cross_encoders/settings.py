@@ -45,6 +45,7 @@ _NOT_SUPPORTED: dict[Backend, tuple[str, ...]] = {
 
 
 SERVER_SETTINGS = (
+    "fallback_urls",
     "model_name",
     "request_shape",
     "api_key",

@@ -23,9 +23,9 @@ from langchain_crossrerank.cross_encoders.backends.remote.requests import MakeRe
 from langchain_crossrerank.cross_encoders.backends.remote.routes import endpoint_of
 from langchain_crossrerank.cross_encoders.backends.remote.servers import Servers
 from langchain_crossrerank.cross_encoders.backends.remote.settings import (
+    check_encryption,
     check_headers,
     check_key,
-    check_key_is_safe,
     check_urls,
 )
 from langchain_crossrerank.cross_encoders.backends.remote.transport import CONNECTIONS, Transport, run_on_loop
@@ -66,7 +66,9 @@ class RemoteCrossEncoder(CrossEncoder):
 
     Args:
         url: The address of the endpoint, for example `"http://localhost:7997/rerank"`, or the base address of the
-            server, below which the usual routes are tried. Or several addresses of servers with the same model.
+            server, below which the usual routes are tried. A list is the same as its first address with the others as
+            `fallback_urls`.
+        fallback_urls: Addresses of further servers with the same model, in order of preference.
         model: The model's name for servers that have several; also the name shown in traces.
         request_shape: `"documents"` (Cohere, Jina, vLLM, Infinity, llama.cpp), `"texts"` (Text Embeddings Inference) or
             `"text_2"` (vLLM's `/score`); `None` goes by the address. If the server asks for another one, that is used
@@ -104,6 +106,7 @@ class RemoteCrossEncoder(CrossEncoder):
         self,
         url: str | Sequence[str],
         *,
+        fallback_urls: Sequence[str] = (),
         model: str | None = None,
         request_shape: RequestShape | None = None,
         api_key: SecretStr | str | None = None,
@@ -122,7 +125,7 @@ class RemoteCrossEncoder(CrossEncoder):
         max_retry_wait: float = 30.0,
         max_response_bytes: int = 4 * 1024 * 1024,
     ) -> None:
-        urls = check_urls(url)
+        urls = [*check_urls(url), *check_urls(fallback_urls, may_be_empty=True)]
         if request_shape is not None:
             check_choices(request_shape=(request_shape, get_args(RequestShape)))
         if activation is not None:
@@ -178,7 +181,11 @@ class RemoteCrossEncoder(CrossEncoder):
         allow_insecure_key: bool,
     ) -> None:
         key, more = check_key(api_key), check_headers(headers, api_key_header)
-        check_key_is_safe(urls, key is not None or bool(more), allow_insecure_key)
+        if (key is not None or more) and not allow_insecure_key:
+            source = (
+                "api_key" if api_key is not None else "key of CROSSRERANK_API_KEY" if key is not None else "headers"
+            )
+            check_encryption(urls, source)
         self._headers = dict(more)
         if key is not None and api_key_header is not None:
             self._headers[api_key_header] = key

@@ -19,14 +19,14 @@ _NOT_IN_KEYS = re.compile(r"[^!-~]|\A\Z")
 _NOT_IN_HEADERS = re.compile(r"[^ -~]|\A[ ]|[ ]\Z|\A\Z")
 
 
-def check_urls(url: str | Sequence[str]) -> list[str]:
+def check_urls(url: str | Sequence[str], *, may_be_empty: bool = False) -> list[str]:
     """Return one or several addresses in their normal form.
 
     Raises:
         InvalidInputError: If there is none, or one is not a full http or https address, or contains a password.
     """
     urls = list(url) if isinstance(url, list | tuple) else [url]
-    if not urls:
+    if not urls and not may_be_empty:
         raise InvalidInputError("url is an empty list; pass the address of at least one server.")
     return [_check_url(one) for one in urls]
 
@@ -95,16 +95,20 @@ def check_headers(headers: Mapping[str, str | SecretStr] | None, api_key_header:
     return checked
 
 
-def check_key_is_safe(urls: Sequence[str], secrets: bool, allow_insecure_key: bool) -> None:
+def check_encryption(urls: Sequence[str], secret: str) -> None:
     """Raise if a secret would travel unencrypted to another machine.
 
+    Args:
+        urls: The addresses it is sent to.
+        secret: What it is, for the error.
+
     Raises:
-        InvalidInputError: If there are `secrets`, and an address is plain http to another machine.
+        InvalidInputError: If an address is plain http to another machine.
     """
-    insecure = next((url for url in urls if secrets and not allow_insecure_key and _is_exposed(httpx.URL(url))), None)
-    if insecure is not None:
+    exposed = next((url for url in urls if _is_exposed(httpx.URL(url))), None)
+    if exposed is not None:
         raise InvalidInputError(
-            f"the key would travel unencrypted to {show_url(insecure)}, readable by every proxy and network on the "
+            f"the {secret} would travel unencrypted to {show_url(exposed)}, readable by every proxy and network on the "
             "way; pass an https:// address, or allow_insecure_key=True if you trust the network."
         )
 

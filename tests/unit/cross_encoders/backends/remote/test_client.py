@@ -493,6 +493,15 @@ def test_another_server_takes_over(serve: Serve, connect: Connect) -> None:
     assert (len(broken.seen), len(good.seen)) == (1, 2)
 
 
+def test_another_server_takes_over_for_a_reranker(serve: Serve) -> None:
+    """`model_kwargs` takes further addresses."""
+    broken, good = serve(lambda body: (500, {"error": "out of memory"})), serve()
+    reranker = CrossEncoderReranker(model=broken.url, model_kwargs={"fallback_urls": [good.url]})
+    result = reranker.compress_documents([Document("beta"), Document("alpha")], "lora")
+    assert [document.page_content for document in result] == ["alpha", "beta"]
+    assert (len(broken.seen), len(good.seen)) == (1, 1)
+
+
 def test_a_server_that_is_gone_is_passed_over(serve: Serve, connect: Connect) -> None:
     """An address where nobody listens costs no time limit."""
     model = connect(["http://127.0.0.1:9", serve().url], max_retries=1)
@@ -507,10 +516,23 @@ def test_the_health_of_servers(serve: Serve, connect: Connect) -> None:
     assert [path for _, path, _, _ in well.seen] == ["/health"]
 
 
+def test_the_key_that_would_travel_unencrypted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller who passed no key learns where it came from."""
+    monkeypatch.setenv("CROSSRERANK_API_KEY", "sk-1234")
+    with pytest.raises(InvalidInputError, match="key of CROSSRERANK_API_KEY would travel unencrypted"):
+        RemoteCrossEncoder("http://rerank.example/rerank")
+
+
 def test_an_empty_list_of_servers_is_refused() -> None:
     """There must be somebody to ask."""
     with pytest.raises(InvalidInputError, match="at least one server"):
         RemoteCrossEncoder([])
+
+
+async def test_a_synchronous_call_inside_an_event_loop_works(serve: Serve, connect: Connect) -> None:
+    """Whoever blocks a loop of his own does not block the one that the requests run on."""
+    model = connect(serve().url)
+    assert model.score(PAIRS) == await model.ascore(PAIRS) == [0.75, 0.5, 0.25]
 
 
 # --- Loading, copies, identity -----------------------------------------------------------------------------------
