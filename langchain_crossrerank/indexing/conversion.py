@@ -18,6 +18,15 @@ _NEEDED = {
     ".pptx": ("markitdown", "pptx"),
     ".xlsx": ("markitdown", "pandas", "openpyxl"),
 }
+_CONVERTERS = {
+    ".docx": "DocxConverter",
+    ".pptx": "PptxConverter",
+    ".xlsx": "XlsxConverter",
+    ".epub": "EpubConverter",
+    ".html": "HtmlConverter",
+    ".ipynb": "IpynbConverter",
+    ".csv": "CsvConverter",
+}
 _HTML = (".html", ".htm", ".xhtml")
 _NOT_CONTENT = (
     "script, style, noscript, template, nav, aside, form, button, iframe, svg, [hidden], [aria-hidden=true], "
@@ -48,7 +57,7 @@ def convert_to_markdown(path: Path, data: bytes) -> str:
     with warnings.catch_warnings():
         # Its optional parts warn at import about programs that only audio and video files need.
         warnings.simplefilter("ignore")
-        from markitdown import MarkItDown, StreamInfo
+        from markitdown import StreamInfo, converters
 
         for name in ("pptx", "openpyxl"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -56,9 +65,9 @@ def convert_to_markdown(path: Path, data: bytes) -> str:
             data, suffix = _main_content(data), ".html"
         # Text formats are UTF-8 here, as everywhere in this package; markitdown would guess from the first bytes.
         charset = "utf-8" if suffix in (".html", ".csv", ".ipynb") else None
-        converted = MarkItDown(enable_plugins=False).convert_stream(
-            io.BytesIO(data), stream_info=StreamInfo(extension=suffix, charset=charset)
-        )
+        # The converter of this type alone: `MarkItDown` would take a broken file for plain text.
+        converter = getattr(converters, _CONVERTERS[suffix])()
+        converted = converter.convert(io.BytesIO(data), StreamInfo(extension=suffix, charset=charset))
     text = re.sub(r"data:image/[^)\s]{100,}", "", converted.markdown)
     return re.sub(r"\bNaN\b|Unnamed: \d+", "", text) if suffix == ".xlsx" else text
 

@@ -464,3 +464,188 @@ def test_a_kept_index_remembers_its_embeddings(tmp_path: Path) -> None:
     assert index_files(note, embeddings=DeterministicFakeEmbedding(size=8), **arguments).skipped == 1
     with pytest.raises(InvalidInputError, match="'DeterministicFakeEmbedding'"):
         index_files(note, embeddings=FakeEmbeddings(size=8), **arguments)
+
+
+def test_an_unchanged_file_is_not_read_again(index_again: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second call on the same place opens no document, and counts the same chunks."""
+    first = index_again(PDF)
+    monkeypatch.setattr("langchain_crossrerank.indexing.building.read_file", lambda *_, **__: pytest.fail("read"))
+    again = index_again(PDF)
+    assert (again.read, counts(again)) == (0, (0, first.added, 0))
+
+
+def test_other_sizes_are_another_index(index_again: Index, note: Path) -> None:
+    """A file is cut again if it is to be cut differently, and its old chunks are gone."""
+    note.write_text(long_text(6))
+    index_again(note)
+    report = index_again(note, chunk_size=200, chunk_overlap=0)
+    assert max(len(chunk.page_content) for chunk in stored(report.vector_store)) <= 200
+
+
+def test_a_file_that_is_gone_stops_answering(index_again: Index, tmp_path: Path) -> None:
+    """Its chunks are taken out when its folder is indexed again; files that were not named stay."""
+    folder, elsewhere = tmp_path / "rules", tmp_path / "elsewhere.txt"
+    folder.mkdir()
+    elsewhere.write_text("The pool is elsewhere.")
+    for name in ("old.txt", "new.txt"):
+        (folder / name).write_text(f"The pool of {name} opens at six.")
+    index_again([folder, elsewhere])
+    (folder / "old.txt").unlink()
+    report = index_again(folder, all_files=True)
+    assert report.deleted == 1
+    assert sources(report.vector_store) == {"new.txt", "elsewhere.txt"}
+
+
+def test_a_kept_index_answers_from_the_named_files(tmp_path: Path, note: Path) -> None:
+    """Files of earlier calls answer only with `all_files`, and the report says which files answer."""
+    other = note.with_name("other.txt")
+    other.write_text("The garden is open until the evening.")
+    place: dict[str, Any] = {"persist_directory": tmp_path / "kept"}
+    index([note, other], **place)
+    named = index(other, **place)
+    assert sources(named.vector_store) == {"other.txt"}
+    assert named.sources == [str(other)]
+    everything = index(other, all_files=True, **place)
+    assert sources(everything.vector_store) == {"note.txt", "other.txt"}
+    assert everything.sources == [str(note), str(other)]
+
+
+def test_every_way_of_searching_a_kept_index_keeps_to_the_named_files(tmp_path: Path, note: Path) -> None:
+    """Plain search, scores, diversity, vectors and `get` see the same files, with a filter of the caller's too."""
+    other = note.with_name("other.txt")
+    other.write_text("The garden is open until the evening.")
+    index([note, other], persist_directory=tmp_path / "kept")
+    store: Any = index(other, persist_directory=tmp_path / "kept").vector_store
+    vector = EMBEDDINGS.embed_query("ferry")
+    found = [
+        store.similarity_search("ferry", k=9),
+        store.similarity_search("ferry", k=9, filter={"start_index": 0}),
+        [document for document, _ in store.similarity_search_with_score("ferry", k=9)],
+        [document for document, _ in store.similarity_search_with_relevance_scores("ferry", k=9)],
+        [document for document, _ in store.similarity_search_with_vectors("ferry", k=9)],
+        [document for document, _ in store.similarity_search_by_vector_with_relevance_scores(vector, k=9)],
+        store.similarity_search_by_vector(vector, k=9),
+        store.max_marginal_relevance_search("ferry", k=9),
+        store.as_retriever(search_type="mmr").invoke("ferry"),
+    ]
+    assert [{Path(document.metadata["source"]).name for document in documents} for documents in found] == [
+        {"other.txt"}
+    ] * len(found)
+    assert len(store.get()["ids"]) == 1
+
+
+def test_a_kept_index_without_its_collection_is_filled_again(tmp_path: Path, note: Path) -> None:
+    """Records of chunks that are no longer there are not believed."""
+    kept = tmp_path / "kept"
+    index(note, persist_directory=kept).vector_store.delete_collection()  # type: ignore[attr-defined]
+    report = index(note, persist_directory=kept)
+    assert (report.added, len(stored(report.vector_store))) == (1, 1)
+
+
+def test_a_callers_reopened_store_is_brought_up_to_date(tmp_path: Path, note: Path) -> None:
+    """A store that another process filled is asked for what it holds: nothing twice, nothing old."""
+    faiss = pytest.importorskip("langchain_community.vectorstores.faiss", reason="needs the rag extra")
+    pytest.importorskip("faiss")
+    note.write_text(long_text(3))
+    store = faiss.FAISS.from_texts(["a text of the caller's"], EMBEDDINGS)
+    assert counts(index(note, vector_store=store)) == (3, 0, 0)
+    store.save_local(str(tmp_path / "faiss"))
+    reopened = faiss.FAISS.load_local(str(tmp_path / "faiss"), EMBEDDINGS, allow_dangerous_deserialization=True)
+    assert counts(index(note, vector_store=reopened)) == (0, 3, 0)
+    note.write_text(long_text(1, about="trains"))
+    again = faiss.FAISS.load_local(str(tmp_path / "faiss"), EMBEDDINGS, allow_dangerous_deserialization=True)
+    assert counts(index(note, vector_store=again)) == (1, 0, 3)
+    assert sorted("boats" in chunk.page_content for chunk in stored(again)) == [False, False]
+
+
+class FailingEmbeddings(DeterministicFakeEmbedding):
+    """Embeddings that refuse texts about poison."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if any("poison" in text for text in texts):
+            raise RuntimeError("no vector for this text")
+        return super().embed_documents(texts)
+
+
+def test_a_file_that_cannot_be_embedded_does_not_stop_the_others(tmp_path: Path) -> None:
+    """The file is reported with the reason, nothing of it is stored, and it is tried again the next time."""
+    for name, text in (("a.txt", "It is late."), ("b.txt", "This is poison."), ("c.txt", "It rains.")):
+        (tmp_path / name).write_text(text)
+    store = InMemoryVectorStore(FailingEmbeddings(size=16))
+    for skipped in (0, 2):
+        report = index(tmp_path, vector_store=store)
+        (failure,) = report.failures
+        assert failure.path.endswith("b.txt")
+        assert "cannot be embedded or stored (RuntimeError: no vector for this text)" in str(failure)
+        assert (report.skipped, sources(store)) == (skipped, {"a.txt", "c.txt"})
+
+
+class KeepingStore(InMemoryVectorStore):
+    """A store that cannot delete."""
+
+    def delete(self, ids: Any = None, **kwargs: Any) -> None:
+        raise NotImplementedError
+
+
+def test_a_store_that_cannot_delete_is_filled_and_noted(note: Path) -> None:
+    """Indexing works, and the report says where old chunks stay."""
+    store = KeepingStore(EMBEDDINGS)
+    note.write_text(long_text(2))
+    assert counts(index(note, vector_store=store)) == (2, 0, 0)
+    note.write_text(long_text(1))
+    report = index(note, vector_store=store)
+    assert any("KeepingStore cannot delete" in remark for remark in report.notes)
+
+
+def test_what_is_left_out_is_noted_each_time(index_again: Index, tmp_path: Path, note: Path) -> None:
+    """Pages without text and types that are not read are in the report, also where nothing was read again."""
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
+    writer = PdfWriter()
+    writer.add_page(PdfReader(PDF).pages[0])
+    writer.add_blank_page(200, 200).merge_page(drawn_page())
+    writer.write(tmp_path / "mixed.pdf")
+    for _ in range(2):
+        notes = "\n".join(index_again(tmp_path).notes)
+        assert "1 .png file" in notes
+        assert "no text on page 2 of 2" in notes
+
+
+def drawn_page() -> Any:
+    """A page that shows a line and no text."""
+    from pypdf import PageObject
+    from pypdf.generic import DecodedStreamObject, NameObject
+
+    page = PageObject.create_blank_page(width=200, height=200)
+    content = DecodedStreamObject()
+    content.set_data(b"0 0 m 100 100 l S")
+    page[NameObject("/Contents")] = content
+    return page
+
+
+def test_a_bad_file_is_remembered_until_it_changes(tmp_path: Path, note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported each time without being parsed again, and read when it is mended."""
+    bad = tmp_path / "bad.pdf"
+    bad.write_bytes(b"%PDF-1.5 broken")
+    place: dict[str, Any] = {"persist_directory": tmp_path / "kept"}
+    first = index([note, bad], **place)
+    second = index([note, bad], **place)
+    assert [str(failure) for failure in second.failures] == [str(failure) for failure in first.failures]
+    assert second.read == 0
+    save_pdf(bad, pages=1)
+    assert index([note, bad], **place).failures == []
+
+
+def test_a_name_that_is_not_utf_8_can_be_searched(tmp_path: Path) -> None:
+    """The chunk's source is text that every store takes."""
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff.txt"))
+    odd.write_text("It is late.")
+    (chunk,) = stored(index(tmp_path, persist_directory=tmp_path / "kept").vector_store)
+    assert chunk.metadata["source"].endswith(r"odd\xff.txt")
+
+
+@pytest.mark.parametrize("name", ["what?", "100% done", "q?a=1&b"])
+def test_a_kept_index_may_have_any_name(tmp_path: Path, note: Path, name: str) -> None:
+    """Two folders whose names agree up to a question mark share nothing."""
+    assert index(note, persist_directory=tmp_path / name).added == 1
+    assert index(note, persist_directory=tmp_path / f"{name}2").added == 1
+    assert index(note, persist_directory=tmp_path / name).skipped == 1

@@ -1,0 +1,110 @@
+"""Reading PDF files: text, headings, labels, and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from langchain_crossrerank.errors import IndexingError
+from langchain_crossrerank.indexing.pdf import HEADINGS, read_pdf
+
+PROSE = ["The ferry leaves at nine in the morning.", "It takes two hours to the island.", "Dogs travel for free."]
+
+
+def test_a_page_is_a_document_with_its_lines(write_pdf: Callable[..., Path]) -> None:
+    """Each page keeps its lines, its number from 0 and the number of pages."""
+    path = write_pdf("a.pdf", [PROSE, ["Another page."]])
+    read = read_pdf(path, "a.pdf")
+    assert [document.page_content for document in read.documents] == ["\n".join(PROSE), "Another page."]
+    assert [document.metadata["page"] for document in read.documents] == [0, 1]
+    assert read.documents[0].metadata["total_pages"] == 2
+    assert read.pages == 2
+
+
+def test_running_heads_and_page_numbers_are_left_out(write_pdf: Callable[..., Path]) -> None:
+    """What is repeated at the top or bottom of pages, and page numbers, are not text."""
+    pages = [[f"The manual of the pump {n}", *PROSE, f"Page {n}"] for n in range(1, 5)]
+    read = read_pdf(write_pdf("a.pdf", pages), "a.pdf")
+    assert {document.page_content for document in read.documents} == {"\n".join(PROSE)}
+
+
+def test_pages_that_repeat_one_line_keep_it(write_pdf: Callable[..., Path]) -> None:
+    """A line is not taken for a running head where nothing would be left of the page."""
+    read = read_pdf(write_pdf("a.pdf", [[f"Chapter {n} is short"] for n in range(5)]), "a.pdf")
+    assert [document.page_content for document in read.documents] == [f"Chapter {n} is short" for n in range(5)]
+
+
+def test_pages_of_contents_are_left_out(write_pdf: Callable[..., Path]) -> None:
+    """A page of lines with dot leaders is neither a document nor reported as a page without text."""
+    contents = [f"{n} A chapter " + ". " * 20 + str(n) for n in range(1, 8)]
+    read = read_pdf(write_pdf("a.pdf", [contents, PROSE]), "a.pdf")
+    assert [document.metadata["page"] for document in read.documents] == [1]
+    assert read.without_text == []
+
+
+def test_pages_without_text_are_counted_from_1(write_pdf: Callable[..., Path]) -> None:
+    """A page that only draws is reported; an empty one is not, for nothing is lost with it."""
+    read = read_pdf(write_pdf("a.pdf", [b"0 0 100 100 re f", PROSE, b"", b"0 0 9 9 re f"]), "a.pdf")
+    assert read.without_text == [1, 4]
+    assert [document.metadata["page"] for document in read.documents] == [1]
+
+
+def test_the_outline_gives_the_headings(write_pdf: Callable[..., Path]) -> None:
+    """Titles of the outline are found in the text, with or without the number that is printed in front."""
+    path = write_pdf(
+        "a.pdf", [["1. Fares", *PROSE], PROSE, ["Timetable", *PROSE]], outline=[("Fares", 0), ("Timetable", 2)]
+    )
+    read = read_pdf(path, "a.pdf")
+    assert [document.metadata[HEADINGS] for document in read.documents] == [
+        [(0, 1, "Fares")],
+        [],
+        [(0, 1, "Timetable")],
+    ]
+
+
+def test_without_an_outline_larger_lines_are_headings(write_pdf: Callable[..., Path]) -> None:
+    """A line that is set larger than running text is a heading."""
+    small = b" ".join(b"(" + line.encode() + b") Tj T*" for line in PROSE * 4)
+    page = b"BT /F1 18 Tf 20 TL 60 760 Td (Fares) Tj T* /F1 11 Tf 14 TL " + small + b" ET"
+    (document,) = read_pdf(write_pdf("a.pdf", [page]), "a.pdf").documents
+    assert document.metadata[HEADINGS] == [(0, 1, "Fares")]
+
+
+def test_printed_page_labels_are_kept(write_pdf: Callable[..., Path]) -> None:
+    """The label that is printed on a page is in its metadata."""
+    path = write_pdf("a.pdf", [PROSE, PROSE], labels="/PageLabels<</Nums[0<</S/r>>1<</S/D/St 7>>]>>")
+    assert [document.metadata["page_label"] for document in read_pdf(path, "a.pdf").documents] == ["i", "7"]
+
+
+def test_a_wide_gap_begins_a_paragraph(write_pdf: Callable[..., Path]) -> None:
+    """Lines with more space between them than usual are apart in the text, too."""
+    page = b"BT /F1 11 Tf 14 TL 60 760 Td (One.) Tj T* (Two.) Tj T* (Three.) Tj 0 -40 Td (Four.) Tj T* (Five.) Tj ET"
+    (document,) = read_pdf(write_pdf("a.pdf", [page]), "a.pdf").documents
+    assert document.page_content == "One.\nTwo.\nThree.\n\nFour.\nFive."
+
+
+def test_each_page_is_reported_as_it_is_read(write_pdf: Callable[..., Path]) -> None:
+    """The callback gets the pages read so far and their number."""
+    seen: list[tuple[int, int]] = []
+    read_pdf(write_pdf("a.pdf", [PROSE] * 3), "a.pdf", on_page=lambda page, pages: seen.append((page, pages)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_page_of_too_many_objects_is_not_read(
+    write_pdf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One page made to exhaust memory does not stop the others."""
+    monkeypatch.setattr("langchain_crossrerank.indexing.pdf._MOST_OBJECTS", 5)
+    read = read_pdf(write_pdf("a.pdf", [PROSE, b"BT /F1 9 Tf " + b"(x) Tj " * 9 + b"ET"]), "a.pdf")
+    assert (read.unreadable, len(read.documents)) == ([2], 1)
+
+
+@pytest.mark.parametrize("content", [b"%PDF-1.5\nnothing else", b"no PDF at all"])
+def test_a_broken_file_is_an_indexing_error(tmp_path: Path, content: bytes) -> None:
+    """What pdfium cannot open is named, with what to do."""
+    path = tmp_path / "a.pdf"
+    path.write_bytes(content)
+    with pytest.raises(IndexingError, match=r"'a\.pdf' cannot be read as a PDF .* fetch it again"):
+        read_pdf(path, "a.pdf")

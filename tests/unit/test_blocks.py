@@ -1,0 +1,154 @@
+"""Blocks of a text: what is a heading, an item, a row, and what says nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from langchain_crossrerank.blocks import Markup, block_text, markup_of, split_blocks
+
+
+def described(text: str, markup: Markup = "any") -> list[tuple[str, str]]:
+    """Kind and text of each block."""
+    return [(block.kind, block_text(text, block, markup)) for block in split_blocks(text, markup)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "## Warranty of the *pump*\n\nIt lasts.",
+        "Warranty of the pump\n--------------------\n\nIt lasts.",
+        "====================\nWarranty of the pump\n====================\n\nIt lasts.",
+        '### <a href="https://example.org" class="x">Warranty of the pump</a>\n\nIt lasts.',
+        "## [Warranty](#id1) of the `pump` {#warranty}\n\nIt lasts.",
+        "---\ntitle: x\n---\n\n# Warranty of the pump #\n\nIt lasts.",
+    ],
+)
+def test_a_heading_is_found_without_its_marks(text: str) -> None:
+    """Markdown, reStructuredText and HTML headings give their title, and the text below them is a paragraph."""
+    found = [pair for pair in described(text) if pair[0] != "noise"]
+    assert found == [("heading", "Warranty of the pump"), ("paragraph", "It lasts.")]
+
+
+def test_levels_of_headings() -> None:
+    """Levels are counted from 1: hashes in Markdown, the order of appearance in reStructuredText."""
+    markdown = split_blocks("# A\n\n### B\n\n## C\n", "markdown")
+    rst = split_blocks("A\n===\n\nB\n---\n\nC\n===\n", "rst")
+    assert [block.level for block in markdown] == [1, 3, 2]
+    assert [block.level for block in rst] == [1, 2, 1]
+
+
+def test_rows_of_a_table_know_their_header() -> None:
+    """Each row points at the header row, and has its cells."""
+    text = "| Name | Price |\n|---|---|\n| Parking | 2 euros |\n| Card | 5 euros |\n"
+    header, *rows = split_blocks(text, "markdown")
+    assert (header.level, header.words) == (1, ("Name", "Price"))
+    assert [row.words for row in rows] == [("Parking", "2 euros"), ("Card", "5 euros")]
+    assert {row.lead for row in rows} == {(header.start, header.end)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+------+-------+\n| Name | Price |\n+======+=======+\n| Pen  | two   |\n|      | euros |\n+------+-------+\n",
+        "====  =====\nName  Price\n====  =====\nPen   two\n      euros\n====  =====\n",
+    ],
+    ids=["grid", "simple"],
+)
+def test_tables_of_restructuredtext(text: str) -> None:
+    """Grid tables and simple tables have rows, also where a cell goes over two lines."""
+    (row,) = [block for block in split_blocks(text, "rst") if not block.level]
+    assert row.words == ("Pen", "two euros")
+    assert row.lead is not None
+
+
+def test_lines_of_a_card_are_items_and_wrapped_prose_is_not() -> None:
+    """Lines that end early belong to a card; lines that are full are one paragraph."""
+    card = "Keys of the editor\n\nC-k kill to the end of the line\nC-y yank the most recently killed text\nC-t swap\n"
+    prose = "The editor keeps a history of its lines. Edited lines are written to\na file when the session ends.\n"
+    assert [kind for kind, _ in described(card)] == ["paragraph", "item", "item", "item"]
+    assert [kind for kind, _ in described(prose)] == ["paragraph"]
+
+
+def test_an_item_is_led_by_the_line_above_the_list() -> None:
+    """An item points at the last sentence of the paragraph that introduces it, and loses its bullet."""
+    text = "It is late. The timetable is this:\n\n- Ferry: 09:00\n  every day\n2. Bus: 10:30\n"
+    _, first, second = split_blocks(text)
+    assert [block_text(text, block) for block in (first, second)] == ["Ferry: 09:00 every day", "Bus: 10:30"]
+    assert first.lead is not None
+    assert text[slice(*first.lead)] == "The timetable is this:"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2.2 Files . . . . . . . . 11",
+        "Index ........ 12",
+        "---------",
+        "<!-- a note -->",
+        "![A boat](boat.png)",
+        "<br>",
+    ],
+)
+def test_what_says_nothing_is_noise(text: str) -> None:
+    """Contents lines, rules, comments, images and tags alone hold no statement."""
+    assert [kind for kind, _ in described(text)] == ["noise"]
+
+
+def test_code_keeps_its_lines() -> None:
+    """A fenced block and a directive's block are code, and a comment in it is no heading."""
+    assert described("```python\n# a comment\nx = 1\n```\n", "markdown") == [("code", "# a comment\nx = 1")]
+    found = described(".. code-block:: python\n\n   x = 1\n", "rst")
+    assert ("code", "   x = 1") in found
+
+
+def test_headings_that_are_known_are_taken() -> None:
+    """Titles from a PDF's outline mark their lines as headings, also where a title is broken over two lines."""
+    text = "1 How the pump\nis cleaned\nUse water."
+    heading, paragraph = split_blocks(text, "plain", [(0, 2, "1 How the pump is cleaned")])
+    assert (heading.kind, heading.level, text[heading.start : heading.end]) == (
+        "heading",
+        2,
+        "1 How the pump\nis cleaned",
+    )
+    assert text[paragraph.start : paragraph.end] == "Use water."
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({}, "any"),
+        ({"source": "a.md"}, "markdown"),
+        ({"source": "a.docx"}, "markdown"),
+        ({"source": "ls.1.gz"}, "markdown"),
+        ({"source": "a.rst"}, "rst"),
+        ({"source": "a.py"}, "code"),
+        ({"source": "a.pdf"}, "plain"),
+        ({"source": "a.pdf", "page": 3}, "plain"),
+        ({"source": "https://a.org/b"}, "any"),
+        ({"source": "notes.txt"}, "any"),
+    ],
+)
+def test_the_source_says_how_structure_is_marked(metadata: dict[str, object], expected: str) -> None:
+    """A PDF's text has no marks, a Markdown file's has, and an unknown one may have any."""
+    assert markup_of(metadata) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "." + " " * 100_000,
+        "." * 100_000,
+        "|" * 50_000,
+        "`" * 50_000,
+        "[" * 50_000,
+        "<a " * 30_000,
+        "-- " * 30_000,
+        "=\n" * 9000,
+    ],
+    ids=["spaces", "dots", "pipes", "ticks", "brackets", "tags", "dashes", "rules"],
+)
+def test_a_text_made_to_be_slow_is_divided(text: str) -> None:
+    """Blocks lie inside the text, in order."""
+    blocks = split_blocks(text)
+    assert all(0 <= block.start <= block.end <= len(text) for block in blocks)
+    assert all(len(block_text(text, block)) <= len(text) for block in blocks)

@@ -1,0 +1,131 @@
+"""Quotes: what can be quoted, where it is, and when there is no answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+
+pytest.importorskip("sentencex", reason="needs the rag extra")
+
+from langchain_crossrerank.extractive import NOT_ENOUGH_INFORMATION, ExtractiveAnswerer, find_quotes, split_sentences
+from langchain_crossrerank.testing import FakeCrossEncoder
+
+
+def texts(*documents: str, **metadata: Any) -> list[str]:
+    return [text for text, _ in split_sentences([Document(text, metadata=metadata) for text in documents])]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "## Warranty of the pump\n\nThe guarantee lasts two years.",
+        "Warranty of the pump\n--------------------\n\nThe guarantee lasts two years.",
+        "Warranty of the pump\n\nThe **guarantee** lasts [two years](#years).",
+        "1.2 Warranty . . . . . . . . . 12\n\nThe guarantee lasts two years.",
+        "Who pays? The guarantee lasts two years.",
+        "is paid by the shop. The guarantee lasts two years. It is paid for by the",
+    ],
+    ids=["markdown", "rst", "markup", "contents", "question", "fragments"],
+)
+def test_only_the_statement_is_quoted(text: str) -> None:
+    """Headings, markup, contents lines, questions and pieces of sentences are left out."""
+    assert texts(text) == ["The guarantee lasts two years."]
+
+
+def test_lines_of_lists_and_cards_are_quoted_with_their_lead() -> None:
+    """An item is a statement without a full stop, and the line above the list belongs to it."""
+    card = (
+        "Keys of the editor\n\nC-k kill to the end of the line\nC-y yank the most recently killed text\nC-t swap two\n"
+    )
+    quotes = find_quotes([Document(card), Document("The editor keeps a history.")])
+    assert [quote.shown for quote in quotes] == [
+        "Keys of the editor: C-k kill to the end of the line",
+        "Keys of the editor: C-y yank the most recently killed text",
+        "Keys of the editor: C-t swap two",
+        "The editor keeps a history.",
+    ]
+
+
+def test_a_row_names_its_columns() -> None:
+    """A table's row is quoted with the header of each cell."""
+    assert texts("| Service | Price |\n|---|---|\n| Parking | 2 euros an hour |\n") == [
+        "Service: Parking; Price: 2 euros an hour"
+    ]
+
+
+def test_short_statements_are_quoted() -> None:
+    """Two words are enough."""
+    assert texts("Closed on Mondays. Cash only.") == ["Closed on Mondays.", "Cash only."]
+
+
+def test_a_statement_comes_once() -> None:
+    """The same sentence of two documents is quoted from the first."""
+    first, second = Document("It is late.", metadata={"source": "a"}), Document("It is late.", metadata={"source": "b"})
+    ((text, document),) = split_sentences([first, second])
+    assert (text, document.metadata["source"]) == ("It is late.", "a")
+
+
+def test_without_a_whole_statement_pieces_are_returned() -> None:
+    """Where no document has a statement, an incomplete one is better than nothing."""
+    assert texts("The ferry to the island leaves at nine") == ["The ferry to the island leaves at nine"]
+
+
+def test_a_quote_can_be_highlighted() -> None:
+    """Offsets point at the statement in the chunk and in the text that it was cut from."""
+    page = "Fares\nIt is late. The ferry leaves\nat nine."
+    chunk = Document(
+        "Fares\n\n" + page[6:],
+        metadata={"source": "a.pdf", "page": 0, "section": "Fares", "carried": 7, "start_index": 6},
+    )
+    _, quote = find_quotes([chunk])
+    assert quote.text == "The ferry leaves at nine."
+    assert chunk.page_content[quote.start : quote.end] == "The ferry leaves\nat nine."
+    assert quote.source_span is not None
+    assert page[slice(*quote.source_span)] == "The ferry leaves\nat nine."
+
+
+@pytest.mark.parametrize(
+    "following",
+    [
+        {"page": 0, "start_index": 26},
+        {"page": 1, "start_index": 0},
+    ],
+    ids=["next chunk", "next page"],
+)
+def test_a_sentence_over_a_chunks_end_is_completed(following: dict[str, int]) -> None:
+    """What a chunk's end cuts off is completed from the following chunk, if that is among the documents."""
+    first = Document("The ferry to the island is", metadata={"source": "a.pdf", "page": 0, "start_index": 0})
+    second = Document(" late today. It rains.", metadata={"source": "a.pdf", **following})
+    quotes = find_quotes([first, second])
+    assert quotes[0].text == "The ferry to the island is late today."
+    assert [quote.text for quote in find_quotes([first, Document("It rains.")])] == ["It rains."]
+
+
+def test_the_section_is_read_with_the_statement() -> None:
+    """The cross-encoder reads the path of headings, and the quote does not show it."""
+    document = Document("Heron pump\n\nIt lasts.", metadata={"section": "Guide > Heron pump", "carried": 12})
+    (quote,) = find_quotes([document])
+    assert (quote.text, quote.passage) == ("It lasts.", "Guide > Heron pump\nIt lasts.")
+
+
+def test_what_is_not_answered_says_so() -> None:
+    """If nothing scores high enough there is no quote."""
+    answerer = ExtractiveAnswerer(FakeCrossEncoder(), min_probability=1.1)
+    assert answerer.quote("What is late?", [Document("It is late.")]) == []
+    answer = answerer.as_runnable().invoke({"question": "What is late?", "context": [Document("It is late.")]})
+    assert answer.startswith(NOT_ENOUGH_INFORMATION)
+
+
+def test_nothing_to_quote_says_so() -> None:
+    """Documents without any text give no quote and no error."""
+    answer = (
+        ExtractiveAnswerer(FakeCrossEncoder()).as_runnable().invoke({"question": "What?", "context": [Document("")]})
+    )
+    assert answer.startswith(NOT_ENOUGH_INFORMATION)
+
+
+def test_source_text_is_quoted_by_pieces() -> None:
+    """A short piece of code is one quote."""
+    assert texts("def f():\n    return 1\n\ny = 2 + 3\n", source="a.py") == ["def f(): return 1", "y = 2 + 3"]
