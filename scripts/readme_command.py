@@ -1,4 +1,4 @@
-"""Prints one of the README's two commands, so that CI runs what the README says.
+"""Print one of the README's two commands, so that CI runs what the README says.
 
 python scripts/readme_command.py demo|test
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def readme_command(name: str) -> str:
-    """Find the shell block that stands behind `<!-- command: NAME -->`."""
+    """Return the shell block that follows `<!-- command: NAME -->`."""
     text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     match = re.search(rf"<!-- command: {re.escape(name)} -->\n```sh\n(.+?)\n```", text, re.DOTALL)
     if match is None:
