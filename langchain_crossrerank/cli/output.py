@@ -17,7 +17,7 @@ from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.files import write_whole
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from langchain_crossrerank.evaluation.display import Reportable
 
@@ -41,15 +41,20 @@ def show(result: Reportable, notes: Sequence[str] = (), *, width: int | None = N
         notes: What else to say about it.
         width: Columns of the plain text; see `Reportable.to_text`.
     """
-    console = make_console()
-    if not console.is_terminal:
+    if not make_console().is_terminal:
         say("\n\n".join([result.to_text(width), *notes]))
         return
     from langchain_crossrerank.cli.tables import report_table
 
+    show_table(report_table(result.report(), notes))
+
+
+def show_table(table: RenderableType) -> None:
+    """Print a table of `langchain_crossrerank.cli.tables`, which makes its texts safe; coloured on a terminal."""
+    console = make_console()
     with console.capture() as captured:
-        console.print(report_table(result.report(), notes))
-    _write(captured.get())
+        console.print(table)
+    _write("\n".join(line.rstrip() for line in captured.get().split("\n")))
 
 
 def note(text: str, *, prefix: str = "crossrerank: ") -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from langchain_crossrerank._terminal import one_line
 from langchain_crossrerank.evaluation.display import Cell, Column, Kind, Report
+
+if TYPE_CHECKING:
+    from langchain_crossrerank.evaluation import Comparison, RankedDocument
 
 _STYLES: dict[Kind, str] = {"up": "green", "down": "red", "flat": "dim", "": ""}
 _LONGEST = 110
@@ -37,6 +42,49 @@ def report_table(report: Report, notes: Sequence[str] = ()) -> RenderableType:
     for note in [*report.notes, *notes]:
         parts += ["", _text(note, "dim")]
     return Group(*parts)
+
+
+def ranking_table(comparison: Comparison, quotes: Sequence[str]) -> Table:
+    """Lay the reranked list out: place, place in the first stage, score as a bar, and the sentence that answers.
+
+    Args:
+        comparison: A query before and after reranking.
+        quotes: Sentences to highlight where a passage has one of them.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    table.add_column("#", justify="right")
+    table.add_column("was", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("", width=10)
+    table.add_column("passage", ratio=1, overflow="fold")
+    for document in comparison.reranked:
+        score = document.score or 0.0
+        table.add_row(
+            str(document.rank),
+            _text(f"{document.initial_rank}", _STYLES[_kind(document)]),
+            f"{score:.3f}",
+            ProgressBar(total=1.0, completed=score, width=10, complete_style="cyan", finished_style="cyan"),
+            _passage(document.text, quotes),
+        )
+    return table
+
+
+def _kind(document: RankedDocument) -> Kind:
+    rank = document.rank or document.initial_rank
+    return "flat" if rank == document.initial_rank else "up" if rank < document.initial_rank else "down"
+
+
+def _passage(text: str, quotes: Sequence[str]) -> Text:
+    """Show the sentence that answers with what surrounds it, or the start of the passage."""
+    flat = " ".join(text.split())
+    for quote in quotes:
+        before, found, after = flat.partition(quote)
+        if found:
+            parts = [("..." if before else "") + before[-20:], found, after[:20] + ("..." if after else "")]
+            return Text.assemble(
+                *(_text(part, style) for part, style in zip(parts, ("dim", "bold", "dim"), strict=True))
+            )
+    return _text(flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 3]}...")
 
 
 def _table(report: Report) -> Table:

@@ -7,7 +7,8 @@ import re
 
 from rich.console import Console
 
-from langchain_crossrerank.cli.tables import report_table
+from langchain_crossrerank.cli.tables import ranking_table, report_table
+from langchain_crossrerank.evaluation import Comparison, RankedDocument
 from langchain_crossrerank.evaluation.display import Cell, Column, Report, Section
 
 HOSTILE = "\x1b]0;pwned\x07[red]\u202e"
@@ -63,3 +64,33 @@ def test_long_texts_are_wrapped_and_figures_are_not() -> None:
     shown = printed(make_report("word " * 40), width=60)
     assert max(map(len, shown.splitlines())) <= 60
     assert "-0.500" in shown
+
+
+def make_comparison(text: str, *, initial_rank: int = 3, score: float | None = 0.5) -> Comparison:
+    """A comparison with one document that was kept."""
+    document = RankedDocument(text, {}, initial_rank, 1, score)
+    return Comparison(query="?", documents=[document], model="bundled", retrieve_ms=1.0, rerank_ms=1.0)
+
+
+def ranking(comparison: Comparison, quotes: list[str]) -> str:
+    """What a terminal gets of a ranking."""
+    file = io.StringIO()
+    Console(file=file, width=80, force_terminal=True, color_system="standard").print(ranking_table(comparison, quotes))
+    return file.getvalue()
+
+
+def test_a_ranking_highlights_the_sentence_that_answers() -> None:
+    """The quoted sentence is bold, however far back in the passage it is; what surrounds it is cut."""
+    shown = ranking(make_comparison(f"{'Before. ' * 40}The answer is nine. {'After. ' * 40}"), ["The answer is nine."])
+    assert re.search(r"\x1b\[1mThe answer is nine\.", shown)
+    assert shown.count("Before.") < 4
+    assert re.search(r"\x1b\[32m *3\x1b", shown)
+    assert "0.500" in shown
+
+
+def test_a_ranking_shows_the_start_of_a_passage_without_quotes() -> None:
+    """Without a quote the start of the passage is shown, safe for the terminal; a missing score is 0."""
+    shown = ranking(make_comparison(f"start \x1b]0;pwned\x07 {'more ' * 100}", score=None), ["something else"])
+    assert "start \\x1b]0;pwned\\x07 more" in shown
+    assert "\x07" not in shown
+    assert "0.000" in shown
