@@ -175,7 +175,7 @@ def profile_command(
     from langchain_crossrerank.chains import create_rag_chain
     from langchain_crossrerank.evaluation import profile
 
-    retriever = Stages(model, embeddings, offline, k, top_n).over_files(files, persist=persist)
+    retriever, _ = Stages(model, embeddings, offline, k, top_n).over_files(files, persist=persist)
     chain = create_rag_chain(retriever, llm=None)
     report(profile(retriever, [question], repeats=repeats, chain=chain), [], output)
 

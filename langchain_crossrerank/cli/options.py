@@ -57,6 +57,9 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use the bundled models
 K = Annotated[int, typer.Option("--k", help="Candidates that the first stage fetches.")]
 TopN = Annotated[int, typer.Option(help="Documents to keep.")]
 Persist = Annotated[str | None, typer.Option(metavar="FOLDER", help="Keep the index in this folder and use it again.")]
+AllFiles = Annotated[
+    bool, typer.Option("--all", help="With --persist: search all files of the index, not only those named here.")
+]
 CollectionPath = Annotated[
     str,
     typer.Argument(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from langchain_crossrerank.checks import check_query
-from langchain_crossrerank.cli.options import Embeddings, Files, K, Model, Offline, Persist, Question, TopN
+from langchain_crossrerank.cli.options import AllFiles, Embeddings, Files, K, Model, Offline, Persist, Question, TopN
 from langchain_crossrerank.cli.output import check_target, output_width, page, say, show
 from langchain_crossrerank.cli.stages import Stages
-from langchain_crossrerank.errors import AnswerError, CrossRerankError
+from langchain_crossrerank.errors import AnswerError, CrossRerankError, InvalidInputError
 from langchain_crossrerank.files import write_whole
 
 if TYPE_CHECKING:
     from langchain_classic.retrievers import ContextualCompressionRetriever
+
+    from langchain_crossrerank.evaluation import Comparison
 
 
 def ask_command(
@@ -27,6 +28,7 @@ def ask_command(
     k: K = 20,
     top_n: TopN = 5,
     persist: Persist = None,
+    all_files: AllFiles = False,
     offline: Offline = False,
 ) -> None:
     """Answer a question from files, with sources.
@@ -34,10 +36,13 @@ def ask_command(
     The answer is written by OpenAI's gpt-4o-mini if OPENAI_API_KEY is set, and quoted from the files otherwise.
     """
     check_query(question)
+    _check_all(all_files, persist)
     from langchain_crossrerank.chains import default_llm
 
-    retriever = Stages(model, embeddings, offline, k, top_n).over_files(files, persist=persist)
-    answer(retriever, question, llm=None if offline else default_llm())
+    stages = Stages(model, embeddings, offline, k, top_n)
+    retriever, searched = stages.over_files(files, persist=persist, all_files=all_files)
+    _answer(retriever, question, llm=None if offline else default_llm())
+    say(f"\n{searched}")
 
 
 def compare_command(
@@ -49,36 +54,54 @@ def compare_command(
     k: K = 20,
     top_n: TopN = 5,
     persist: Persist = None,
+    all_files: AllFiles = False,
     offline: Offline = False,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Also write the comparison as a page.")] = None,
 ) -> None:
     """Show a question's candidates before and after reranking."""
     check_query(question)
     check_target("--html", html)
+    _check_all(all_files, persist)
     from langchain_crossrerank.evaluation import compare
 
-    retriever = Stages(model, embeddings, offline, k, top_n).over_files(files, persist=persist)
+    stages = Stages(model, embeddings, offline, k, top_n)
+    retriever, searched = stages.over_files(files, persist=persist, all_files=all_files)
     comparison = compare(retriever, question)
+    notes = [f"Sources (score, file):\n{list_sources(comparison)}", searched]
     if html is not None:
-        write_whole(html, page(comparison))
-    show(comparison, width=output_width())
+        write_whole(html, page(comparison, notes))
+    show(comparison, notes, width=output_width())
 
 
-def answer(retriever: ContextualCompressionRetriever, question: str, *, llm: Any) -> float:
-    """Print the answer as it comes, then its sources.
+def list_sources(comparison: Comparison) -> str:
+    """List the kept documents of a comparison with their scores, one per line."""
+    from langchain_core.documents import Document
 
-    Returns:
-        Milliseconds from the documents to the end of the answer.
-    """
+    from langchain_crossrerank.chains import format_sources
+    from langchain_crossrerank.metadata import RELEVANCE_SCORE
+
+    return format_sources(
+        [
+            Document(ranked.text, metadata={**ranked.metadata, RELEVANCE_SCORE: ranked.score})
+            for ranked in comparison.reranked
+        ]
+    )
+
+
+def _check_all(all_files: bool, persist: str | None) -> None:
+    if all_files and persist is None:
+        raise InvalidInputError("--all searches what a kept index has; name its folder with --persist.")
+
+
+def _answer(retriever: ContextualCompressionRetriever, question: str, *, llm: Any) -> None:
+    """Print the answer as it comes, then its sources."""
     from langchain_crossrerank.chains import create_rag_chain, format_sources
 
     context: list[Any] = []
-    found = time.perf_counter()
     say("\nAnswer:")
     try:
         for part in create_rag_chain(retriever, llm).stream(question):
-            if "context" in part:
-                context, found = part["context"], time.perf_counter()
+            context = part.get("context", context)
             say(part.get("answer", ""), end="")
     except CrossRerankError:
         raise
@@ -90,6 +113,4 @@ def answer(retriever: ContextualCompressionRetriever, question: str, *, llm: Any
                 f"the language model failed ({reason}); check its key and network, or answer without one: --offline."
             ) from err
         raise AnswerError(f"searching failed ({reason}); a kept index may have to be rebuilt.") from err
-    answered = time.perf_counter()
     say(f"\n\nSources (score, file):\n{format_sources(context)}")
-    return (answered - found) * 1000

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from langchain_crossrerank.cross_encoders.base import CrossEncoder
 
+_NAMED = 5
+"""The most files that are named one by one."""
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -52,9 +55,18 @@ class Stages:
         return self.embeddings or (OFFLINE_EMBEDDINGS if self.offline else DEFAULT_EMBEDDINGS)
 
     def over_files(
-        self, files: Sequence[str | os.PathLike[str]], *, persist: str | None = None
-    ) -> ContextualCompressionRetriever:
-        """Index files and put the cross-encoder on top; skipped files are named on standard error."""
+        self, files: Sequence[str | os.PathLike[str]], *, persist: str | None = None, all_files: bool = False
+    ) -> tuple[ContextualCompressionRetriever, str]:
+        """Index files and put the cross-encoder on top; what was left out is said on standard error.
+
+        Args:
+            files: Files and folders.
+            persist: Folder of an index that is kept.
+            all_files: Whether to search everything that the kept index has.
+
+        Returns:
+            The retriever, and a sentence that says what it searches.
+        """
         from langchain_crossrerank.indexing import find_files, index_files
         from langchain_crossrerank.retrievers import create_rerank_retriever
 
@@ -65,10 +77,25 @@ class Stages:
             files,
             embeddings=self.embeddings_name(),
             persist_directory=persist,
+            all_files=all_files,
             show_progress=sys.stderr.isatty(),
         )
         for failure in report.failures:
             note(f"skipped: {failure}")
+        for left_out in report.notes:
+            note(left_out)
         if self.top_n is not None and self.k <= self.top_n:
             note(f"--k {self.k} with --top-n {self.top_n}: only the order can change")
-        return create_rerank_retriever(report.vector_store, model=model, k=self.k, top_n=self.top_n)
+        retriever = create_rerank_retriever(report.vector_store, model=model, k=self.k, top_n=self.top_n)
+        return retriever, _describe_searched(report.sources)
+
+
+def _describe_searched(sources: Sequence[str]) -> str:
+    """Name the files that are searched, or count them if they are many."""
+    from langchain_core.documents import Document
+
+    from langchain_crossrerank.sources import describe_source
+
+    if len(sources) > _NAMED:
+        return f"Searched {len(sources)} files."
+    return f"Searched {', '.join(describe_source(Document('', metadata={'source': source})) for source in sources)}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -12,7 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from langchain_crossrerank._terminal import one_line
+from langchain_crossrerank._terminal import neutralise, one_line
+from langchain_crossrerank.checks import cut
 from langchain_crossrerank.evaluation.display import Cell, Column, Kind, Report
 
 if TYPE_CHECKING:
@@ -22,13 +23,16 @@ _STYLES: dict[Kind, str] = {"up": "green", "down": "red", "flat": "dim", "": ""}
 _LONGEST = 110
 """Characters of a long text that a cell shows."""
 
+_AROUND = 20
+"""Characters shown before and after the sentence that answers."""
+
 
 def report_table(report: Report, notes: Sequence[str] = ()) -> RenderableType:
     """Lay a report out; no character of its texts acts on the terminal.
 
     Args:
         report: What a result has to say.
-        notes: What else to say, below it.
+        notes: What else to say below it, also over several lines.
     """
     parts: list[RenderableType] = []
     heading = report.heading or report.caption
@@ -39,17 +43,19 @@ def report_table(report: Report, notes: Sequence[str] = ()) -> RenderableType:
         parts += ["", _text(f"{section.title}:", "bold"), Padding(_list(section.entries, section.kind), (0, 2))]
     for warning in report.warnings:
         parts += ["", _text(f"Warning: {warning}", "yellow")]
-    for note in [*report.notes, *notes]:
+    for note in report.notes:
         parts += ["", _text(note, "dim")]
+    for note in notes:
+        parts += ["", Text(neutralise(note), "dim")]
     return Group(*parts)
 
 
-def ranking_table(comparison: Comparison, quotes: Sequence[str]) -> Table:
+def ranking_table(comparison: Comparison, answers: Mapping[int, tuple[int, int]]) -> Table:
     """Lay the reranked list out: place, place in the first stage, score as a bar, and the sentence that answers.
 
     Args:
         comparison: A query before and after reranking.
-        quotes: Sentences to highlight where a passage has one of them.
+        answers: For a place in the reranked list, from 1, the characters to highlight in its text: start and end.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     table.add_column("#", justify="right")
@@ -64,7 +70,7 @@ def ranking_table(comparison: Comparison, quotes: Sequence[str]) -> Table:
             _text(f"{document.initial_rank}", _STYLES[_kind(document)]),
             f"{score:.3f}",
             ProgressBar(total=1.0, completed=score, width=10, complete_style="cyan", finished_style="cyan"),
-            _passage(document.text, quotes),
+            _passage(document.text, answers.get(document.rank or 0)),
         )
     return table
 
@@ -74,17 +80,15 @@ def _kind(document: RankedDocument) -> Kind:
     return "flat" if rank == document.initial_rank else "up" if rank < document.initial_rank else "down"
 
 
-def _passage(text: str, quotes: Sequence[str]) -> Text:
+def _passage(text: str, answer: tuple[int, int] | None) -> Text:
     """Show the sentence that answers with what surrounds it, or the start of the passage."""
-    flat = " ".join(text.split())
-    for quote in quotes:
-        before, found, after = flat.partition(quote)
-        if found:
-            parts = [("..." if before else "") + before[-20:], found, after[:20] + ("..." if after else "")]
-            return Text.assemble(
-                *(_text(part, style) for part, style in zip(parts, ("dim", "bold", "dim"), strict=True))
-            )
-    return _text(flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 3]}...")
+    if answer is None:
+        return _text(cut(" ".join(text.split()), _LONGEST))
+    start, end = answer
+    before, found, after = (" ".join(part.split()) for part in (text[:start], text[start:end], text[end:]))
+    head = f"...{before[-_AROUND:]} " if len(before) > _AROUND else f"{before} " if before else ""
+    tail = f" {after[:_AROUND]}..." if len(after) > _AROUND else f" {after}" if after else ""
+    return Text.assemble(_text(head, "dim"), _text(found, "bold"), _text(tail, "dim"))
 
 
 def _table(report: Report) -> Table:
@@ -108,9 +112,7 @@ def _add_column(table: Table, column: Column) -> None:
 
 def _cell(cell: Cell, column: Column) -> Text:
     text = " ".join(cell.text.split())
-    if column.fills and len(text) > _LONGEST:
-        text = f"{text[: _LONGEST - 3]}..."
-    return _text(text, _STYLES[cell.kind])
+    return _text(cut(text, _LONGEST) if column.fills else text, _STYLES[cell.kind])
 
 
 def _list(entries: Sequence[tuple[str, str]], kind: Kind) -> Table:

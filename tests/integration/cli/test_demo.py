@@ -13,8 +13,8 @@ from langchain_crossrerank import Comparison, cli, evaluation
 from langchain_crossrerank.cli.demo import DEMO_QUESTIONS
 
 ANSWERS = {
-    "How do the storage type and the computation type differ in QLoRA?": "Four bits is thus a storage type and 16 bits",
-    "How does QLoRA reduce memory?": "quantising the frozen weights from 16 bits to 4 bits",
+    "Does QLoRA compute in four bits?": "The computation is not carried out in four bits",
+    "What is catastrophic forgetting?": "known as catastrophic forgetting",
     "What is LoRA?": "freezes the original weight matrices and trains two small matrices",
 }
 """What the first passage must say, for each question of the demo."""
@@ -51,7 +51,7 @@ def test_the_demo_finds_the_passage_that_answers(
     assert ANSWERS[question] in " ".join(best.text.split())
     shown = output[output.index(f"Query: {question}") :].split("=" * 60)[0]
     assert re.search(rf"^ 1 +{best.initial_rank} +{best.score:.3f} ", shown, re.MULTILINE)
-    assert "Extractive answer" in shown
+    assert "Answer, quoted without a language model:\n- " in shown
     assert f"[1] {best.score:.3f}  llm_fundamentals.pdf, page {best.metadata['page'] + 1}" in shown
     assert re.search(r"^First stage \d+ ms, rerank \d+ ms$", shown, re.MULTILINE)
 
@@ -60,16 +60,15 @@ def test_the_demo_finds_the_passage_that_answers(
 def test_the_demo_says_where_reranking_helps_and_where_it_does_not(
     demo: tuple[int, str, str, dict[str, Comparison]],
 ) -> None:
-    """The first question is one that the first stage gets wrong, the last one that it gets right, and both are said."""
+    """The first stage gets the first questions wrong and the last one right, and the demo says so for each."""
     code, output, errors, comparisons = demo
     assert (code, errors) == (0, "")
     assert output.startswith("Indexed llm_fundamentals.pdf in ")
     assert list(comparisons) == list(ANSWERS) == list(DEMO_QUESTIONS)
-    first, *_, last = (comparisons[question].reranked[0].initial_rank for question in DEMO_QUESTIONS)
-    assert first > 1
-    assert last == 1
-    assert f"The first stage had this passage in place {first}." in output
-    assert "here, reranking was not needed" in output.split("=" * 60)[len(DEMO_QUESTIONS) - 1]
+    *wrong, right = (comparisons[question].reranked[0].initial_rank for question in DEMO_QUESTIONS)
+    assert all(f"The first stage had this passage in place {rank}." in output for rank in wrong)
+    assert min(wrong) > right == 1
+    assert "reranking was not needed here" in output.split("=" * 60)[len(DEMO_QUESTIONS) - 1]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ def test_ask_quotes_the_answer_with_its_source(notes: str, capsys: pytest.Captur
     captured = capsys.readouterr()
     assert f'- "{FERRY}" (notes.txt)' in captured.out
     assert "Extractive answer" in captured.out
-    assert captured.out.splitlines()[-1].endswith("notes.txt")
+    assert re.search(r"^\[1\] \d\.\d{3}  notes\.txt$", captured.out, re.MULTILINE)
+    assert captured.out.splitlines()[-1] == "Searched notes.txt."
     assert captured.err == ""
 
 
@@ -47,7 +49,9 @@ def test_compare_shows_both_lists(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"Query: {QUESTION}"
     assert FERRY[:20] in lines[4]
-    assert "kept by bundled" in lines[-1]
+    assert [line for line in lines if "kept by bundled" in line]
+    assert re.fullmatch(r"\[1\] \d\.\d{3}  notes\.txt", lines[lines.index("Sources (score, file):") + 1])
+    assert lines[-1] == "Searched notes.txt."
     assert max(map(len, lines)) <= 90
 
 
@@ -136,3 +140,54 @@ def test_a_pipe_is_80_columns_wide(notes: str, capsys: pytest.CaptureFixture[str
     output = capsys.readouterr().out
     assert max(map(len, output.splitlines())) <= 80
     assert "\x1b" not in output
+
+
+@pytest.fixture
+def kept(notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """A second file, and the options of an index that has the notes already."""
+    (tmp_path / "garden.txt").write_text("The garden is open to all guests until the evening.")
+    options = ["--offline", "--persist", "kept"]
+    assert cli.main(["ask", notes, QUESTION, *options]) == 0
+    capsys.readouterr()
+    return options
+
+
+@pytest.mark.parametrize("command", ["ask", "compare"])
+def test_a_kept_index_answers_from_the_named_files(
+    kept: list[str], capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Files of an earlier call are searched only with `--all`, and what is searched is said."""
+    assert cli.main([command, "garden.txt", QUESTION, *kept]) == 0
+    alone = capsys.readouterr().out
+    assert FERRY[:20] not in alone
+    assert alone.splitlines()[-1] == "Searched garden.txt."
+    assert cli.main([command, "garden.txt", QUESTION, *kept, "--all"]) == 0
+    together = capsys.readouterr().out
+    assert FERRY[:20] in together
+    assert set(re.findall(r"\w+\.txt", together.splitlines()[-1])) == {"garden.txt", "notes.txt"}
+
+
+@pytest.mark.parametrize("command", ["ask", "compare"])
+def test_all_needs_a_kept_index(notes: str, no_model: None, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """`--all` without `--persist` has nothing to add, and says what is missing."""
+    assert cli.main([command, notes, QUESTION, "--offline", "--all"]) == 1
+    assert "--persist" in capsys.readouterr().err
+
+
+def test_what_is_not_read_in_a_folder_is_said(notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files of a type that is not read are counted on standard error, one line each."""
+    (tmp_path / "picture.png").write_bytes(b"png")
+    assert cli.main(["ask", str(tmp_path), QUESTION, "--offline"]) == 0
+    captured = capsys.readouterr()
+    assert FERRY in captured.out
+    assert all(line.startswith("crossrerank: ") for line in captured.err.splitlines())
+    assert "png" in captured.err
+
+
+def test_many_files_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """More files than fit on a line are counted instead of named."""
+    (tmp_path / "many").mkdir()
+    for number in range(7):
+        (tmp_path / "many" / f"{number}.txt").write_text(f"{FERRY} This is copy number {number}.")
+    assert cli.main(["ask", "many", QUESTION, "--offline"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "Searched 7 files."

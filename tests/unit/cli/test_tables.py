@@ -72,16 +72,18 @@ def make_comparison(text: str, *, initial_rank: int = 3, score: float | None = 0
     return Comparison(query="?", documents=[document], model="bundled", retrieve_ms=1.0, rerank_ms=1.0)
 
 
-def ranking(comparison: Comparison, quotes: list[str]) -> str:
+def ranking(comparison: Comparison, answers: dict[int, tuple[int, int]]) -> str:
     """What a terminal gets of a ranking."""
     file = io.StringIO()
-    Console(file=file, width=80, force_terminal=True, color_system="standard").print(ranking_table(comparison, quotes))
+    Console(file=file, width=80, force_terminal=True, color_system="standard").print(ranking_table(comparison, answers))
     return file.getvalue()
 
 
 def test_a_ranking_highlights_the_sentence_that_answers() -> None:
     """The quoted sentence is bold, however far back in the passage it is; what surrounds it is cut."""
-    shown = ranking(make_comparison(f"{'Before. ' * 40}The answer is nine. {'After. ' * 40}"), ["The answer is nine."])
+    text = f"{'Before. ' * 40}The answer is nine. {'After. ' * 40}"
+    start = text.index("The answer")
+    shown = ranking(make_comparison(text), {1: (start, start + len("The answer is nine."))})
     assert re.search(r"\x1b\[1mThe answer is nine\.", shown)
     assert shown.count("Before.") < 4
     assert re.search(r"\x1b\[32m *3\x1b", shown)
@@ -90,7 +92,7 @@ def test_a_ranking_highlights_the_sentence_that_answers() -> None:
 
 def test_a_ranking_shows_the_start_of_a_passage_without_quotes() -> None:
     """Without a quote the start of the passage is shown, safe for the terminal; a missing score is 0."""
-    shown = ranking(make_comparison(f"start \x1b]0;pwned\x07 {'more ' * 100}", score=None), ["something else"])
+    shown = ranking(make_comparison(f"start \x1b]0;pwned\x07 {'more ' * 100}", score=None), {})
     assert "start \\x1b]0;pwned\\x07 more" in shown
     assert "\x07" not in shown
     assert "0.000" in shown
