@@ -66,6 +66,12 @@ class SentenceBertConfig(_Description):
     do_lower_case: bool = False
 
 
+class DenseConfig(_Description):
+    """The fields of a Dense module's `config.json` that are read here; other modules have one output."""
+
+    out_features: Annotated[int, Field(ge=1)] = 1
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file that nobody vouches for.
 

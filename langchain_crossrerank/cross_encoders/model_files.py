@@ -10,8 +10,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from langchain_crossrerank.cross_encoders.head_modules import has_head_modules, read_head, read_modules
 from langchain_crossrerank.cross_encoders.hub import HubRepository
 from langchain_crossrerank.cross_encoders.model_config import (
+    DenseConfig,
     SentenceBertConfig,
     SentenceTransformersConfig,
     TokenizerConfig,
@@ -21,6 +23,7 @@ from langchain_crossrerank.cross_encoders.model_config import (
 )
 from langchain_crossrerank.cross_encoders.scores import Activation, relevant_label
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.onnx_graphs.appended_head import Layer
 
 BUNDLED = "bundled"
 """The name that stands for the model inside this package."""
@@ -198,9 +201,17 @@ class ModelSource:
             'pass activation="identity" or activation="sigmoid".'
         )
 
+    @cached_property
+    def head(self) -> tuple[Layer, ...]:
+        """The layers that follow the transformer in a modular model; see `head_modules.read_head`."""
+        return read_head(self.folder, self.name)
+
     @property
     def num_labels(self) -> int:
-        """Outputs of the model's head, as its config says; 2 if it does not, as in transformers."""
+        """Outputs of the model's head, as its files say; 2 if they do not, as in transformers."""
+        if has_head_modules(self.folder):
+            last = self.folder / read_modules(self.folder)[-1].path / "config.json"
+            return read_description(last, DenseConfig).out_features
         return self.settings.num_labels or len(self.settings.id2label or ()) or 2
 
     @property

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from langchain_crossrerank._machine import available_memory, cached_file, recall, remember, usable_cores
 from langchain_crossrerank.errors import GraphRewriteError, UnsupportedModelError
 from langchain_crossrerank.files import PRIVATE, open_regular, write_whole
+from langchain_crossrerank.onnx_graphs.appended_head import Layer, head_hash
 from langchain_crossrerank.onnx_graphs.sessions import Graph
 from langchain_crossrerank.onnx_graphs.stored_weights import StoredWeight, WeightFiles, check_location
 
@@ -84,8 +85,12 @@ def trusted_graph(onnx_file: Path) -> PreparedGraph:
     return PreparedGraph(onnx_file, (), Graph(onnx_file, unpack=True), "fp32", rewritten=False)
 
 
-def own_graph(onnx_file: Path) -> PreparedGraph:
+def own_graph(onnx_file: Path, head: Sequence[Layer] = ()) -> PreparedGraph:
     """Return a model's own graph, checked and otherwise unchanged.
+
+    Args:
+        onnx_file: The model's own graph.
+        head: Layers to append to it.
 
     Raises:
         UnsupportedModelError: If it is not a whole ONNX graph, or reads files outside its folder.
@@ -93,13 +98,13 @@ def own_graph(onnx_file: Path) -> PreparedGraph:
     from langchain_crossrerank.onnx_graphs.rewriting import as_graph
     from langchain_crossrerank.onnx_graphs.structure import read_structure
 
-    structure = read_structure(onnx_file)
+    structure = read_structure(onnx_file, head)
     graph = as_graph(structure, WeightFiles(onnx_file, structure.weights))
     external = _external(onnx_file, structure.external_files)
     return _with_hash(PreparedGraph(onnx_file, external, graph, "fp32", rewritten=False))
 
 
-def prepare_graph(onnx_file: Path, precision: GraphPrecision = "fp32") -> PreparedGraph:
+def prepare_graph(onnx_file: Path, precision: GraphPrecision = "fp32", head: Sequence[Layer] = ()) -> PreparedGraph:
     """Find the prepared form of a model's graph, or make it.
 
     A graph that cannot be made faster runs unchanged, and the reason is logged. The cache's names are hashes of the
@@ -109,27 +114,30 @@ def prepare_graph(onnx_file: Path, precision: GraphPrecision = "fp32") -> Prepar
     Args:
         onnx_file: The model's own graph.
         precision: `"int8"` quantises matrices, each column with a scale of its own, and activations as they come.
+        head: Layers to append to the graph first.
 
     Raises:
         UnsupportedModelError: If the file is not a whole ONNX graph, or reads files outside its folder.
     """
     content_hash = _hash(onnx_file)
-    name = f"{content_hash}-{_FORMAT}-{onnxruntime.__version__}-{precision}"
-    found = _find(onnx_file, name, precision) or _make_once(onnx_file, name, precision)
+    parts = [content_hash, *([head_hash(head)] if head else []), _FORMAT, onnxruntime.__version__, precision]
+    name = "-".join(map(str, parts))
+    found = _find(onnx_file, name, precision, head) or _make_once(onnx_file, name, precision, head)
     prepared = _with_hash(found)
     if not prepared.content_hash.startswith(content_hash):
         raise UnsupportedModelError(f"{onnx_file} was changed while it was loaded; load the model again.")
     return prepared
 
 
-def _make_once(onnx_file: Path, name: str, precision: GraphPrecision) -> PreparedGraph:
+def _make_once(onnx_file: Path, name: str, precision: GraphPrecision, head: Sequence[Layer]) -> PreparedGraph:
     with _only_one(name) as is_this_one:
         # Another process may have finished in the meantime.
-        found = _find(onnx_file, name, precision)
+        found = _find(onnx_file, name, precision, head)
         if found is None and not is_this_one:
-            found = own_graph(onnx_file)
+            found = own_graph(onnx_file, head)
         if found is None:
-            found = _quantised(onnx_file, name) if precision == "int8" else _rewritten(onnx_file, name)
+            make = _quantised if precision == "int8" else _rewritten
+            found = make(onnx_file, name, head)
     return found
 
 
@@ -137,11 +145,11 @@ def _with_hash(prepared: PreparedGraph) -> PreparedGraph:
     return replace(prepared, content_hash=_hash(prepared.origin, *prepared.external_files))
 
 
-def _rewritten(onnx_file: Path, name: str) -> PreparedGraph:
+def _rewritten(onnx_file: Path, name: str, head: Sequence[Layer]) -> PreparedGraph:
     from langchain_crossrerank.onnx_graphs.rewriting import as_graph, rewrite
     from langchain_crossrerank.onnx_graphs.structure import read_structure
 
-    original = structure = read_structure(onnx_file)
+    original = structure = read_structure(onnx_file, head)
     is_affordable = _is_affordable(onnx_file, original, REWRITING_BYTES)
     files = WeightFiles(onnx_file, original.weights)
     reason, is_final = "", is_affordable
@@ -170,9 +178,9 @@ def _rewritten(onnx_file: Path, name: str) -> PreparedGraph:
     return prepared
 
 
-def _quantised(onnx_file: Path, name: str) -> PreparedGraph:
+def _quantised(onnx_file: Path, name: str, head: Sequence[Layer]) -> PreparedGraph:
 
-    exact = prepare_graph(onnx_file)
+    exact = prepare_graph(onnx_file, head=head)
     external = [os.path.relpath(path, onnx_file.parent) for path in exact.external_files]
     try:
         from langchain_crossrerank.onnx_graphs.quantising import quantise
@@ -218,7 +226,7 @@ def _is_affordable(onnx_file: Path, structure: Structure, factor: float) -> bool
     return False
 
 
-def _find(onnx_file: Path, name: str, precision: GraphPrecision) -> PreparedGraph | None:
+def _find(onnx_file: Path, name: str, precision: GraphPrecision, head: Sequence[Layer]) -> PreparedGraph | None:
     """Return what an earlier process made of these very files, if it is there and undamaged."""
     record = _record(name)
     if record is not None and record.external_files:
@@ -230,7 +238,7 @@ def _find(onnx_file: Path, name: str, precision: GraphPrecision) -> PreparedGrap
     if record is None:
         return None
     if precision == "int8" and record.reason:
-        return prepare_graph(onnx_file)
+        return prepare_graph(onnx_file, head=head)
     content = _read_own(f"{name}.onnx")
     if content is None or _hash_bytes(content) != record.structure:
         return None

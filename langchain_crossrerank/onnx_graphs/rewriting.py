@@ -91,6 +91,9 @@ def rewrite(original: Structure, files: WeightFiles) -> Rewritten:
     made = _simplified(original)
     try:
         dims = _observed_dims(made, files)
+        if _freeze_sizes(made.model.graph, dims):
+            made = _simplified(made)
+            dims = _observed_dims(made, files)
         _freeze_reshapes(made.model.graph, dims)
         moved = _select_first_token(made.model.graph, dims)
         made = _without_unused(made)
@@ -209,6 +212,29 @@ def _shapes(names: Sequence[str], shapes: Sequence[Any]) -> dict[str, tuple[int,
     return {name: tuple(map(int, shape)) for name, shape in zip(names, shapes, strict=True)}
 
 
+def _freeze_sizes(graph: onnx.GraphProto, dims: dict[str, Dims]) -> int:
+    """Replace sizes that are read off a tensor but never vary by constants; return how many those are."""
+    shapes = {node.output[0]: node for node in graph.node if node.op_type == "Shape"}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if _is_tiny(tensor)}
+    frozen = 0
+    for node in graph.node:
+        if node.op_type != "Gather" or node.input[0] not in shapes or node.input[1] not in constants:
+            continue
+        shape, place = shapes[node.input[0]], constants[node.input[1]]
+        sizes = dims[shape.input[0]][_attribute(shape, "start", 0) : _attribute(shape, "end", None)]
+        size = sizes[int(place.item())] if place.size == 1 else "?"
+        if isinstance(size, int):
+            node.op_type = "Identity"
+            del node.input[:], node.attribute[:]
+            node.input.append(_constant(graph, f"frozen_size_{size}_{place.ndim}", np.full(place.shape, size)))
+            frozen += 1
+    return frozen
+
+
+def _is_tiny(tensor: onnx.TensorProto) -> bool:
+    return int(np.prod(tensor.dims)) < 9
+
+
 def _freeze_reshapes(graph: onnx.GraphProto, dims: dict[str, Dims]) -> None:
     """Replace computed target shapes by constants: 0 copies an axis of the input, -1 stands for what is left."""
     for number, node in enumerate(graph.node):
@@ -228,7 +254,7 @@ def _select_first_token(graph: onnx.GraphProto, dims: dict[str, Dims]) -> int:
     A tensor is narrow if all that reads it takes its first entry along one axis, either at the end or by way of an
     operation that is itself narrow and treats entries along that axis one by one.
     """
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if np.prod(tensor.dims) < 9}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if _is_tiny(tensor)}
     uses: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
     for node in graph.node:
         for place, name in enumerate(node.input):
@@ -312,10 +338,27 @@ def _input_axes(  # noqa: PLR0911 - one a kind of operation
         return (
             dict.fromkeys(range(len(node.input)), axis) if _attribute(node, "axis", 0) % len(result) != axis else None
         )
+    if kind in ("Squeeze", "Unsqueeze"):
+        return _shifted_axis(node, axis, len(dims[node.input[0]]), len(result), constants)
     if kind == "Slice" and len(node.input) > 3:
         axes = constants.get(node.input[3])
         return {0: axis} if axes is not None and all(int(a) % len(result) != axis for a in axes) else None
     return None
+
+
+def _shifted_axis(
+    node: onnx.NodeProto, axis: int, rank_before: int, rank_after: int, constants: dict[str, Any]
+) -> dict[int, int] | None:
+    """Find the axis of the input that an axis of the output was, where axes of length 1 are dropped or added."""
+    given = constants.get(node.input[1]) if len(node.input) > 1 else _attribute(node, "axes", None)
+    if given is None:
+        return None
+    longer = max(rank_before, rank_after)
+    ones = {int(one) % longer for one in np.ravel(given)}
+    kept = [place for place in range(longer) if place not in ones]
+    if node.op_type == "Squeeze":
+        return {0: kept[axis]}
+    return {0: kept.index(axis)} if axis in kept else None
 
 
 def _mean_axes(node: onnx.NodeProto, constants: dict[str, Any]) -> list[int] | None:

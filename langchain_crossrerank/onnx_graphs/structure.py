@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from onnx import numpy_helper
 
 from langchain_crossrerank.errors import UnsupportedModelError
 from langchain_crossrerank.files import open_regular
+from langchain_crossrerank.onnx_graphs.appended_head import Layer, append_head
 from langchain_crossrerank.onnx_graphs.stored_weights import ARRAY_TYPES, StoredWeight, WeightFiles, check_location
 
 INLINE_BYTES = 32 * 1024
@@ -51,11 +52,12 @@ class Structure:
     external_files: tuple[str, ...]
 
 
-def read_structure(graph_file: Path) -> Structure:
+def read_structure(graph_file: Path, head: Sequence[Layer] = ()) -> Structure:
     """Parse a graph without loading its large weights, and check where all of its weights are.
 
     Args:
         graph_file: The ONNX file.
+        head: Layers to append, unless the graph gives logits itself.
 
     Raises:
         UnsupportedModelError: If the file is not a whole ONNX graph, or names data that is outside its folder, is
@@ -81,7 +83,10 @@ def read_structure(graph_file: Path) -> Structure:
             f"{graph_file} is not an ONNX graph, or is cut short ({err}); fetch it again."
         ) from err
     model.ClearField("training_info")
-    return _with_weights_located(graph_file, model, nonce)
+    found = _with_weights_located(graph_file, model, nonce)
+    if head and found.model.graph.output[0].name not in ("logits", "scores"):
+        append_head(found.model, head)
+    return found
 
 
 def parse_own(content: bytes) -> onnx.ModelProto:

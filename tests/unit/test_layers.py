@@ -32,6 +32,7 @@ LAYERS = (
         "cross_encoders.truncation",
     },
     {"cross_encoders.hub", "cross_encoders.model_config"},
+    {"cross_encoders.head_modules"},
     {"cross_encoders.pairs"},
     {"cross_encoders.base"},
     {"cross_encoders.model_files", "cross_encoders.pair_encoder", "cross_encoders.calibration", "testing"},

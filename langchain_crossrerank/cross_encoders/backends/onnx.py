@@ -243,11 +243,11 @@ class OnnxCrossEncoder(CrossEncoder):
     def _prepare_graph(self, precision: str) -> PreparedGraph:
         if precision == "fp32" and self._source.is_bundled:
             return trusted_graph(self.onnx_file)
-        return prepare_graph(self.onnx_file, "int8" if precision == "int8" else "fp32")
+        return prepare_graph(self.onnx_file, "int8" if precision == "int8" else "fp32", self._source.head)
 
     def _choose_precision(self) -> None:
         """Run the graph in eight bits if that is clearly faster on this machine."""
-        quantised = prepare_graph(self.onnx_file, "int8")
+        quantised = prepare_graph(self.onnx_file, "int8", self._source.head)
         if quantised.precision != "int8":
             return
         try:
@@ -292,7 +292,7 @@ class OnnxCrossEncoder(CrossEncoder):
                 err,
             )
             precision: GraphPrecision = "bf16" if self._graph.precision == "bf16" else "fp32"
-            self._graph = replace(own_graph(self.onnx_file), precision=precision)
+            self._graph = replace(own_graph(self.onnx_file, self._source.head), precision=precision)
             return self._checked_session()
         output = session.get_outputs()[0]
         width = output.shape[-1] if len(output.shape) == 2 else 1

@@ -1,0 +1,151 @@
+"""Appends layers to a graph that ends with one vector for each token, so that it ends with outputs for each text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from langchain_crossrerank.errors import UnsupportedModelError
+
+Pooling = Literal["cls", "mean"]
+"""Which vector stands for a text: that of its first token, or the mean of all of its tokens."""
+
+ACTIVATIONS = ("Identity", "GELU", "ReLU", "SiLU", "Sigmoid", "Tanh")
+"""Activations that can be appended, as torch names their classes."""
+
+_LEAST_OPSET = 17
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Makes one vector of the vectors of a text's tokens."""
+
+    mode: Pooling
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer.
+
+    Attributes:
+        weight: Shape (outputs, inputs), float32.
+        bias: Shape (outputs,), or `None`.
+        activation: One of `ACTIVATIONS`.
+    """
+
+    weight: Any = field(repr=False)
+    bias: Any = field(repr=False)
+    activation: str
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """A layer normalisation.
+
+    Attributes:
+        weight: Shape (size,), float32.
+        bias: Shape (size,), float32.
+        epsilon: What is added to the variance.
+    """
+
+    weight: Any = field(repr=False)
+    bias: Any = field(repr=False)
+    epsilon: float = 1e-5
+
+
+Layer = Pool | Linear | Normalise
+
+
+def head_hash(layers: Sequence[Layer]) -> str:
+    """Return a hash of layers and their weights, 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for layer in layers:
+        digest.update(repr(layer).encode())
+        for name in ("weight", "bias"):
+            array = getattr(layer, name, None)
+            digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def append_head(model: Any, layers: Sequence[Layer]) -> None:
+    """Append layers to a graph in place; its output is then called `logits`.
+
+    Args:
+        model: An `onnx.ModelProto` with one output of shape (texts, tokens, size).
+        layers: What follows, in order; the first one is a `Pool`.
+
+    Raises:
+        UnsupportedModelError: If the graph has no output for each token, or its operator set is too old.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    (output,) = model.graph.output
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if len(output.type.tensor_type.shape.dim) != 3 or opset < _LEAST_OPSET:
+        raise UnsupportedModelError(
+            f"a head cannot be appended to the graph's output {output.name!r}: it must have one vector for each token, "
+            f"and operator set {_LEAST_OPSET} or later (it has {opset}). Export the model again, or use torch."
+        )
+    name = output.name
+    for number, layer in enumerate(layers):
+        after = "logits" if number == len(layers) - 1 else f"head {number}"
+        for op_type, inputs, result, attributes in _operations(layer, name, after):
+            constants = {key: value for key, value in inputs.items() if value is not None}
+            model.graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in constants.items())
+            model.graph.node.append(helper.make_node(op_type, list(inputs), [result], **attributes))
+        name = after
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["texts", None]))
+
+
+_Operation = tuple[str, dict[str, Any], str, dict[str, Any]]
+
+
+def _operations(layer: Layer, before: str, after: str) -> Iterator[_Operation]:
+    """Return the operations of a layer: kind, inputs with the values of constants, output, attributes."""
+    if isinstance(layer, Pool):
+        yield from _pool(layer.mode, before, after)
+    elif isinstance(layer, Normalise):
+        inputs = {before: None, f"{after} weight": _float(layer.weight), f"{after} bias": _float(layer.bias)}
+        yield "LayerNormalization", inputs, after, {"axis": -1, "epsilon": layer.epsilon}
+    else:
+        linear = after if layer.activation == "Identity" else f"{after} linear"
+        inputs = {before: None, f"{after} weight": _float(layer.weight)}
+        if layer.bias is not None:
+            inputs[f"{after} bias"] = _float(layer.bias)
+        yield "Gemm", inputs, linear, {"transB": 1}
+        yield from _activation(layer.activation, linear, after)
+
+
+def _pool(mode: Pooling, before: str, after: str) -> Iterator[_Operation]:
+    if mode == "cls":
+        yield "Gather", {before: None, f"{after} first": np.array(0)}, after, {"axis": 1}
+        return
+    yield "Cast", {"attention_mask": None}, f"{after} mask", {"to": 1}
+    yield "Unsqueeze", {f"{after} mask": None, f"{after} one": np.array([1])}, f"{after} row", {}
+    yield "MatMul", {f"{after} row": None, before: None}, f"{after} sums", {}
+    yield "Squeeze", {f"{after} sums": None, f"{after} axis": np.array([1])}, f"{after} sum", {}
+    yield "ReduceSum", {f"{after} mask": None, f"{after} tokens": np.array([1])}, f"{after} count", {"keepdims": 1}
+    yield "Div", {f"{after} sum": None, f"{after} count": None}, after, {}
+
+
+def _activation(kind: str, before: str, after: str) -> Iterator[_Operation]:
+    if kind == "GELU":
+        yield "Div", {before: None, f"{after} root": _float(np.sqrt(2.0))}, f"{after} scaled", {}
+        yield "Erf", {f"{after} scaled": None}, f"{after} erf", {}
+        yield "Add", {f"{after} erf": None, f"{after} one": _float(1.0)}, f"{after} gate", {}
+        yield "Mul", {before: None, f"{after} gate": None}, f"{after} double", {}
+        yield "Mul", {f"{after} double": None, f"{after} half": _float(0.5)}, after, {}
+    elif kind == "SiLU":
+        yield "Sigmoid", {before: None}, f"{after} gate", {}
+        yield "Mul", {before: None, f"{after} gate": None}, after, {}
+    elif kind != "Identity":
+        yield {"ReLU": "Relu"}.get(kind, kind), {before: None}, after, {}
+
+
+def _float(value: Any) -> Any:
+    return np.asarray(value, dtype=np.float32)
