@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from langchain_crossrerank import CrossEncoderReranker
-from langchain_crossrerank.errors import RerankTimeoutError
+from langchain_crossrerank.errors import OverloadedError, RerankTimeoutError
 from tests.fault_tally import Tally
 from tests.faults.remote.rerank_server import (
     EXPECTED,
@@ -110,14 +110,15 @@ def test_fifty_abandoned_reranks_do_not_starve_a_healthy_one(
     server.replies = itertools.chain([stall] * 50)
 
     def abandon() -> None:
-        with pytest.raises(RerankTimeoutError):
+        # Some are refused before their turn, because it would come too late.
+        with pytest.raises((RerankTimeoutError, OverloadedError)):
             impatient.compress_documents(candidates(2), "lora")
 
     async def abandon_all() -> None:
         results = await asyncio.gather(
             *(impatient.acompress_documents(candidates(2), "lora") for _ in range(50)), return_exceptions=True
         )
-        assert {type(result) for result in results} == {RerankTimeoutError}
+        assert {type(result) for result in results} <= {RerankTimeoutError, OverloadedError}
 
     if asynchronous:
         asyncio.run(abandon_all())
@@ -137,7 +138,7 @@ async def test_a_deadline_of_the_caller_ends_the_requests(server: Server, connec
     """A deadline given for all requests of a call holds below the time limit of each."""
     tally("a deadline of the caller")
     server.always(drip_body)
-    with pytest.raises(Exception, match="did not score 3 pairs within"):
+    with pytest.raises(RerankTimeoutError, match="did not score 3 pairs within"):
         await connect().ascore_pairs(PAIRS, deadline=time.monotonic() + SHORT)
     assert await asyncio.to_thread(server.hung_up.wait, WATCHDOG)
 

@@ -41,7 +41,7 @@ from langchain_crossrerank.cross_encoders.pairs import (
 )
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler, interruptible
 from langchain_crossrerank.cross_encoders.scores import Activation, check_finite
-from langchain_crossrerank.errors import InvalidInputError, RemoteError
+from langchain_crossrerank.errors import InvalidInputError, RerankTimeoutError
 from langchain_crossrerank.redaction import secrets_of_url, show_url
 
 DEFAULT_LENGTH = 512
@@ -234,7 +234,8 @@ class RemoteCrossEncoder(CrossEncoder):
         """Score pairs without blocking the event loop, several requests at a time.
 
         Raises:
-            RemoteError: If the server fails, or the deadline passes.
+            RemoteError: If the server fails.
+            RerankTimeoutError: If the deadline passes.
         """
         pairs = check_text_pairs(text_pairs)
         self._transport.prepare()
@@ -243,7 +244,10 @@ class RemoteCrossEncoder(CrossEncoder):
             async with asyncio.timeout(seconds):
                 return await asyncio.wrap_future(run_on_loop(self._score_all(pairs)))
         except TimeoutError as err:
-            raise RemoteError(f"{self.name!r} did not score {len(pairs)} pairs within {seconds} seconds.") from err
+            raise RerankTimeoutError(
+                f"{self.name!r} did not score {len(pairs)} pairs within {seconds} seconds; rerank fewer candidates, or "
+                "allow more time."
+            ) from err
 
     def check_health(self, *, timeout: float = 5.0) -> dict[str, bool]:
         """Ask every server whether it is ready.
