@@ -108,6 +108,7 @@ _RST_MARKUP = (
     (re.compile(r"\|([\w -]{1,60})\|"), r"\1"),
 )
 
+_NUMBER = re.compile(r"\s*(?:[\dA-Z]{1,3}(?:\.\d+)*\.?)\s+")
 _ESCAPED = re.compile(r"\\([\\`*_{}\[\]()#+\-.!|<>~'\"])")
 _LONGEST_MARKED = 20_000
 """Characters of a block up to which inline markup is looked for."""
@@ -253,12 +254,15 @@ class _Parser:
         level, title = known
         first = last = self.line
         self.at += 1
-        # A long title is broken over two lines.
-        while self.at < len(self.lines) and _squeeze(title).startswith(_squeeze(_joined([first, self.line]))):
-            last = self.line
-            self.at += 1
-            if _squeeze(title) == _squeeze(_joined([first, last])):
+        # A long title is broken over lines, which may be set apart like paragraphs.
+        read = first.text
+        while len(_bare(read)) < len(_bare(title)):
+            ahead = [line for line in self.lines[self.at : self.at + 2] if not line.is_blank]
+            if not ahead or not _bare(title).startswith(_bare(f"{read} {ahead[0].text}")):
                 break
+            last = ahead[0]
+            read = f"{read} {last.text}"
+            self.at = self.lines.index(last, self.at) + 1
         return [Block("heading", first.start, last.end, level, words=(title,))]
 
     def _code(self) -> list[Block] | None:
@@ -542,9 +546,6 @@ def _last_sentence(text: str, block: Block) -> tuple[int, int]:
     return start, block.start + len(body)
 
 
-def _joined(lines: Sequence[Line]) -> str:
-    return " ".join(line.text.strip() for line in lines)
-
-
-def _squeeze(text: str) -> str:
-    return "".join(text.lower().split())
+def _bare(title: str) -> str:
+    """A title without the number in front, spaces and punctuation, to compare it with another."""
+    return "".join(filter(str.isalnum, _NUMBER.sub("", title, count=1).lower()))

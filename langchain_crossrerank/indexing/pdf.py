@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,18 +233,54 @@ def _drop_edges(pages: Sequence[_Page]) -> None:
         for is_top in (True, False):
             lines = page.lines[:_EDGE] if is_top else page.lines[-_EDGE:]
             counts.update({(is_top, _without_figures(line.text)) for line in lines})
+    heights = {is_top: _running_height(pages, is_top) for is_top in (True, False)}
     for page in pages:
-        # What is left must be more than what is taken off.
         for is_top in (True, False):
+            place = 0 if is_top else -1
+            if len(page.lines) >= 3 and heights[is_top] is not None and _height(page.lines[place]) == heights[is_top]:
+                page.lines.pop(place)
             for _ in range(_EDGE):
+                # What is left must be more than what is taken off.
                 if len(page.lines) < 3:
                     break
-                text = page.lines[0 if is_top else -1].text
-                key = _without_figures(text)
-                is_running = counts[is_top, key] >= _REPEATS and not text.endswith((".", "!", "?", "。", ";"))
-                if not (_PAGE_NUMBER.fullmatch(text) or (is_running and len(text) <= 120)):
+                text = page.lines[place].text
+                is_repeated = counts[is_top, _without_figures(text)] >= _REPEATS
+                is_running = is_repeated and len(text) <= 120 and not text.endswith((".", "!", "?", "。", ";"))
+                if not (is_running or _PAGE_NUMBER.fullmatch(text)):
                     break
-                page.lines.pop(0 if is_top else -1)
+                page.lines.pop(place)
+
+
+def _running_height(pages: Sequence[_Page], is_top: bool) -> int | None:
+    """The height at which most pages have one line that is set off from the text, or `None`."""
+    heights: Counter[int] = Counter()
+    for page in pages:
+        if len(page.lines) < 4:
+            continue
+        edge, inner = (page.lines[0], page.lines[1]) if is_top else (page.lines[-1], page.lines[-2])
+        height, next_height = _height(edge), _height(inner)
+        usual = _usual_step(page.lines)
+        if height is not None and next_height is not None and usual and abs(height - next_height) > 1.6 * usual:
+            heights[height] += 1
+    full = sum(len(page.lines) >= 4 for page in pages)
+    if not heights:
+        return None
+    height, count = heights.most_common(1)[0]
+    return height if count >= max(_REPEATS, full * 0.6) else None
+
+
+def _height(line: _Line) -> int | None:
+    return round(line.top) if line.top is not None else None
+
+
+def _usual_step(lines: Sequence[_Line]) -> float:
+    """The median distance between lines, in points; 0 if it is not known."""
+    steps = sorted(
+        above.bottom - line.top
+        for above, line in pairwise(lines)
+        if above.bottom is not None and line.top is not None and above.bottom > line.top
+    )
+    return steps[len(steps) // 2] if steps else 0.0
 
 
 def _headings_by_outline(
@@ -316,12 +353,7 @@ def _is_contents(page: _Page) -> bool:
 
 def _page_text(page: _Page) -> tuple[str, list[int]]:
     """Put lines together, with a blank line where the gap is wide; return where each line starts, too."""
-    steps = sorted(
-        above.bottom - line.top
-        for above, line in zip(page.lines, page.lines[1:], strict=False)
-        if above.bottom is not None and line.top is not None and above.bottom > line.top
-    )
-    usual = steps[len(steps) // 2] if steps else 0.0
+    usual = _usual_step(page.lines)
     parts: list[str] = []
     starts: list[int] = []
     length = 0

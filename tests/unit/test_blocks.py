@@ -101,16 +101,20 @@ def test_code_keeps_its_lines() -> None:
     assert ("code", "   x = 1") in found
 
 
-def test_headings_that_are_known_are_taken() -> None:
-    """Titles from a PDF's outline mark their lines as headings, also where a title is broken over two lines."""
-    text = "1 How the pump\nis cleaned\nUse water."
-    heading, paragraph = split_blocks(text, "plain", [(0, 2, "1 How the pump is cleaned")])
-    assert (heading.kind, heading.level, text[heading.start : heading.end]) == (
-        "heading",
-        2,
-        "1 How the pump\nis cleaned",
-    )
-    assert text[paragraph.start : paragraph.end] == "Use water."
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("1 How the pump\nis cleaned", "1 How the pump is cleaned"),
+        ("4.1 How the pump\n\nis cleaned?", "How the pump is cleaned?"),
+        ("Cleaning", "Cleaning"),
+    ],
+)
+def test_headings_that_are_known_are_taken(text: str, title: str) -> None:
+    """Titles from a PDF's outline mark their lines, also where a title has a number and is broken over two lines."""
+    heading, paragraph = split_blocks(f"{text}\nUse water.", "plain", [(0, 2, title)])
+    assert (heading.kind, heading.level, heading.words) == ("heading", 2, (title,))
+    assert (heading.start, heading.end) == (0, len(text))
+    assert paragraph.start == len(text) + 1
 
 
 @pytest.mark.parametrize(

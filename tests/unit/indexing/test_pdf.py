@@ -30,6 +30,15 @@ def test_running_heads_and_page_numbers_are_left_out(write_pdf: Callable[..., Pa
     assert {document.page_content for document in read.documents} == {"\n".join(PROSE)}
 
 
+def test_a_line_set_off_at_the_top_of_each_page_is_left_out(write_pdf: Callable[..., Path]) -> None:
+    """A running head that names another section on each page is known by its place."""
+    heads = ("Fares", "Dogs", "Timetable", "The island", "Tickets")
+    body = b" ".join(b"(" + line.encode() + b") Tj T*" for line in PROSE * 2)
+    pages = [b"BT /F1 11 Tf 14 TL 60 770 Td (" + head.encode() + b") Tj 0 -40 Td " + body + b" ET" for head in heads]
+    read = read_pdf(write_pdf("a.pdf", pages), "a.pdf")
+    assert {document.page_content for document in read.documents} == {"\n".join(PROSE * 2)}
+
+
 def test_pages_that_repeat_one_line_keep_it(write_pdf: Callable[..., Path]) -> None:
     """A line is not taken for a running head where nothing would be left of the page."""
     read = read_pdf(write_pdf("a.pdf", [[f"Chapter {n} is short"] for n in range(5)]), "a.pdf")
