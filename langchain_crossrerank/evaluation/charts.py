@@ -61,7 +61,7 @@ def stage_chart(milliseconds: Mapping[str, float]) -> Any:
     axes = _axes((8, 2.2))
     left = 0.0
     for name, median in milliseconds.items():
-        axes.barh([""], [median], left=left, label=f"{name} {median:.0f} ms")
+        axes.barh([""], [median], left=left, label=f"{clip(name, 40)} {median:.0f} ms")
         left += median
     axes.set(xlabel="milliseconds (medians)")
     axes.figure.legend(loc="outside lower center", ncols=3, frameon=False)
@@ -79,7 +79,7 @@ def tradeoff_chart(points: Sequence[tuple[str, float, float]], measure: str, bas
     axes = _axes((8, 4))
     axes.plot([time for _, time, _ in points], [quality for _, _, quality in points], "-o", color=UP)
     for label, time, quality in points:
-        axes.annotate(label, (time, quality), xytext=(6, -12), textcoords="offset points")
+        axes.annotate(clip(label, 40), (time, quality), xytext=(6, -12), textcoords="offset points", parse_math=False)
     axes.axhline(baseline, color=FLAT, linestyle="--", label="without reranking")
     axes.set_xlabel("rerank, median milliseconds")
     axes.set_ylabel(clip(measure, 60), parse_math=False)

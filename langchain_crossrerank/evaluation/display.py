@@ -123,8 +123,8 @@ def report_text(report: Report, width: int | None = None) -> str:
     blocks.append(_table(report, width or DEFAULT_WIDTH))
     for section in report.sections:
         size = max(len(figure) for figure, _ in section.entries)
-        lines = [f"  {figure:>{size}}  {clip(text, _LINE)}" for figure, text in section.entries]
-        blocks.append([f"{section.title}:", *lines])
+        lines = [f"  {one_line(figure):>{size}}  {clip(text, _LINE)}" for figure, text in section.entries]
+        blocks.append([*_wrapped(f"{section.title}:", width), *lines])
     if report.warnings:
         blocks.append([line for warning in report.warnings for line in _wrapped(f"Warning: {warning}", width)])
     if report.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from langchain_crossrerank.evaluation import (
     MeasureResult,
     ProfileResult,
     RankedDocument,
+    RerankerComparison,
+    RerankerMeasure,
     StageTimes,
     SweepResult,
     SweepRow,
@@ -335,3 +338,59 @@ def test_an_evaluations_plot_has_a_bar_for_each_query(count: int) -> None:
     heights = [bar.get_height() for bar in axes.patches]
     assert len(heights) == count
     assert heights == sorted(heights, reverse=True)
+
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m a\u202eb\u2066c \x00 \r\n1  first\u2028line \ud800 \u0085 end"
+CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def hostile_results() -> list[Any]:
+    """Every kind of result with a hostile text in each place where a document, a query or a name may be."""
+    values = {"q": (0.0, 1.0), "p": (1.0, 0.0)}
+    measures = [MeasureResult(HOSTILE, 0.5, 0.5, 1.0, 0.0, -1.0, 1.0, 1.0, values)]
+    other = RerankerMeasure(HOSTILE, 0.5, 0.5, 0.0, -1.0, 1.0, 1.0, 1, 0, 1, values)
+    texts = dict.fromkeys(values, HOSTILE)
+    return [
+        Comparison(
+            HOSTILE, [RankedDocument(HOSTILE, {}, 1, 2, 0.5), RankedDocument(HOSTILE, {}, 2, 1, 0.7)], HOSTILE, 1, 2
+        ),
+        EvaluationResult(measures, 2, 0, 0, 5, HOSTILE, {}, {}, texts, warnings=[HOSTILE]),
+        RerankerComparison(HOSTILE, HOSTILE, [other], 2, texts, [HOSTILE]),
+        ProfileResult([StageTimes(HOSTILE, 1.0, 2.0, 1.0)], {5: 1.0}, 1, 1, HOSTILE),
+        SweepResult([SweepRow(5, 0.5, 0.9, 1.0, 2.0)], HOSTILE, 0.4, {1: 0.5}, HOSTILE, doubts=[HOSTILE]),
+    ]
+
+
+every_hostile = pytest.mark.parametrize("result", hostile_results(), ids=lambda result: type(result).__name__)
+
+
+@every_hostile
+@pytest.mark.parametrize("width", [None, 60])
+def test_no_text_acts_on_the_terminal(result: Any, width: int | None) -> None:
+    """Escape sequences, control characters and bidirectional overrides are shown as escapes, and forge no line."""
+    shown = result.to_text(width)
+    assert CONTROLS.findall(shown) == []
+    assert "\\x1b" in shown
+    assert not any(line.startswith("1  first") for line in shown.splitlines())
+    assert shown.encode()
+
+
+@every_hostile
+def test_no_text_acts_on_a_page(result: Any) -> None:
+    """In HTML the same characters are shown as escapes, so that no text is written over another."""
+    html = result._repr_html_()
+    assert CONTROLS.findall(html.replace("\n", "")) == []
+    assert Balanced(html).wrong == []
+
+
+@every_hostile
+def test_hostile_text_can_be_drawn(result: Any) -> None:
+    """A picture is drawn from any text, without a warning about characters that no font has."""
+    result.plot().savefig(BytesIO(), format="png")
+
+
+@every_hostile
+def test_plain_data_keeps_the_text(result: Any) -> None:
+    """What is meant for programs is not changed: JSON has its own escapes."""
+    plain = json.loads(json.dumps(result.to_dict()))
+    assert HOSTILE in (plain["model"], plain.get("query"))
