@@ -1,4 +1,4 @@
-"""This machine: the cores that this process may use, and a folder for what is measured or made here once."""
+"""This machine: the cores that this process may use, and the folder for what is measured or made here once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def usable_cores() -> int | None:
     container sets (cgroup v1 or v2) is rounded down: threads beyond it would only wait for each other.
 
     Returns:
-        At least 1; `None` where the system does not tell, which leaves the choice to onnxruntime.
+        1 or more; `None` on systems without this information, which leaves the choice to onnxruntime.
     """
     if not hasattr(os, "sched_getaffinity"):
         return None
@@ -66,7 +66,7 @@ def _control_groups(controller: str) -> Iterator[Path]:
 
 
 def _quota(folder: Path) -> Iterator[float]:
-    """Read one group's quota: `max 100000` or `150000 100000` in version 2, two files in version 1; -1 is none."""
+    """Read one group's quota: `max 100000` or `150000 100000` in version 2, two files in version 1; -1 means none."""
     written = _read(folder / "cpu.max") or f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
     numbers = [int(word) for word in written.split() if word.lstrip("-").isdigit()]
     if len(numbers) == 2 and min(numbers) > 0:
@@ -107,7 +107,7 @@ def _read(file: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """The folder for what is made once a machine: `CROSSRERANK_CACHE`, or one in the user's cache folder."""
+    """Return the folder for what is made once per machine: `CROSSRERANK_CACHE`, or one in the user's cache folder."""
     named = os.environ.get(CACHE_VARIABLE)
     if named:
         return Path(named).expanduser()
@@ -116,10 +116,10 @@ def cache_folder() -> Path:
 
 
 def cached_file(file_name: str) -> Path:
-    """Name a file in the cache folder.
+    """Return the path of a file in the cache folder.
 
     Raises:
-        OSError: If there is no such folder, because the user has no home.
+        OSError: If there is no cache folder because the user has no home.
     """
     try:
         return cache_folder() / file_name
@@ -128,7 +128,7 @@ def cached_file(file_name: str) -> Path:
 
 
 def recall(name: str) -> dict[str, Any] | None:
-    """Give what `remember` kept under this name on this machine; `None` if nothing usable is there."""
+    """Return what `remember` saved under this name on this machine, or `None` if there is nothing usable."""
     try:
         content = json.loads(cached_file(f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -137,15 +137,15 @@ def recall(name: str) -> dict[str, Any] | None:
 
 
 def remember(name: str, content: dict[str, Any]) -> None:
-    """Keep a small finding for later processes; where the folder cannot be written it is found anew each time."""
+    """Save a small finding for later processes; if the folder is not writable, each process finds it again."""
     try:
         write_whole(cached_file(f"{name}.json"), json.dumps(content) + "\n")
     except OSError as err:
-        _logger.info("%s.json cannot be written (%s), so it is not kept", name, err)
+        _logger.info("%s.json cannot be written (%s), so it is not saved", name, err)
 
 
 def machine_key(*parts: object) -> str:
-    """Make a short name for this kind of processor and what else decides how fast something runs on it."""
+    """Return a short name for this kind of processor and everything else that decides how fast something runs."""
     described = "|".join(map(str, (_processor(), version("onnxruntime"), *parts)))
     return hashlib.blake2b(described.encode(), digest_size=12).hexdigest()
 

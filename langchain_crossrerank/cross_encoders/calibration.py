@@ -1,4 +1,4 @@
-"""Short measurements of what is fastest on this machine, kept for later processes."""
+"""Short measurements of what is fastest on this machine, saved for later processes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from langchain_crossrerank._machine import recall, remember
 from langchain_crossrerank.onnx_graphs.cache import GraphPrecision
 
 DEFAULT_BATCH_TOKENS = 512
-"""Tokens of one forward pass where nothing was measured: they fit the caches of most processors."""
+"""Tokens of one forward pass before anything was measured: they fit the caches of most processors."""
 
 WORTH_CALIBRATING = 50_000
-"""Tokens of work from which on a calibration is a small part of it."""
+"""Tokens of work of which a calibration is only a small part."""
 
 BATCH_TOKENS = (256, 512, 1024)
-"""Sizes that are tried; the working memory of larger ones would show in the peak, and none was faster."""
+"""Sizes to try; larger ones would raise the peak of memory, and none was faster."""
 
 _ROUNDS = 3
 _NEARLY_BEST = 1.03
@@ -25,16 +25,16 @@ _CLEARLY_FASTER = 1.1
 
 
 def known_batch_tokens(key: str) -> int | None:
-    """Give what `measure_batch_tokens` found earlier under this key, if anything."""
+    """Return what `measure_batch_tokens` found earlier under this key, if anything."""
     found = (recall(f"batch-tokens-{key}") or {}).get("max_batch_tokens")
     return found if found in BATCH_TOKENS else None
 
 
 def measure_batch_tokens(run: Callable[[int], object], tokens: int, key: str) -> int:
-    """Find the batch size at which forward passes take least time a token, and keep it.
+    """Find the batch size at which forward passes take the least time per token, and save it.
 
     Args:
-        run: Does one forward pass on so many copies of a typical pair.
+        run: Does one forward pass on the given number of copies of a typical pair.
         tokens: Tokens of that pair.
         key: Name of this machine, model and settings.
 
@@ -49,15 +49,15 @@ def measure_batch_tokens(run: Callable[[int], object], tokens: int, key: str) ->
             spent.append(_seconds(partial(run, pairs)) / (pairs * tokens))
     best = {size: min(spent) for size, spent in seconds.items()}
     chosen = next(size for size, spent in best.items() if spent <= _NEARLY_BEST * min(best.values()))
-    remember(f"batch-tokens-{key}", {"max_batch_tokens": chosen, "microseconds_a_token": _microseconds(best)})
+    remember(f"batch-tokens-{key}", {"max_batch_tokens": chosen, "microseconds_per_token": _microseconds(best)})
     return chosen
 
 
 def faster_precision(runs: Mapping[GraphPrecision, Callable[[], object]], key: str) -> GraphPrecision:
-    """Find whether eight bits are clearly faster than fp32 here, and keep the finding.
+    """Find whether eight bits are clearly faster than fp32 here, and save the finding.
 
     Args:
-        runs: For `"fp32"` and, where it can be had, `"int8"`, what does the same forward pass.
+        runs: For `"fp32"` and, if available, `"int8"`, a function that does the same forward pass.
         key: Name of this machine and model.
 
     Returns:

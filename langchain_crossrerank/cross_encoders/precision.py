@@ -1,15 +1,15 @@
-"""What forward passes compute in, by name."""
+"""The precisions of forward passes, by name."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 Precision = Literal["fp32", "bf16", "fp16", "int8", "auto"]
-"""`"fp32"` is exact; the others move scores a little; `"auto"` is what is fastest on this machine."""
+"""`"fp32"` is exact; the others change scores a little; `"auto"` is the fastest on this machine."""
 
 
 def torch_precision(precision: str, *, on_gpu: bool) -> str:
-    """Settle `"auto"` for torch: bf16 on a GPU that has it, fp16 on another, fp32 on a CPU; others stay."""
+    """Resolve `"auto"` for torch: bf16 on a GPU that supports it, fp16 on another, fp32 on a CPU."""
     if precision != "auto":
         return precision
     if not on_gpu:
@@ -20,7 +20,7 @@ def torch_precision(precision: str, *, on_gpu: bool) -> str:
 
 
 def torch_dtype(precision: str) -> Any:
-    """Give torch's type of a settled precision."""
+    """Return torch's type of a resolved precision."""
     import torch
 
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

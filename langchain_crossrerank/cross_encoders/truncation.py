@@ -7,7 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 LONGEST_QUERY_SHARE = 0.5
-"""Share of `max_length` that a query may take; the rest is left for the passage."""
+"""Share of `max_length` that a query may take; the rest is left for the passage.
+
+Chosen on the 35 longest queries of CISI with candidates from BM25, at `max_length=128`. nDCG@10 of the bundled model:
+0.37 with a quarter, 0.38 with half, 0.36 with three quarters; 0.22 with whole queries, of which 14 leave no tokens.
+Cutting the end off instead gives 0.39 with half, a difference within the noise of so few queries.
+"""
 
 Spans = Sequence[tuple[int, int]]
 """First and last-plus-one character of each token of a text."""
@@ -18,11 +23,10 @@ _GAP = " ... "
 
 
 def beginning(text: str, tokens: int) -> str:
-    """Return the beginning of a text, long enough to make at least so many tokens.
+    """Return the beginning of a text, long enough for a number of tokens.
 
-    A tokenizer makes one token or more of each word, so twice as many words are enough, even if some consist only of
-    characters that tokenizers drop. Texts without spaces are cut by their characters, of which no token takes more
-    than a few.
+    A word becomes one token or more, so twice as many words are enough, even if some consist only of characters that
+    tokenizers drop. Texts without spaces are cut by characters, of which a token takes only a few.
 
     Args:
         text: The text; a short one is returned unchanged.

@@ -15,11 +15,11 @@ from langchain_core.documents import Document
 
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.cross_encoders.base import AdaptedCrossEncoder, CrossEncoder, as_cross_encoder
-from langchain_crossrerank.cross_encoders.pairs import EncodedPair, PairScore, TextPair, encodable, plan_batches
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair, PairScore, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.scores import sigmoid
 from langchain_crossrerank.errors import InvalidInputError, ScoringError, UnsupportedModelError
-from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder, check_cross_encoder
+from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 
 Score = Callable[[CrossEncoder, Any], Awaitable[list[float]]]
 
@@ -90,21 +90,6 @@ async def test_scores_come_back_in_input_order(score: Score) -> None:
     pairs = [("alpha beta", "alpha " * n) for n in (30, 1, 12, 5)] + [("alpha beta", "alpha beta")]
     assert await score(model, pairs) == [model.score([pair])[0] for pair in pairs]
     assert len(model.batches) > 2
-
-
-@pytest.mark.parametrize("limit", [1, 10, 64])
-def test_no_batch_is_larger_than_its_budget(limit: int) -> None:
-    """Padded tokens of a batch stay within the limit, unless it holds a single pair."""
-    encoded = [EncodedPair(("q", str(n)), tokens=n) for n in (3, 20, 7, 7, 1, 40, 9)]
-    batches = plan_batches(encoded, limit)
-    assert sorted(item.tokens for batch in batches for item in batch) == [1, 3, 7, 7, 9, 20, 40]
-    assert all(len(batch) == 1 or max(i.tokens for i in batch) * len(batch) <= limit for batch in batches)
-
-
-def test_the_longest_batch_runs_first() -> None:
-    """Memory peaks at the first batch, so a machine that is too small fails at once and not late."""
-    encoded = [EncodedPair(("q", str(n)), tokens=n) for n in (3, 20, 7, 40)]
-    assert [item.tokens for batch in plan_batches(encoded, 1) for item in batch] == [40, 20, 7, 3]
 
 
 @pytest.mark.parametrize(
@@ -281,15 +266,6 @@ async def test_odd_texts_are_scored(score: Score, text: str) -> None:
     assert all(part.encode() for batch in model.batches for pair in batch for part in pair)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("a\ud800b", "a�b"), ("\udc00x", "�x"), ("end\ud800", "end�"), ("\ud83d\ude42", "🙂"), ("שלום", "שלום")],
-)
-def test_only_lone_surrogates_are_replaced(text: str, expected: str) -> None:
-    """A lone surrogate becomes the replacement character, a surrogate pair its character, all else stays."""
-    assert encodable(text) == expected
-
-
 async def test_a_stock_cross_encoder_gets_the_same_checks(score: Score) -> None:
     """Any `BaseCrossEncoder` is brought under the contract: order, plain floats, one call a batch, equal pairs once."""
     stock = StockCrossEncoder()
@@ -390,192 +366,6 @@ def test_repr_shows_what_decides_the_scores() -> None:
     """`repr` names the model, its backend, unit and limits."""
     expected = "FakeCrossEncoder('fake', backend='fake', activation='sigmoid', max_length=512, max_batch_tokens=7)"
     assert repr(FakeCrossEncoder(max_batch_tokens=7)) == expected
-
-
-def test_the_fake_scores_by_shared_words() -> None:
-    """The fake is deterministic, lies in 0..1, and puts the passage with more of the query's words first."""
-    pairs = [("low rank adaptation", text) for text in ("low rank adaptation", "a LOW rank", "rank", "the weather", "")]
-    scores = FakeCrossEncoder().score(pairs)
-    assert scores == FakeCrossEncoder().score(pairs)
-    assert scores[:3] == sorted(scores, reverse=True)[:3]
-    assert all(0 <= value <= 1 for value in scores)
-    assert scores[2] > max(scores[3:])
-
-
-def test_the_scripted_model_gives_what_was_written_down() -> None:
-    """Scores come by passage, and any other passage gets the default."""
-    model = ScriptedCrossEncoder({"a": 3.0, "": -1.0}, default=0.25)
-    assert model.score([("q", "b"), ("q", "a"), ("other", "a"), ("q", " ")]) == [0.25, 3.0, 3.0, -1.0]
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        FakeCrossEncoder(),
-        FakeCrossEncoder(max_batch_tokens=1),
-        ScriptedCrossEncoder({}),
-        AdaptedCrossEncoder(StockCrossEncoder()),
-    ],
-    ids=repr,
-)
-def test_good_models_pass_the_check(model: CrossEncoder) -> None:
-    """What ships for others' tests keeps the contract itself."""
-    assert check_cross_encoder(model) is None  # type: ignore[func-returns-value]  # the promise is that it returns
-
-
-class SortedScores(FakeCrossEncoder):
-    """Gives a batch's scores best first."""
-
-    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        return sorted(super()._score_batch(batch), reverse=True)
-
-
-class ReversedScores(FakeCrossEncoder):
-    """Gives a batch's scores back to front."""
-
-    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        return list(super()._score_batch(batch))[::-1]
-
-
-class StatefulScores(FakeCrossEncoder):
-    """Scores move a little with every batch."""
-
-    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        return [value + 0.001 * len(self.batches) for value in super()._score_batch(batch)]
-
-
-class CompanyScores(FakeCrossEncoder):
-    """Padding leaks: a score depends on the longest pair of its batch."""
-
-    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        longest = max(item.tokens for item in batch)
-        return [value + 0.001 * longest for value in super()._score_batch(batch)]
-
-
-class PlaceScores(FakeCrossEncoder):
-    """A score depends on the pair's row in its batch."""
-
-    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        return [value + 0.001 * row for row, value in enumerate(super()._score_batch(batch))]
-
-
-class LastScoreLost(FakeCrossEncoder):
-    """Gives one score too few."""
-
-    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        return list(super()._score_batch(batch))[:-1]
-
-
-class NanForBlank(FakeCrossEncoder):
-    """Divides by the length of the passage."""
-
-    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        return [
-            value if item.text_pair[1] else math.nan
-            for item, value in zip(batch, super()._score_batch(batch), strict=True)
-        ]
-
-
-class RaisesForBlank(FakeCrossEncoder):
-    """Cannot take an empty passage."""
-
-    def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        if not all(item.text_pair[1] for item in batch):
-            raise ZeroDivisionError("no tokens")
-        return super()._score_batch(batch)
-
-
-class NumpyScores(FakeCrossEncoder):
-    """Goes round the contract with scores that are not plain floats."""
-
-    def score(self, text_pairs: Iterable[TextPair]) -> list[float]:
-        return [np.float64(value) for value in super().score(text_pairs)]
-
-
-class RoundedScores(FakeCrossEncoder):
-    """Goes round the contract with whole numbers."""
-
-    def score(self, text_pairs: Iterable[TextPair]) -> list[float]:
-        return [round(value) for value in super().score(text_pairs)]
-
-
-class DropsRepeats(FakeCrossEncoder):
-    """Goes round the contract with one score for all equal pairs."""
-
-    def score(self, text_pairs: Iterable[TextPair]) -> list[float]:
-        return super().score(dict.fromkeys(text_pairs))
-
-
-class RepeatsDiffer(FakeCrossEncoder):
-    """Goes round the contract with a bonus for early pairs."""
-
-    def score(self, text_pairs: Iterable[TextPair]) -> list[float]:
-        return [value - 0.001 * place for place, value in enumerate(super().score(text_pairs))]
-
-
-class NoneForNothing(FakeCrossEncoder):
-    """Goes round the contract where there is nothing to score."""
-
-    def score(self, text_pairs: Iterable[TextPair]) -> list[float]:
-        return super().score(text_pairs) or None  # type: ignore[return-value]  # the planted fault
-
-
-class TakesBadPairs(FakeCrossEncoder):
-    """Goes round the contract by scoring what cannot be scored."""
-
-    def score(self, text_pairs: Iterable[TextPair]) -> list[float]:
-        try:
-            return super().score(text_pairs)
-        except InvalidInputError:
-            return [0.0]
-
-
-class TakesBlankQueries(FakeCrossEncoder):
-    """Goes round the contract for a blank query alone."""
-
-    def score(self, text_pairs: Iterable[TextPair]) -> list[float]:
-        pairs = list(text_pairs)
-        return [0.0] if pairs == [("", "passage")] else super().score(pairs)
-
-
-@pytest.mark.parametrize(
-    ("faulty", "promise"),
-    [
-        (SortedScores, "change with the batch"),
-        (ReversedScores, "change with the batch"),
-        (StatefulScores, "change with the batch"),
-        (CompanyScores, "change with the batch"),
-        (PlaceScores, "change with the batch"),
-        (LastScoreLost, "exactly one score for each pair"),
-        (NanForBlank, "not finite"),
-        (RaisesForBlank, "ZeroDivisionError"),
-        (NumpyScores, "one plain float per pair"),
-        (RoundedScores, "one plain float per pair"),
-        (DropsRepeats, "one plain float per pair"),
-        (RepeatsDiffer, "for equal pairs"),
-        (NoneForNothing, "an empty list for no pairs"),
-        (TakesBadPairs, "must raise an InvalidInputError"),
-        (TakesBlankQueries, r"accepts \[\('', 'passage'\)\]; it must raise an InvalidInputError"),
-    ],
-)
-def test_a_planted_fault_fails_the_check(faulty: type[FakeCrossEncoder], promise: str) -> None:
-    """Each promise of the contract has a fault that the check finds and names."""
-    with pytest.raises(ScoringError, match=promise):
-        check_cross_encoder(faulty())
-
-
-class NanPastTheChecks(FakeCrossEncoder):
-    """Goes round the contract with a NaN."""
-
-    def score(self, text_pairs: Iterable[TextPair]) -> list[float]:
-        pairs = list(text_pairs)
-        return [value if pair[1] else math.nan for pair, value in zip(pairs, super().score(pairs), strict=True)]
-
-
-def test_a_nan_that_goes_round_the_contract_fails_the_check() -> None:
-    """The check promises finite scores, so a model that overrides `score` and gives NaN fails it."""
-    with pytest.raises(ScoringError, match="finite"):
-        check_cross_encoder(NanPastTheChecks())
 
 
 class WordReader(FakeCrossEncoder):
