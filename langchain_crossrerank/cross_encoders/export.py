@@ -187,6 +187,7 @@ def _parity(network: Any, tokenizer: Any, source: ModelSource) -> list[ParityRow
     for pair in PARITY_PAIRS:
         features = tokenizer(*pair, truncation="only_second", max_length=exported.max_length, return_tensors="pt")
         with torch.inference_mode():
-            (expected,) = relevance_logits(network(**features).logits.numpy(), source.name)
+            logits = network(**features).logits.numpy()
+            (expected,) = relevance_logits(logits, source.name, relevant=source.relevant_label)
         rows.append(ParityRow(pair, float(expected), exported.score([pair])[0]))
     return rows

@@ -35,7 +35,7 @@ class Graph:
         return sorted({weight.file for weight in self.weights})
 
 
-def open_session(graph: Graph, options: Any = None, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
+def open_session(graph: Graph, options: Any = None, providers: Sequence[Any] = ("CPUExecutionProvider",)) -> Any:
     """Open a graph in onnxruntime.
 
     Args:

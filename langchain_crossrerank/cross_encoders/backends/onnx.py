@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,11 @@ from langchain_crossrerank.onnx_graphs.sessions import Graph, open_session
 LARGE_BATCH_TOKENS = 4096
 """Tokens of a forward pass from which on its working memory is given back to the system afterwards."""
 
+ATTENTION_BYTES = 2**30
+"""Memory, in bytes, that the attention of one pair may take at the default length: two numbers for each pair of tokens
+and each head of one layer. A forward pass peaks at about twice as much."""
+
+_USUAL_HEADS = 12
 _GPU = Path("/dev/nvidiactl")
 _TEST_PAIR = ("which precision is faster here?", "a passage of the usual length " * 20)
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
@@ -129,7 +135,8 @@ class OnnxCrossEncoder(CrossEncoder):
     Args:
         source: Where the model's files are.
         activation: The unit of the scores; `None` follows the model's config.
-        max_length: Tokens of a pair that are read, at most what the model allows; `None` for that most.
+        max_length: Tokens of a pair that are read, as far as the model has positions; `None` for what the model allows
+            and `ATTENTION_BYTES` has memory for.
         max_batch_tokens: The most tokens, padding included, in one forward pass; `None` for what was measured to be
             fastest on this machine, or 512 before anything was measured.
         num_threads: Threads of one forward pass; `None` for the physical cores that this process may use.
@@ -159,7 +166,7 @@ class OnnxCrossEncoder(CrossEncoder):
     ) -> None:
         self.name = source.name
         self.activation = activation or source.activation
-        self.max_length = source.usable_length(max_length)
+        self.max_length = source.usable_length(max_length) if max_length else _default_length(source)
         self._settings: dict[str, Any] = {
             "max_batch_tokens": max_batch_tokens,
             "num_threads": num_threads,
@@ -277,7 +284,7 @@ class OnnxCrossEncoder(CrossEncoder):
             options.intra_op_num_threads = self._num_threads
         # A pattern is kept for every shape of batch, and there are many.
         options.enable_mem_pattern = False
-        return open_session(graph, options, providers=_PROVIDERS[self._device.partition(":")[0]])
+        return open_session(graph, options, providers=_providers(self._device))
 
     def _checked_session(self) -> Any:
         try:
@@ -373,7 +380,10 @@ class OnnxCrossEncoder(CrossEncoder):
             )
 
 
-_PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
+def _providers(device: str) -> list[Any]:
+    kind, _, number = device.partition(":")
+    cuda: list[Any] = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == "cuda" else []
+    return [*cuda, "CPUExecutionProvider"]
 
 
 def choose_device(device: str | None) -> str:
@@ -397,6 +407,25 @@ def choose_device(device: str | None) -> str:
             'use "cpu", install onnxruntime-gpu, or use backend="torch".'
         )
     return device
+
+
+def _default_length(source: ModelSource) -> int:
+    """Return the tokens of a pair that are read by default: what the model allows, as far as memory does."""
+    heads = source.settings.num_attention_heads or _USUAL_HEADS
+    affordable = math.isqrt(ATTENTION_BYTES // (2 * 4 * heads))
+    length = source.max_length
+    if length <= affordable:
+        return length
+    _logger.warning(
+        "%r can read %d tokens of a pair, whose attention would take %.1f GB of memory; %d are read. Pass "
+        "max_length=%d to read all of them, or another max_length to silence this warning.",
+        source.name,
+        length,
+        2 * 4 * heads * length**2 / 1e9,
+        affordable,
+        length,
+    )
+    return affordable
 
 
 def has_nvidia_gpu() -> bool:
