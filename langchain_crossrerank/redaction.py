@@ -56,6 +56,11 @@ def secrets_of_url(address: str) -> list[str]:
     return [form for part in found if part for form in {part, unquote(part)}]
 
 
+def looks_secret(word: str) -> bool:
+    """Whether a word looks like a key: random letters and digits, a UUID, or a known prefix such as `sk-`."""
+    return bool(_UUID.search(word) or _KEY_PREFIX.match(word) or _RANDOM.search(word))
+
+
 def hide(text: str, secrets: Iterable[str]) -> str:
     """Return `text` with every secret hidden, in any case and however JSON or a URL may write it."""
     for secret in secrets:
@@ -66,18 +71,11 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 
 def _show_path(path: str) -> str:
     segments = path.split("/")
-    return "/".join(
-        HIDDEN if _looks_secret(segment, segments[place - 1] if place else "") else segment
-        for place, segment in enumerate(segments)
-    )
-
-
-def _looks_secret(segment: str, before: str) -> bool:
-    if not segment:
-        return False
-    return bool(
-        _KEY_NAME.fullmatch(before) or _UUID.search(segment) or _KEY_PREFIX.match(segment) or _RANDOM.search(segment)
-    )
+    shown = [
+        HIDDEN if segment and (looks_secret(segment) or _KEY_NAME.fullmatch(before)) else segment
+        for before, segment in zip(["", *segments], segments, strict=False)
+    ]
+    return "/".join(shown)
 
 
 def _spellings(character: str) -> str:

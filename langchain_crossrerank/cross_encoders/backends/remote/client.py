@@ -22,12 +22,7 @@ from langchain_crossrerank.cross_encoders.backends.remote.log_filter import hide
 from langchain_crossrerank.cross_encoders.backends.remote.requests import MakeRequest, Requests, RequestShape
 from langchain_crossrerank.cross_encoders.backends.remote.routes import endpoint_of
 from langchain_crossrerank.cross_encoders.backends.remote.servers import Servers
-from langchain_crossrerank.cross_encoders.backends.remote.settings import (
-    check_encryption,
-    check_headers,
-    check_key,
-    check_urls,
-)
+from langchain_crossrerank.cross_encoders.backends.remote.settings import Credentials, check_urls
 from langchain_crossrerank.cross_encoders.backends.remote.transport import CONNECTIONS, Transport, run_on_loop
 from langchain_crossrerank.cross_encoders.base import CrossEncoder, ScoreSteps
 from langchain_crossrerank.cross_encoders.fingerprints import fingerprint
@@ -42,7 +37,7 @@ from langchain_crossrerank.cross_encoders.pairs import (
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler, interruptible
 from langchain_crossrerank.cross_encoders.scores import Activation, check_finite
 from langchain_crossrerank.errors import InvalidInputError, RerankTimeoutError
-from langchain_crossrerank.redaction import secrets_of_url, show_url
+from langchain_crossrerank.redaction import show_url
 
 DEFAULT_LENGTH = 512
 """Tokens that a server's model is taken to read if the caller does not say."""
@@ -75,13 +70,13 @@ class RemoteCrossEncoder(CrossEncoder):
             from then on, with a warning.
         api_key: Sent as a bearer token; `None` for the environment's `CROSSRERANK_API_KEY`, if that is set.
         api_key_header: Header that carries the key alone, instead of `Authorization: Bearer`; Azure's is `"api-key"`.
-        headers: Further headers. Their values are shown nowhere.
+        headers: Further headers. Values are shown nowhere if they look like a key, or if the header's name says so.
         extra_body: Further fields of the body, which replace those of the same name.
         make_request: Makes the body, any JSON value, from a query and a list of passages, for servers with a request of
             their own.
         read_answer: Reads scores, in the passages' order, from an answer's JSON and the number of passages.
-        allow_insecure_key: Send a key or headers over plain http to another machine, where every proxy and network on
-            the way can read them.
+        allow_insecure_key: Send a key over plain http to another machine, where every proxy and network on the way can
+            read it.
         activation: The unit of the server's scores. `None` takes them for probabilities (`"sigmoid"`) until one lies
             outside 0 to 1, and then for logits, with a warning. With `"texts"`, `"identity"` asks for raw scores.
         max_documents: Passages in one request; TEI accepts 32 by default.
@@ -141,7 +136,10 @@ class RemoteCrossEncoder(CrossEncoder):
             check_seconds(attempt_timeout=attempt_timeout)
         if model is not None and (not isinstance(model, str) or not model or encodable(model) != model):
             raise InvalidInputError(f"model is {shorten(model)}; pass the name that the server knows, or None.")
-        self._set_secrets(urls, api_key, api_key_header, headers, allow_insecure_key)
+        self._credentials = Credentials.of(api_key, api_key_header, headers, urls)
+        if not allow_insecure_key:
+            self._credentials.check_encryption(urls)
+        hide_in_logs(self._credentials.secrets)
         self.name = model if model is not None else show_url(urls[0])
         self.activation = activation or "sigmoid"
         self.max_length = max_length or DEFAULT_LENGTH
@@ -171,31 +169,6 @@ class RemoteCrossEncoder(CrossEncoder):
             _identify(make_request),
             _identify(read_answer),
         )
-
-    def _set_secrets(
-        self,
-        urls: Sequence[str],
-        api_key: SecretStr | str | None,
-        api_key_header: str | None,
-        headers: Mapping[str, str | SecretStr] | None,
-        allow_insecure_key: bool,
-    ) -> None:
-        key, more = check_key(api_key), check_headers(headers, api_key_header)
-        if (key is not None or more) and not allow_insecure_key:
-            source = (
-                "api_key" if api_key is not None else "key of CROSSRERANK_API_KEY" if key is not None else "headers"
-            )
-            check_encryption(urls, source)
-        self._headers = dict(more)
-        if key is not None and api_key_header is not None:
-            self._headers[api_key_header] = key
-        elif key is not None and "authorization" not in map(str.lower, more):
-            self._headers["Authorization"] = SecretStr(f"Bearer {key.get_secret_value()}")
-        secrets = [value.get_secret_value() for value in more.values()]
-        secrets += [key.get_secret_value()] if key is not None else []
-        secrets += [secret for url in urls for secret in secrets_of_url(url)]
-        self._secrets = SecretStr("\n".join(secrets))
-        hide_in_logs(secrets)
 
     @property
     def url(self) -> str:
@@ -260,7 +233,7 @@ class RemoteCrossEncoder(CrossEncoder):
         """
         check_seconds(timeout=timeout)
         self._transport.prepare()
-        headers = self._plain_headers()
+        headers = self._credentials.headers
         given = [route.given for route in self._servers.routes]
         health = [str(httpx.URL(url).copy_with(path="/health", query=None)) for url in given]
 
@@ -324,8 +297,8 @@ class RemoteCrossEncoder(CrossEncoder):
             servers=self._servers,
             requests=self._requests,
             read_answer=self._read_answer,
-            headers=self._plain_headers(),
-            secrets=self._secrets.get_secret_value().split("\n"),
+            headers=self._credentials.headers,
+            secrets=self._credentials.secrets,
             limits=self._limits,
             max_length=self.max_length,
         )
@@ -364,10 +337,6 @@ class RemoteCrossEncoder(CrossEncoder):
             self.name,
             outside,
         )
-
-    def _plain_headers(self) -> dict[str, str]:
-        fixed = {"Accept-Encoding": "gzip", "Content-Type": "application/json"}
-        return {**fixed, **{name: value.get_secret_value() for name, value in self._headers.items()}}
 
 
 def _check_body(extra_body: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -6,15 +6,17 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import httpx
 from pydantic import SecretStr
 
 from langchain_crossrerank.checks import cut
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.redaction import HIDDEN, show_url
+from langchain_crossrerank.redaction import HIDDEN, looks_secret, secrets_of_url, show_url
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_SECRET_HEADER = re.compile(r"key|token|auth|secret|cookie|password|credential|session|signature", re.IGNORECASE)
 _NOT_IN_KEYS = re.compile(r"[^!-~]|\A\Z")
 _NOT_IN_HEADERS = re.compile(r"[^ -~]|\A[ ]|[ ]\Z|\A\Z")
 
@@ -70,7 +72,72 @@ def check_key(api_key: object) -> SecretStr | None:
     return SecretStr(key)
 
 
-def check_headers(headers: Mapping[str, str | SecretStr] | None, api_key_header: str | None) -> dict[str, SecretStr]:
+@dataclass(frozen=True)
+class Credentials:
+    """The headers of a request, and the secrets among them and in the addresses.
+
+    Attributes:
+        source: What the caller passed the secret as, for errors; `None` if there is none among the headers.
+    """
+
+    _headers: dict[str, SecretStr]
+    _secrets: tuple[SecretStr, ...]
+    source: str | None
+
+    @classmethod
+    def of(
+        cls,
+        api_key: SecretStr | str | None,
+        api_key_header: str | None,
+        headers: Mapping[str, str | SecretStr] | None,
+        urls: Sequence[str],
+    ) -> Credentials:
+        """Check a key and headers, and put them together.
+
+        Raises:
+            InvalidInputError: If one of them cannot be part of a header.
+        """
+        key, sent = check_key(api_key), check_headers(headers)
+        hidden = [value for name, value in sent.items() if _is_secret(name, value.get_secret_value())]
+        source = "headers" if hidden else None
+        if key is not None:
+            hidden.append(key)
+            source = "key of CROSSRERANK_API_KEY" if api_key is None else "api_key"
+        if api_key_header is not None:
+            _check_header_name("api_key_header", api_key_header)
+        if key is not None and api_key_header is not None:
+            sent[api_key_header] = key
+        elif key is not None and "authorization" not in map(str.lower, sent):
+            sent["Authorization"] = SecretStr(f"Bearer {key.get_secret_value()}")
+        hidden += [SecretStr(secret) for url in urls for secret in secrets_of_url(url)]
+        return cls(sent, tuple(hidden), source)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers as they are sent."""
+        fixed = {"Accept-Encoding": "gzip", "Content-Type": "application/json"}
+        return {**fixed, **{name: value.get_secret_value() for name, value in self._headers.items()}}
+
+    @property
+    def secrets(self) -> list[str]:
+        """What may be shown nowhere."""
+        return [secret.get_secret_value() for secret in self._secrets]
+
+    def check_encryption(self, urls: Sequence[str]) -> None:
+        """Raise if a secret header would travel unencrypted to another machine.
+
+        Raises:
+            InvalidInputError: If an address is plain http to another machine.
+        """
+        exposed = next((url for url in urls if self.source is not None and _is_exposed(httpx.URL(url))), None)
+        if exposed is not None:
+            raise InvalidInputError(
+                f"the {self.source} would travel unencrypted to {show_url(exposed)}, readable by every proxy and "
+                "network on the way; pass an https:// address, or allow_insecure_key=True if you trust the network."
+            )
+
+
+def check_headers(headers: Mapping[str, str | SecretStr] | None) -> dict[str, SecretStr]:
     """Return further headers of a request, their values as secrets.
 
     Raises:
@@ -90,27 +157,11 @@ def check_headers(headers: Mapping[str, str | SecretStr] | None, api_key_header:
                 f"headers[{name!r}] {_describe(wrong)}, which no header can carry; pass ASCII text."
             )
         checked[name] = SecretStr(text)
-    if api_key_header is not None:
-        _check_header_name("api_key_header", api_key_header)
     return checked
 
 
-def check_encryption(urls: Sequence[str], secret: str) -> None:
-    """Raise if a secret would travel unencrypted to another machine.
-
-    Args:
-        urls: The addresses it is sent to.
-        secret: What it is, for the error.
-
-    Raises:
-        InvalidInputError: If an address is plain http to another machine.
-    """
-    exposed = next((url for url in urls if _is_exposed(httpx.URL(url))), None)
-    if exposed is not None:
-        raise InvalidInputError(
-            f"the {secret} would travel unencrypted to {show_url(exposed)}, readable by every proxy and network on the "
-            "way; pass an https:// address, or allow_insecure_key=True if you trust the network."
-        )
+def _is_secret(name: str, value: str) -> bool:
+    return _SECRET_HEADER.search(name) is not None or any(looks_secret(word) for word in value.split())
 
 
 def _is_exposed(url: httpx.URL) -> bool:

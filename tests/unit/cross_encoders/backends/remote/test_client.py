@@ -192,10 +192,19 @@ def test_values_of_headers_and_urls_are_shown_nowhere(
         (["https://rerank.example", "http://rerank.example"], False),
     ],
 )
-@pytest.mark.parametrize("secret", [{"api_key": "sk-1234"}, {"headers": {"api-key": "sk-1234"}}])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {"api_key": "sk-1234"},
+        {"headers": {"api-key": "sk-1234"}},
+        {"headers": {"Cookie": "sk-1234"}},
+        {"headers": {"X-Own": "sk-1234567"}},
+    ],
+    ids=repr,
+)
 def test_a_key_does_not_travel_unencrypted_to_another_machine(url: Any, safe: bool, secret: dict[str, Any]) -> None:
     """Plain http to another host needs a word of the caller, and only where there is a key."""
-    RemoteCrossEncoder(url)
+    RemoteCrossEncoder(url, headers={"X-Team": "search", "User-Agent": "ours/1.0"})
     RemoteCrossEncoder(url, **secret, allow_insecure_key=True)
     if safe:
         RemoteCrossEncoder(url, **secret)
