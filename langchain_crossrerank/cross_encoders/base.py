@@ -17,6 +17,7 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 
 from langchain_crossrerank._process import call_in_child
 from langchain_crossrerank.checks import shorten
+from langchain_crossrerank.cross_encoders.languages import MULTILINGUAL_MODEL, LanguageCheck, script_of
 from langchain_crossrerank.cross_encoders.pairs import (
     EncodedPair,
     PairScore,
@@ -40,6 +41,7 @@ LongQuery = Literal["cut", "error"]
 """What to do with a query that leaves too little of `max_length` for the passage."""
 
 _PLANNED_PAIRS = 1024
+_TEXTS_CHECKED = 3
 _WARM_UP_PAIR = ("a query", "a passage")
 
 _logger = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ class CrossEncoder(BaseCrossEncoder):
     _frame_tokens = 0
     _warned_truncated = False
     _warned_query_truncated = False
+    _language_check: LanguageCheck | None = None
 
     def score(self, text_pairs: Iterable[TextPair]) -> list[float]:
         """Score each pair.
@@ -153,6 +156,7 @@ class CrossEncoder(BaseCrossEncoder):
         """
         given = check_text_pairs(text_pairs)
         pairs = yield from self._fit(given)
+        self._warn_unreadable(pairs)
         unique = list(dict.fromkeys(pairs))
         scores: dict[TextPair, PairScore] = {}
         # Part by part, so that the tokens of thousands of pairs are not all in memory at once.
@@ -291,6 +295,38 @@ class CrossEncoder(BaseCrossEncoder):
                 cut,
                 len(encoded),
             )
+
+    def can_read(self, text: str) -> bool:
+        """Whether a text's script and words are known to the model; `True` if nothing is known about them.
+
+        Scores of what it cannot read mean little; see `LanguageCheck` for the rule.
+        """
+        return self._language_check is None or self._language_check.problem(text) is None
+
+    def _warn_unreadable(self, pairs: Sequence[TextPair]) -> None:
+        """Warn once for each script that the model cannot read; the first few texts stand for all."""
+        if self._language_check is None:
+            return
+        # One text of each script; queries before passages.
+        queries, passages = zip(*pairs[:_TEXTS_CHECKED], strict=True) if pairs else ((), ())
+        texts = {script_of(text): text for text in reversed((*queries, *passages))}
+        for script in texts.keys() - self._scripts_warned_of:
+            problem = self._language_check.problem(texts[script])
+            if problem is None:
+                continue
+            self._scripts_warned_of.add(script)
+            _logger.warning(
+                "%r cannot read a text in %s script: %s, so its score means little. Use a model for its language, such "
+                "as %r. This warning is logged once for each script.",
+                self.name,
+                script,
+                problem,
+                MULTILINGUAL_MODEL,
+            )
+
+    @cached_property
+    def _scripts_warned_of(self) -> set[str]:
+        return set()
 
     def _warn_query_truncated(self, query: str) -> None:
         if not self._warned_query_truncated:

@@ -62,6 +62,7 @@ DESCRIPTION_FILES = (
 """What is read of a model besides its graph: settings, tokenizer, and the modules that follow a transformer."""
 
 _SAFETENSORS_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+_CARD = "README.md"
 _NO_LIMIT = 10**9
 _LEAST_LENGTH = 8
 _DEFAULT_LENGTH = 512
@@ -435,9 +436,9 @@ def _inside(name: str, folder: Path, subfolder: str | None) -> Path:
 def _patterns(hub: HubRepository, file_name: str | None, weights: bool, safetensors: bool) -> list[str]:
     """Return which files of a repository to fetch."""
     if safetensors:
-        return list(_SAFETENSORS_FILES)
+        return [*_SAFETENSORS_FILES, _CARD]
     if not weights:
-        return list(DESCRIPTION_FILES)
+        return [*DESCRIPTION_FILES, _CARD]
     if file_name is not None:
         graphs = [file_name]
     else:
@@ -445,4 +446,9 @@ def _patterns(hub: HubRepository, file_name: str | None, weights: bool, safetens
         chosen = choose_graph(listed, hub.name) if listed is not None else None
         graphs = [chosen] if chosen else [] if listed is not None else list(EXACT_GRAPHS + ROUGH_GRAPHS)
     # External data has the graph's name with _data or .data behind it, and sometimes a number.
-    return [*DESCRIPTION_FILES, *graphs, *(f"{graph}{ending}*" for graph in graphs for ending in ("_data", ".data"))]
+    return [
+        *DESCRIPTION_FILES,
+        _CARD,
+        *graphs,
+        *(f"{graph}{ending}*" for graph in graphs for ending in ("_data", ".data")),
+    ]

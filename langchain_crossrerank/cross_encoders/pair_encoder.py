@@ -13,6 +13,7 @@ from cachetools import LRUCache
 from tokenizers import Encoding, Tokenizer
 
 from langchain_crossrerank._process import Guarded
+from langchain_crossrerank.cross_encoders.languages import TokenSpan
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.truncation import Spans
 
@@ -115,6 +116,15 @@ class PairEncoder:
     def query_spans(self, query: str) -> Spans:
         """Return the first and last-plus-one character of each token of a query, without special tokens."""
         return self._query(query)[1]
+
+    def token_spans(self, text: str) -> list[TokenSpan]:
+        """Return where each token of a text is, and which are unknown, without special tokens."""
+        encoding = self._plain.encode(text, add_special_tokens=False)
+        unknown = {self._plain.token_to_id(token) for token in ("[UNK]", "<unk>")}
+        return [
+            TokenSpan(*span, is_unknown=number in unknown)
+            for span, number in zip(encoding.offsets, encoding.ids, strict=True)
+        ]
 
     def _query_ids(self, query: str) -> Any:
         return self._query(query)[0]

@@ -26,6 +26,7 @@ LAYERS = (
     {"onnx_graphs", "indexing"},
     {
         "cross_encoders.fingerprints",
+        "cross_encoders.languages",
         "cross_encoders.scheduling",
         "cross_encoders.scores",
         "cross_encoders.precision",

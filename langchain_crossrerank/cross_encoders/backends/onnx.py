@@ -26,6 +26,7 @@ from langchain_crossrerank.cross_encoders.calibration import (
     measure_batch_tokens,
 )
 from langchain_crossrerank.cross_encoders.fingerprints import ReadFiles, fingerprint
+from langchain_crossrerank.cross_encoders.languages import LanguageCheck, card_languages
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pair_encoder import PairEncoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
@@ -186,6 +187,7 @@ class OnnxCrossEncoder(CrossEncoder):
         truncation_side = source.tokenizer_settings.truncation_side
         self._reads_whole_passages = truncation_side == "left"
         self._pairs = PairEncoder(load_tokenizer(source), self.max_length, truncation_side)
+        self._language_check = LanguageCheck(card_languages(source.folder), self._pairs.token_spans)
         self._window_tokenizers: dict[int, Tokenizer] = {}
         if precision == "auto":
             self._choose_precision()

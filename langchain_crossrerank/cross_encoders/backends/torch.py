@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ from langchain_crossrerank._process import ForkSafeLock, ProcessMark
 from langchain_crossrerank.cross_encoders.backends.weights import load_modules
 from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder
 from langchain_crossrerank.cross_encoders.fingerprints import READ_SUFFIXES, ReadFiles, fingerprint
+from langchain_crossrerank.cross_encoders.languages import LanguageCheck, TokenSpan, card_languages
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.precision import torch_dtype, torch_precision
@@ -24,6 +26,7 @@ from langchain_crossrerank.cross_encoders.scores import (
     Activation,
     check_num_labels,
     relevance_logits,
+    relevant_label,
     sigmoid,
 )
 from langchain_crossrerank.cross_encoders.truncation import Spans
@@ -137,12 +140,16 @@ class TorchCrossEncoder(CrossEncoder):
         # Texts are tokenised whole to see whether they are too long, which is no reason for a warning.
         model.tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         check_num_labels(int(model.num_labels or 1), self.name)
+        self._relevant = relevant_label(getattr(model.config, "id2label", None))
         self.activation = activation or self._own_activation()
         transformer: Any = model[0]
         self._transformer = transformer
         self._has_template = "message" in transformer.modality_config
         # What `predict` does without a prompt.
         self._prompt = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
+        folder = Path(str(getattr(model.transformers_model, "name_or_path", "")))
+        # LLM rerankers read any language in pieces down to bytes.
+        self._language_check = LanguageCheck(card_languages(folder), self._token_spans, reads_bytes=self._has_template)
         if instruction is not None:
             self._set_instruction(instruction)
 
@@ -300,6 +307,16 @@ class TorchCrossEncoder(CrossEncoder):
             encoded = tokenizer(text, add_special_tokens=False, truncation=False, return_offsets_mapping=True)
         return [(int(start), int(end)) for start, end in encoded["offset_mapping"]]
 
+    def _token_spans(self, text: str) -> list[TokenSpan]:
+        tokenizer = self._model.tokenizer
+        spans = self._query_spans(text)
+        with self._tokenizing:
+            ids = tokenizer(text, add_special_tokens=False, truncation=False)["input_ids"]
+        if len(ids) != len(spans):
+            return [TokenSpan(*span) for span in spans]
+        unknown = tokenizer.unk_token_id
+        return [TokenSpan(*span, is_unknown=number == unknown) for span, number in zip(spans, ids, strict=True)]
+
     def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
         if not self._model.tokenizer.is_fast:
             return super()._encode_windows(text_pairs, overlap)
@@ -359,7 +376,7 @@ class TorchCrossEncoder(CrossEncoder):
         moved = {name: value.to(device) for name, value in features.items()}
         with torch.inference_mode():
             scores = self._model({**moved, **self._constants})["scores"]
-        logits = relevance_logits(scores.float().cpu().numpy(), self.name)
+        logits = relevance_logits(scores.float().cpu().numpy(), self.name, relevant=self._relevant)
         return [sigmoid(logit) for logit in logits] if self.activation == "sigmoid" else logits
 
     def _check_ids(self, ids: torch.Tensor) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from langchain_core.cross_encoders import BaseCrossEncoder
 
 from langchain_crossrerank.cross_encoders.base import CrossEncoder, LongQuery, as_cross_encoder
+from langchain_crossrerank.cross_encoders.languages import LanguageCheck
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 
@@ -58,6 +59,10 @@ class WrapperCrossEncoder(CrossEncoder):
     def max_batch_pairs(self) -> int | None:  # type: ignore[override]
         """The most pairs in one forward pass of the wrapped model."""
         return self.inner.max_batch_pairs
+
+    @property
+    def _language_check(self) -> LanguageCheck | None:  # type: ignore[override]
+        return self.inner._language_check
 
     @property
     def scores_pairs_alone(self) -> bool:  # type: ignore[override]

@@ -322,16 +322,16 @@ def test_a_file_is_no_model_folder(tmp_path: Path, fetches: Fetches) -> None:
 
 @pytest.mark.parametrize("weights", [True, False])
 def test_only_the_files_that_are_needed_are_fetched(fetches: Fetches, tmp_path: Path, weights: bool) -> None:
-    """From the hub come description files and, for the onnx backend, one graph; never pickles or other weights."""
+    """From the hub come description files, the card and, for onnx, one graph; never pickles or other weights."""
     source = find_source("org/model", revision="v1", local_files_only=True, weights=weights)
     assert source == ModelSource("org/model", tmp_path)
     (call,) = fetches
     assert (call["name"], call["revision"], call["local_files_only"]) == ("org/model", "v1", True)
     patterns = call["allow_patterns"]
     assert ("onnx/model.onnx" in patterns) is weights
-    assert "config.json" in patterns
+    assert {"config.json", "README.md"} <= set(patterns)
     assert all(not pattern.startswith("*") and "/*" not in pattern for pattern in patterns)
-    unwanted = ("pytorch_model.bin", "model.safetensors", "model.pkl", "README.md", "onnx/other.onnx", "tf_model.h5")
+    unwanted = ("pytorch_model.bin", "model.safetensors", "model.pkl", "onnx/other.onnx", "tf_model.h5")
     assert not [name for name in unwanted for pattern in patterns if fnmatch(name, pattern)]
 
 

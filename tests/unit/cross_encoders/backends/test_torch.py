@@ -78,6 +78,16 @@ def test_a_saved_default_prompt_is_used(folder: Path, tmp_path: Path) -> None:
     assert scores != pytest.approx(load(folder).score(PAIRS), abs=1e-3)
 
 
+def test_the_saved_head_order_is_used(tmp_path: Path) -> None:
+    """Of two labels, the score is the log-odds of the one that the config calls relevant."""
+    scores = []
+    for name, labels in (("second", ("irrelevant", "relevant")), ("first", ("relevant", "irrelevant"))):
+        folder = tiny_models.save_bert(tmp_path / name, labels=2, id2label=dict(enumerate(labels)))
+        scores.append(load(folder).score(PAIRS))
+    assert scores[0] == pytest.approx([-score for score in scores[1]])
+    assert scores[0] == pytest.approx(reference(tmp_path / "second", PAIRS), abs=1e-5)
+
+
 def test_a_tokenizer_in_python_is_used(folder: Path, tmp_path: Path) -> None:
     """A model whose tokenizer is not a fast one is scored as sentence-transformers scores it."""
     shutil.copytree(folder, tmp_path / "slow")
