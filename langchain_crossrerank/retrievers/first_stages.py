@@ -21,7 +21,7 @@ from langchain_core.runnables import (
     RunnableWithFallbacks,
 )
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.config import CONFIG_KEYS, merge_configs
 from langchain_core.runnables.configurable import DynamicRunnable
 
 from langchain_crossrerank.checks import shorten
@@ -243,8 +243,13 @@ class _Leaf:
         """Set all arguments and return the copy."""
         search_type = self._set_search_type()
         for name, value in self.arguments.others.items():
-            self._set(name, value, is_mmr=search_type == "mmr")
+            self._set(name, value, search_type)
         k = self._set_number()
+        if self.arguments.search_type == "similarity_score_threshold" and "score_threshold" not in (self.search or {}):
+            raise InvalidInputError(
+                "search_type='similarity_score_threshold' needs the store's threshold; pass "
+                'search_kwargs={"score_threshold": ...}, or the reranker\'s score_threshold without a search_type.'
+            )
         if search_type == "mmr" and self.search is not None and k is not None:
             told = self.search.get("fetch_k")
             if told is None or (self.arguments.k is not None and told <= k):
@@ -268,9 +273,9 @@ class _Leaf:
         self.changes["search_type"] = wanted if type(current) is str else type(current)(wanted)
         return wanted
 
-    def _set(self, name: str, value: Any, *, is_mmr: bool) -> None:
+    def _set(self, name: str, value: Any, search_type: Any) -> None:
         """Put an argument where the retriever looks for it: search arguments, a field, or its signature."""
-        if self.search is not None and self._is_honoured(name, is_mmr=is_mmr):
+        if self.search is not None and self._is_honoured(name, search_type):
             self.search[name] = value
         elif self.search is None and name == "filter" and name in self.fields:
             self.changes[name] = value
@@ -279,14 +284,15 @@ class _Leaf:
         else:
             _refuse(name, value, self.inside)
 
-    def _is_honoured(self, name: str, *, is_mmr: bool) -> bool:
+    def _is_honoured(self, name: str, search_type: Any) -> bool:
         """Whether a retriever over a vector store does what a search argument asks for."""
         if self.is_time_weighted:
             return False  # it adds its latest documents, whatever the store is asked for
         if self.is_self_query and name not in ("fetch_k", "lambda_mult"):
             return False  # the language model's own filter replaces the caller's
         store = getattr(self.stage, "vectorstore", None)
-        return store is None or name in search_arguments(type(store), is_mmr=is_mmr)  # type: ignore[arg-type]  # classes are hashable
+        kind = getattr(search_type, "value", search_type)
+        return store is None or name in search_arguments(type(store), kind)  # type: ignore[arg-type]  # is hashable
 
     def _set_number(self) -> int | None:
         """Set the number of documents, and return it if it is known."""
@@ -345,7 +351,10 @@ def _refuse_all(arguments: CallArguments, inside: tuple[AnyStage, ...]) -> None:
 def _refuse(name: str, value: Any, inside: Sequence[AnyStage]) -> NoReturn:
     *outer, stage = [type(part).__name__ for part in inside]
     within = f" (inside {', '.join(reversed(outer))})" if outer else ""
+    if name in CONFIG_KEYS:
+        hint = f'pass config={{"{name}": ...}}.'
+    else:
+        hint = "leave it out, or set it on the retriever itself if it has such a setting."
     raise InvalidInputError(
-        f"{name}={shorten(value)} cannot be set on {stage}{within}, so it would have no effect; set what it takes "
-        "on the retriever itself, and leave this out."
+        f"{name}={shorten(value)} cannot be set on {stage}{within}, so it would have no effect; {hint}"
     )

@@ -14,7 +14,8 @@ from langchain_core.vectorstores import VectorStore
 _NOT_ARGUMENTS = frozenset({"self", "query", "config", "run_manager", "input"})
 _SEARCHING = ("search", "query", "retriev", "relevance")
 _MMR = ("marginal", "mmr")
-_MMR_ARGUMENTS = frozenset({"fetch_k", "lambda_mult"})
+_OF_SEARCH_TYPE = {"mmr": ("fetch_k", "lambda_mult"), "similarity_score_threshold": ("score_threshold",)}
+"""Arguments that LangChain's base class handles for every store."""
 
 
 def takes_argument(function: Callable[..., Any], name: str) -> bool:
@@ -46,7 +47,7 @@ def _reads(function: Callable[..., Any], variable: str) -> bool:
 
 
 @cache
-def search_arguments(store: type[Any], *, is_mmr: bool) -> frozenset[str]:
+def search_arguments(store: type[Any], search_type: str = "similarity") -> frozenset[str]:
     """Return the names of the arguments that a vector store's searches know.
 
     LangChain's signature ends in `**kwargs` for every store, and some stores ignore what they do not know. An argument
@@ -55,9 +56,10 @@ def search_arguments(store: type[Any], *, is_mmr: bool) -> frozenset[str]:
 
     Args:
         store: The store's class.
-        is_mmr: Whether the search is for maximal marginal relevance, which takes more arguments.
+        search_type: Search type, such as `"mmr"`; each has arguments of its own.
     """
-    known: set[str] = set(_MMR_ARGUMENTS) if is_mmr else set()
+    known = set(_OF_SEARCH_TYPE.get(search_type, ()))
+    is_mmr = search_type == "mmr"
     for kind in store.__mro__:
         if kind in (VectorStore, object):
             continue

@@ -266,6 +266,14 @@ def test_search_settings_may_be_given_to_the_function(
     assert retriever.tags == ["mine"]
 
 
+def test_a_search_by_threshold_needs_a_threshold(store: InMemoryVectorStore) -> None:
+    """The store's threshold is a search argument; the reranker's is another one."""
+    with pytest.raises(InvalidInputError, match="needs the store's threshold"):
+        create_rerank_retriever(
+            store, model=FakeCrossEncoder(), search_type="similarity_score_threshold", score_threshold=0.5
+        )
+
+
 def test_a_search_type_that_does_not_exist_is_refused(store: InMemoryVectorStore) -> None:
     """The error names the search types that there are."""
     with pytest.raises(InvalidInputError, match=r"search_type is 'mmmr'.*'mmr'"):

@@ -130,6 +130,7 @@ def test_a_misspelt_argument_names_the_field_that_was_meant(store: InMemoryVecto
         ({"k": "9"}, "k is '9'"),
         ({"top_n": 0}, "top_n is 0"),
         ({"search_kwargs": 3}, "search_kwargs is 3"),
+        ({"tags": ["x"]}, r'tags=.*pass config={"tags": ...}'),
     ],
 )
 def test_a_bad_value_at_call_time_is_refused(

@@ -91,14 +91,14 @@ class Store(VectorStore):
 
 def test_a_stores_arguments_are_what_its_searches_mention() -> None:
     """Parameters and texts in the code of searching methods count, other methods' and documentation do not."""
-    known = search_arguments(Store, is_mmr=False)
+    known = search_arguments(Store)
     assert {"k", "filter", "where", "offset", "shard"} <= known
     assert not {"batch_size", "texts", "spread", "fetch_k", "query", "Search."} & known
-    assert {"spread", "fetch_k", "lambda_mult"} <= search_arguments(Store, is_mmr=True)
+    assert {"spread", "fetch_k", "lambda_mult"} <= search_arguments(Store, "mmr")
 
 
 def test_langchains_own_store_has_a_filter() -> None:
     """The in-memory store passes its filter through several methods, and knows no namespace."""
-    known = search_arguments(InMemoryVectorStore, is_mmr=False)
+    known = search_arguments(InMemoryVectorStore)
     assert "filter" in known
     assert "namespace" not in known
