@@ -143,7 +143,7 @@ _add(
     panel="Measure",
     examples=[
         "beir/ --offline --min-ndcg-gain 0.02",
-        "beir/ --split dev --sample 200 --offline",
+        "beir/ --split dev --sample 200 --model my-model --against bundled",
         "beir/ --run bm25.trec --measures nDCG@10,RR@10 --output result.html",
         "beir/ --make-queries 50 --files report.pdf --files notes/",
     ],
@@ -165,6 +165,12 @@ _add(
     train.train_command,
     panel="Models",
     examples=["pairs.jsonl --base cross-encoder/ms-marco-MiniLM-L6-v2 --output my-model"],
+)
+_add(
+    "verify",
+    models.verify_command,
+    panel="Models",
+    examples=["bundled", "http://localhost:7997/rerank --goldens goldens.json --golden-model BAAI/bge-reranker-base"],
 )
 _add(
     "export",

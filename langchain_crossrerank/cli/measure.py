@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from langchain_crossrerank.checks import check_query, check_whole_numbers
 from langchain_crossrerank.cli.options import (
+    Backend,
     CollectionPath,
     Embeddings,
+    FileName,
     Files,
     K,
     Model,
     Offline,
     Output,
     Persist,
+    Precision,
     Qrels,
     Question,
     Run,
     Sample,
     Split,
+    Subfolder,
     TopN,
     finite_number,
+    given,
     split_list,
     whole_numbers,
 )
@@ -36,9 +39,10 @@ from langchain_crossrerank.cli.stages import Stages
 from langchain_crossrerank.errors import AnswerError, CrossRerankError, InvalidInputError
 
 if TYPE_CHECKING:
-    from langchain_classic.retrievers import ContextualCompressionRetriever
+    from langchain_core.retrievers import RetrieverLike
 
     from langchain_crossrerank import evaluation
+    from langchain_crossrerank.evaluation import EvaluationResult
 
 GAIN_TOO_SMALL = 3
 """Exit code when the gain stays below `--min-ndcg-gain`."""
@@ -66,10 +70,17 @@ def evaluate_command(
     sample: Sample = None,
     output: Output = None,
     model: Model = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Another cross-encoder to compare --model with.")
+    ] = None,
     embeddings: Embeddings = None,
     k: K = 20,
     top_n: TopN = 5,
     offline: Offline = False,
+    backend: Backend = None,
+    precision: Precision = None,
+    subfolder: Subfolder = None,
+    file_name: FileName = None,
     make_queries: Annotated[
         int | None,
         typer.Option(metavar="N", help="Instead, let a language model draft N queries into the folder."),
@@ -85,23 +96,33 @@ def evaluate_command(
         return 0
     if files:
         raise InvalidInputError("--files names what to draft queries from; use it with --make-queries.")
-    stages = Stages(model, embeddings, offline, k, top_n)
+    loading = given(backend=backend, precision=precision, subfolder=subfolder, file_name=file_name)
+    stages = Stages(model, embeddings, offline, k, top_n, loading)
     stages.check()
     names = list(dict.fromkeys([*split_list(measures), *([] if min_ndcg_gain is None else [GAIN_MEASURE])]))
     read = _read(collection, names, qrels=qrels, split=split, sample=sample, output=output)
     from langchain_crossrerank.evaluation import evaluate
+    from langchain_crossrerank.retrievers import create_rerank_retriever
 
-    retriever, run_key = _two_stages(stages, read, run)
-    result = evaluate(
-        retriever,
-        read.queries,
-        read.qrels,
-        measures=names,
-        checkpoint=checkpoint,
-        run_key=run_key,
-        show_progress=sys.stderr.isatty(),
-    )
-    report(result, _notes(read), output)
+    first, run_key = _first_stage(stages, read, run)
+
+    def measured(reranker: Stages, kept: str | None) -> EvaluationResult:
+        return evaluate(
+            create_rerank_retriever(first, model=reranker.load_model(), top_n=top_n),
+            read.queries,
+            read.qrels,
+            measures=names,
+            checkpoint=kept,
+            run_key=run_key,
+            show_progress=sys.stderr.isatty(),
+        )
+
+    result = measured(stages, checkpoint)
+    others = []
+    if against is not None:
+        other = Stages(against, embeddings, offline, k, top_n)
+        others.append(result.against(measured(other, None if checkpoint is None else f"{checkpoint}.against")))
+    report(result, _notes(read), output, others)
     if min_ndcg_gain is not None:
         gain = next(row.difference for row in result.measures if row.name == GAIN_MEASURE)
         if gain < min_ndcg_gain:
@@ -129,6 +150,10 @@ def sweep_command(
     model: Model = None,
     embeddings: Embeddings = None,
     offline: Offline = False,
+    backend: Backend = None,
+    precision: Precision = None,
+    subfolder: Subfolder = None,
+    file_name: FileName = None,
 ) -> None:
     """Find out how many candidates are worth their time."""
     numbers = whole_numbers(ks, option="--ks")
@@ -136,11 +161,13 @@ def sweep_command(
         raise InvalidInputError(f"--ks is {numbers}; every number of candidates must be at least 1.")
     read = _read(collection, [measure], qrels=qrels, split=split, sample=sample, output=output)
     from langchain_crossrerank.evaluation import sweep
+    from langchain_crossrerank.retrievers import create_rerank_retriever
 
-    stages = Stages(model, embeddings, offline, k=max(numbers), top_n=None)
-    retriever, _ = _two_stages(stages, read, run)
+    loading = given(backend=backend, precision=precision, subfolder=subfolder, file_name=file_name)
+    stages = Stages(model, embeddings, offline, max(numbers), None, loading)
+    first, _ = _first_stage(stages, read, run)
     result = sweep(
-        retriever,
+        create_rerank_retriever(first, model=stages.load_model()),
         read.queries,
         read.qrels,
         ks=numbers,
@@ -167,6 +194,10 @@ def profile_command(
     top_n: TopN = 5,
     persist: Persist = None,
     offline: Offline = False,
+    backend: Backend = None,
+    precision: Precision = None,
+    subfolder: Subfolder = None,
+    file_name: FileName = None,
 ) -> None:
     """Time each stage of answering a question from files."""
     check_query(question)
@@ -175,7 +206,8 @@ def profile_command(
     from langchain_crossrerank.chains import create_rag_chain
     from langchain_crossrerank.evaluation import profile
 
-    retriever, _ = Stages(model, embeddings, offline, k, top_n).over_files(files, persist=persist)
+    loading = given(backend=backend, precision=precision, subfolder=subfolder, file_name=file_name)
+    retriever, _ = Stages(model, embeddings, offline, k, top_n, loading).over_files(files, persist=persist)
     chain = create_rag_chain(retriever, llm=None)
     report(profile(retriever, [question], repeats=repeats, chain=chain), [], output)
 
@@ -210,36 +242,23 @@ def _read(
     return collection if sample is None else collection.sample(sample)
 
 
-def _two_stages(
-    stages: Stages, collection: evaluation.Collection, run_file: str | None
-) -> tuple[ContextualCompressionRetriever, str]:
-    """Put the reranker over the first stage: a fixed run, or a search of the collection's embedded documents.
+def _first_stage(stages: Stages, collection: evaluation.Collection, run_file: str | None) -> tuple[RetrieverLike, str]:
+    """Make the first stage: a fixed run, or a search of the collection's embedded documents.
 
     Returns:
-        The retriever, and a key of everything that decides what its first stage finds.
+        The first stage, and a key of everything that decides what it finds.
     """
-    from langchain_core.vectorstores import InMemoryVectorStore
-
     from langchain_crossrerank.embeddings import load_embeddings
-    from langchain_crossrerank.evaluation import run_retriever
-    from langchain_crossrerank.retrievers import create_rerank_retriever
+    from langchain_crossrerank.evaluation import kept_vector_store, run_retriever
 
-    corpus = [(document.id, document.page_content) for document in collection.documents]
     if run_file is not None:
-        run = _load_run(run_file, collection.queries)
-        fixed = run_retriever(collection, run, k=stages.k)
-        key = _digest([stages.k, corpus, sorted(run.items())])
-        return create_rerank_retriever(fixed, model=stages.load_model(), top_n=stages.top_n), key
-    model = stages.load_model()
+        # A fixed run identifies itself to `evaluate`.
+        return run_retriever(collection, _load_run(run_file, collection.queries), k=stages.k), ""
+    # A model that cannot be loaded is not worth embedding a collection for.
+    stages.load_model()
     name = stages.embeddings_name()
-    store = InMemoryVectorStore(load_embeddings(name))
-    store.add_documents(collection.documents)
-    found = store.as_retriever(search_kwargs={"k": stages.k})
-    return create_rerank_retriever(found, model=model, top_n=stages.top_n), _digest([stages.k, corpus, name])
-
-
-def _digest(content: Any) -> str:
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+    store = kept_vector_store(collection.documents, load_embeddings(name), name=name, show_progress=sys.stderr.isatty())
+    return store.as_retriever(search_kwargs={"k": stages.k}), f"{store.digest}|{stages.k}"
 
 
 def _load_run(file: str, queries: Mapping[str, str]) -> dict[str, list[tuple[str, float]]]:

@@ -1,4 +1,4 @@
-"""The commands that work on model files: export."""
+"""The commands that work on model files: verify and export."""
 
 from __future__ import annotations
 
@@ -6,7 +6,49 @@ from typing import Annotated, Literal
 
 import typer
 
+from langchain_crossrerank.cli.options import Backend, FileName, Precision, Subfolder, finite_number, given
 from langchain_crossrerank.cli.output import say
+from langchain_crossrerank.errors import InvalidInputError
+
+
+def verify_command(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help='"bundled", a folder, a hub name or a server\'s URL.')
+    ] = None,
+    *,
+    goldens: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Expected scores.  [dim]default: golden.json in the model's folder[/dim]"),
+    ] = None,
+    golden_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Take the expected scores of this model from the file.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(metavar="X", parser=finite_number, help="Allowed difference of every score.")
+    ] = None,
+    all_models: Annotated[bool, typer.Option("--all", help="Verify every model that the file has scores for.")] = False,
+    backend: Backend = None,
+    precision: Precision = None,
+    subfolder: Subfolder = None,
+    file_name: FileName = None,
+) -> int:
+    """Check that a model gives the scores that are expected of it; exit with 1 if it does not."""
+    loading = given(backend=backend, precision=precision, subfolder=subfolder, file_name=file_name)
+    if all_models == (model is not None):
+        raise InvalidInputError("name a model, or pass --all with --goldens FILE; not both.")
+    from langchain_crossrerank.verification import verify, verify_all
+
+    if model is not None:
+        results = iter([verify(model, goldens, golden_model=golden_model, tolerance=tolerance, **loading)])
+    elif goldens is None or golden_model is not None or tolerance is not None:
+        raise InvalidInputError("--all needs --goldens FILE, and takes neither --golden-model nor --tolerance.")
+    else:
+        results = verify_all(goldens, **loading)
+    passed = []
+    for result in results:
+        say(result.to_text())
+        passed.append(result.passed)
+    return 0 if passed and all(passed) else 1
 
 
 def export_command(

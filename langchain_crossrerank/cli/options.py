@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -40,6 +40,13 @@ def whole_numbers(values: Sequence[str], *, option: str) -> list[int]:
         raise typer.BadParameter(f"{option} is {', '.join(values)!r}; pass whole numbers, such as 5,10,20.") from err
 
 
+def given(**settings: Any) -> dict[str, Any]:
+    """Keep the settings that were given, so that the rest have the defaults of what they are passed to."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+_FILES = "Model files"
+
 Files = Annotated[list[str], typer.Argument(metavar="FILE", help="PDF, text or Markdown files, or folders.")]
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What to search for.", parser=readable_text)]
 Model = Annotated[
@@ -49,6 +56,22 @@ Model = Annotated[
         help='Cross-encoder: "bundled", a folder or a hub name. '
         "[dim]default: cross-encoder/ms-marco-MiniLM-L6-v2[/dim]",
     ),
+]
+Backend = Annotated[
+    Literal["onnx", "openvino", "torch"] | None,
+    typer.Option(help="What runs the cross-encoder; chosen by the model's files if left out.", rich_help_panel=_FILES),
+]
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16", "int8", "auto"] | None,
+    typer.Option(help="Precision of the cross-encoder; exact if left out.", rich_help_panel=_FILES),
+]
+Subfolder = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Folder of the cross-encoder inside its repository.", rich_help_panel=_FILES),
+]
+FileName = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="ONNX graph to run, such as onnx/model_int8.onnx.", rich_help_panel=_FILES),
 ]
 Embeddings = Annotated[
     str | None, typer.Option(metavar="MODEL", help="Bi-encoder of the first stage: a folder or a hub name.")

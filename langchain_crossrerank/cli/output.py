@@ -105,30 +105,46 @@ def check_target(option: str, path: str | None, suffixes: Sequence[str] = ()) ->
         )
 
 
-def report(result: Any, notes: Sequence[str], output: str | None) -> None:
-    """Write a result with its notes to a file, if one is named, and print both."""
+def report(result: Any, notes: Sequence[str], output: str | None, comparisons: Sequence[Any] = ()) -> None:
+    """Write a result with its notes to a file, if one is named, and print both.
+
+    Args:
+        result: What was measured.
+        notes: What else to say about it.
+        output: The file, or `None`.
+        comparisons: Comparisons of the result with others; CSV has the result alone.
+    """
     try:
         if output is not None:
-            write_whole(output, _as_text(result, notes, Path(output).suffix.lower()))
+            write_whole(output, _as_text(result, notes, Path(output).suffix.lower(), comparisons))
     finally:
         show(result, notes)
+        for comparison in comparisons:
+            say("")
+            show(comparison)
 
 
-def page(result: Any, notes: Sequence[str] = ()) -> str:
-    """Put a result's HTML, with notes below it, into a page of its own that follows the reader's light or dark mode."""
+def page(result: Any, notes: Sequence[str] = (), comparisons: Sequence[Any] = ()) -> str:
+    """Put a result's HTML, with notes and comparisons below it, into a page of its own.
+
+    The page follows the reader's light or dark mode.
+    """
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>crossrerank</title>'
     style = "<style>:root{color-scheme:light dark}body{font-family:sans-serif;margin:1.5em}</style>"
     body = result._repr_html_() + "".join(f"<p>{escape(note)}</p>" for note in notes)
+    body += "".join(comparison._repr_html_() for comparison in comparisons)
     return f'<!doctype html><html lang="en"><head>{head}{style}</head><body>{body}</body></html>\n'
 
 
-def _as_text(result: Any, notes: Sequence[str], suffix: str) -> str:
+def _as_text(result: Any, notes: Sequence[str], suffix: str, comparisons: Sequence[Any]) -> str:
     if suffix == ".html":
-        text = page(result, notes)
+        text = page(result, notes, comparisons)
     elif suffix == ".csv":
         text = _as_csv(result)
     else:
         content = {**result.to_dict(), **({"notes": list(notes)} if notes else {})}
+        for comparison in comparisons:
+            content["against"] = comparison.to_dict()
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     # UTF-8 cannot store a lone surrogate; it becomes its escape.
     return text.encode("utf-8", "backslashreplace").decode()

@@ -7,7 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from langchain_crossrerank.checks import check_query
-from langchain_crossrerank.cli.options import AllFiles, Embeddings, Files, K, Model, Offline, Persist, Question, TopN
+from langchain_crossrerank.cli.options import (
+    AllFiles,
+    Backend,
+    Embeddings,
+    FileName,
+    Files,
+    K,
+    Model,
+    Offline,
+    Persist,
+    Precision,
+    Question,
+    Subfolder,
+    TopN,
+    given,
+)
 from langchain_crossrerank.cli.output import check_target, output_width, page, say, show
 from langchain_crossrerank.cli.stages import Stages
 from langchain_crossrerank.errors import AnswerError, CrossRerankError, InvalidInputError
@@ -30,6 +45,10 @@ def ask_command(
     persist: Persist = None,
     all_files: AllFiles = False,
     offline: Offline = False,
+    backend: Backend = None,
+    precision: Precision = None,
+    subfolder: Subfolder = None,
+    file_name: FileName = None,
 ) -> None:
     """Answer a question from files, with sources.
 
@@ -39,7 +58,8 @@ def ask_command(
     _check_all(all_files, persist)
     from langchain_crossrerank.chains import default_llm
 
-    stages = Stages(model, embeddings, offline, k, top_n)
+    loading = given(backend=backend, precision=precision, subfolder=subfolder, file_name=file_name)
+    stages = Stages(model, embeddings, offline, k, top_n, loading)
     retriever, searched = stages.over_files(files, persist=persist, all_files=all_files)
     _answer(retriever, question, llm=None if offline else default_llm())
     say(f"\n{searched}")
@@ -56,6 +76,10 @@ def compare_command(
     persist: Persist = None,
     all_files: AllFiles = False,
     offline: Offline = False,
+    backend: Backend = None,
+    precision: Precision = None,
+    subfolder: Subfolder = None,
+    file_name: FileName = None,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Also write the comparison as a page.")] = None,
 ) -> None:
     """Show a question's candidates before and after reranking."""
@@ -64,7 +88,8 @@ def compare_command(
     _check_all(all_files, persist)
     from langchain_crossrerank.evaluation import compare
 
-    stages = Stages(model, embeddings, offline, k, top_n)
+    loading = given(backend=backend, precision=precision, subfolder=subfolder, file_name=file_name)
+    stages = Stages(model, embeddings, offline, k, top_n, loading)
     retriever, searched = stages.over_files(files, persist=persist, all_files=all_files)
     comparison = compare(retriever, question)
     notes = [f"Sources (score, file):\n{list_sources(comparison)}", searched]

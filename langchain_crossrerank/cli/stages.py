@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from langchain_crossrerank.checks import check_whole_numbers
 from langchain_crossrerank.cli.output import note
@@ -30,6 +30,7 @@ class Stages:
         offline: Whether the defaults are the bundled models.
         k: Candidates of the first stage.
         top_n: Documents to keep; `None` for all.
+        loading: Further arguments of `load_cross_encoder`.
     """
 
     model: str | None = None
@@ -37,6 +38,7 @@ class Stages:
     offline: bool = False
     k: int = 20
     top_n: int | None = 5
+    loading: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise `InvalidInputError` unless `--k` and `--top-n` can be used."""
@@ -46,7 +48,7 @@ class Stages:
         """Load the cross-encoder."""
         from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL, load_cross_encoder
 
-        return load_cross_encoder(self.model or ("bundled" if self.offline else DEFAULT_MODEL))
+        return load_cross_encoder(self.model or ("bundled" if self.offline else DEFAULT_MODEL), **self.loading)
 
     def embeddings_name(self) -> str:
         """Return the name of the bi-encoder."""

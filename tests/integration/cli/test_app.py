@@ -27,7 +27,19 @@ from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL
 from tests.integration.cli.collection import ASKED, evaluate_run, write_rows
 
 QUESTION = ASKED["q1"]
-COMMANDS = ("demo", "ask", "compare", "evaluate", "sweep", "profile", "train", "export", "cache info", "cache clear")
+COMMANDS = (
+    "demo",
+    "ask",
+    "compare",
+    "evaluate",
+    "sweep",
+    "profile",
+    "train",
+    "verify",
+    "export",
+    "cache info",
+    "cache clear",
+)
 
 
 def command() -> str:

@@ -304,3 +304,22 @@ def test_a_test_set_in_one_file_is_measured(tmp_path: Path, results: list[Evalua
     write_rows(tmp_path / "ragas.jsonl", rows)
     assert cli.main(["evaluate", "ragas.jsonl", "--offline"]) == 0
     assert results[0].queries == 3
+
+
+def test_two_rerankers_are_compared(
+    beir: Path,
+    tmp_path: Path,
+    tiny_onnx_folder: Path,
+    results: list[EvaluationResult],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`--against` measures another model on the same first stage, and prints and writes how the two compare."""
+    arguments = evaluate_run("--against", str(tiny_onnx_folder), "--checkpoint", "done.jsonl")
+    assert cli.main([*arguments, "--output", "x.json"]) == 0
+    assert [result.model for result in results] == ["bundled", str(tiny_onnx_folder)]
+    expected = results[0].against(results[1])
+    assert expected.verdict in capsys.readouterr().out
+    assert json.loads((tmp_path / "x.json").read_text())["against"] == json.loads(json.dumps(expected.to_dict()))
+    assert (tmp_path / "done.jsonl.against").exists()
+    assert cli.main([*arguments, "--output", "x.html"]) == 0
+    assert expected._repr_html_() in (tmp_path / "x.html").read_text(encoding="utf-8")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from langchain_crossrerank import cli
+from langchain_crossrerank import CrossEncoder, cli, load_cross_encoder
+from langchain_crossrerank.cross_encoders import loading
 from tests.integration.cli.collection import ASKED, TEXTS
 
 FERRY = TEXTS["ferry"]
@@ -191,3 +192,22 @@ def test_many_files_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (tmp_path / "many" / f"{number}.txt").write_text(f"{FERRY} This is copy number {number}.")
     assert cli.main(["ask", "many", QUESTION, "--offline"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "Searched 7 files."
+
+
+def test_settings_of_the_model_reach_it(
+    notes: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options about the model's files are arguments of `load_cross_encoder`, and none is set unasked."""
+    seen: list[dict[str, object]] = []
+
+    def load(model: str, **settings: object) -> CrossEncoder:
+        seen.append({"model": model, **settings})
+        return load_cross_encoder("bundled")
+
+    monkeypatch.setattr(loading, "load_cross_encoder", load)
+    assert cli.main(["compare", notes, QUESTION, "--offline"]) == 0
+    more = ["--backend", "onnx", "--precision", "int8", "--subfolder", "sub", "--file-name", "model.onnx"]
+    assert cli.main(["compare", notes, QUESTION, "--offline", *more]) == 0
+    assert seen[0] == {"model": "bundled"}
+    expected = {"backend": "onnx", "precision": "int8", "subfolder": "sub", "file_name": "model.onnx"}
+    assert seen[-1] == {"model": "bundled", **expected}
