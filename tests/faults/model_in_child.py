@@ -1,7 +1,9 @@
-"""Loads and uses a model, then uses it in a child process; run as a script with the method, the model and the tasks.
+"""Loads and uses a model, then uses it in child processes.
+
+python model_in_child.py METHOD MODEL BACKEND CHILDREN
 
 Prints one line of JSON: the scores in the parent, those of each child, and the exit codes. A child that has not ended
-after some time is ended and counts as one that hangs.
+after a while is killed and counts as hanging.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ PAIRS = [
 
 
 def use(model: CrossEncoder) -> list[list[float]]:
-    """Score by every way there is."""
+    """Score in every way: directly, asynchronously, and in a reranker."""
     reranker = CrossEncoderReranker(model=model, top_n=None, timeout=PATIENCE)
     ranked = reranker.compress_documents([Document(passage) for _, passage in PAIRS], PAIRS[0][0])
     ranked.sort(key=lambda document: int(document.metadata["initial_rank"]))
@@ -34,12 +36,12 @@ def use(model: CrossEncoder) -> list[list[float]]:
 
 
 def child(model: CrossEncoder, answers: Any) -> None:
-    """Use the model that was inherited or unpickled."""
+    """Use the inherited or unpickled model."""
     answers.put(use(model))
 
 
 def main(method: str, name: str, backend: Any, children: int) -> None:
-    """Use the model in this process and in children, and print what came out."""
+    """Use the model in this process and in children, and print the results."""
     model = load_cross_encoder(name, backend=backend)
     here = use(model)
     context = multiprocessing.get_context(method)
