@@ -26,6 +26,7 @@ from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.compressors import RerankInput, RunnableCompressor
 from langchain_crossrerank.cross_encoders.base import CrossEncoder, as_cross_encoder
 from langchain_crossrerank.cross_encoders.loading import await_model, wait_for_model
+from langchain_crossrerank.cross_encoders.other_objects import adapt_model
 from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.scores import log_odds
@@ -131,10 +132,14 @@ class CrossEncoderReranker(RunnableCompressor):
         # Outside pydantic's validation, which would turn the package's own error into a ValidationError. Hidden from
         # type checkers, which know the arguments from the fields.
         def __init__(self, **fields: Any) -> None:
+            if "model" in fields:
+                fields["model"] = adapt_model(fields["model"])
             super().__init__(**fields)
             self._source()
 
         def __setattr__(self, name: str, value: Any) -> None:
+            if name == "model":
+                value = adapt_model(value)
             if name in ("model", "backend", "model_kwargs"):
                 self.model_copy()._assign(name, value)
             super().__setattr__(name, value)

@@ -191,9 +191,11 @@ class ModelSource:
         saved = self.settings.sentence_transformers or {}
         # Releases from 6 on write it into a file of their own.
         own = read_description(self.folder / "config_sentence_transformers.json", SentenceTransformersConfig)
-        named = own.activation_fn or saved.get("activation_fn") or self.settings.sbert_ce_default_activation_function
-        if named is None:
-            return "sigmoid" if self.num_labels == 1 else "identity"
+        named = (own.activation_fn, saved.get("activation_fn"), self.settings.sbert_ce_default_activation_function)
+        units = [self._unit(name) for name in named if name is not None]
+        return units[0] if units else "sigmoid" if self.num_labels == 1 else "identity"
+
+    def _unit(self, named: object) -> Activation:
         kind = str(named).rsplit(".", 1)[-1]
         if kind in ("Sigmoid", "Identity"):
             return "sigmoid" if kind == "Sigmoid" else "identity"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -28,6 +29,9 @@ INLINE_BYTES = 32 * 1024
 
 PREFERRED_OUTPUTS = ("logits", "scores", "last_hidden_state", "token_embeddings")
 """Outputs to take where a graph has several, in the order of preference."""
+
+MOST_ROUNDS = 10_000
+"""Rounds that a loop in a graph may take."""
 
 LARGEST_STRUCTURE = 2**31 - 1
 """Most bytes of a graph without its large weights; protobuf takes no more."""
@@ -83,6 +87,7 @@ def read_structure(graph_file: Path, head: Sequence[Layer] = ()) -> Structure:
             f"{graph_file} is not an ONNX graph, or is cut short ({err}); fetch it again."
         ) from err
     model.ClearField("training_info")
+    _check_loops(graph_file, model.graph)
     found = _with_weights_located(graph_file, model, nonce)
     if head and found.model.graph.output[0].name not in ("logits", "scores"):
         append_head(found.model, head)
@@ -112,6 +117,31 @@ def whole_model(structure: Structure, files: WeightFiles) -> onnx.ModelProto:
             tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name].copy(), tensor.name))
             tensor.data_type = data_type
     return model
+
+
+def _check_loops(graph_file: Path, graph: onnx.GraphProto) -> None:
+    """Raise if a graph has a loop that may run on for ever, or nearly so."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            tensors.update((node.output[0], entry.t) for entry in node.attribute if entry.name == "value")
+            tensors.update(
+                (node.output[0], numpy_helper.from_array(np.array(entry.i)))
+                for entry in node.attribute
+                if entry.name == "value_int"
+            )
+    for node in graph.node:
+        if node.op_type == "Loop":
+            times = tensors.get(node.input[0]) if node.input else None
+            is_small = times is not None and not times.external_data and len(times.SerializeToString()) < 1000
+            if times is None or not is_small or int(numpy_helper.to_array(times).item()) > MOST_ROUNDS:
+                raise UnsupportedModelError(
+                    f"{graph_file} has the loop {node.name!r}, whose number of rounds is not a constant of at most "
+                    f"{MOST_ROUNDS}; it might never end. Export the model without loops."
+                )
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                _check_loops(graph_file, inner)
 
 
 def _with_weights_located(graph_file: Path, model: onnx.ModelProto, nonce: bytes) -> Structure:

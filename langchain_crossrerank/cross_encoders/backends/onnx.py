@@ -45,8 +45,8 @@ from langchain_crossrerank.onnx_graphs.cache import (
 )
 from langchain_crossrerank.onnx_graphs.sessions import Graph, open_session
 
-LARGE_BATCH_TOKENS = 4096
-"""Tokens of a forward pass from which on its working memory is given back to the system afterwards."""
+LARGE_ATTENTION = 2**21
+"""Pairs of tokens in a forward pass from which on its working memory is given back to the system afterwards."""
 
 ATTENTION_BYTES = 2**30
 """Memory, in bytes, that the attention of one pair may take at the default length: two numbers for each pair of tokens
@@ -105,7 +105,7 @@ class ProcessSession:
         """
         session = self._session.get()
         inputs = {name: features[name].astype(entry.dtype, copy=False) for name, entry in self.inputs.items()}
-        options = _run_options(inputs["input_ids"].size)
+        options = _run_options(inputs["input_ids"].shape)
         with self._turn, interruptible(partial(setattr, options, "terminate", True)):
             return session.run([self._output], inputs, options)[0]
 
@@ -120,9 +120,11 @@ def _described(entry: Any) -> GraphInput:
     return GraphInput(_WHOLE_NUMBERS[entry.type], shape)
 
 
-def _run_options(tokens: int) -> Any:
+def _run_options(shape: tuple[int, int]) -> Any:
+    """Make the options of a run on (pairs, tokens)."""
     options = onnxruntime.RunOptions()
-    if tokens > LARGE_BATCH_TOKENS:
+    pairs, tokens = shape
+    if pairs * tokens**2 > LARGE_ATTENTION:
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
 

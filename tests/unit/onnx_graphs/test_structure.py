@@ -277,6 +277,39 @@ def test_the_output_called_logits_is_taken(tmp_path: Path) -> None:
     assert [entry.name for entry in read_structure(write(tmp_path / "m", made)).model.graph.output] == ["logits"]
 
 
+def looping(rounds: TensorProto | None, *, nested: bool = False) -> onnx.ModelProto:
+    """A graph with a loop of so many rounds, or as many as it likes."""
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["again"], ["still"])],
+        "body",
+        [info("number", TensorProto.INT64, []), info("again", TensorProto.BOOL, [])],
+        [info("still", TensorProto.BOOL, [])],
+    )
+    loop = helper.make_node("Loop", ["rounds" if rounds is not None else "", ""], [], body=body)
+    made = model()
+    if nested:
+        inner = helper.make_graph([loop], "inner", [], [], [rounds] if rounds is not None else [])
+        loop = helper.make_node("If", ["flag"], [], then_branch=inner, else_branch=inner)
+    elif rounds is not None:
+        made.graph.initializer.append(rounds)
+    made.graph.node.append(loop)
+    return made
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("rounds", [2, 10**15, None])
+def test_a_loop_without_an_end_is_refused(tmp_path: Path, rounds: int | None, nested: bool) -> None:
+    """A loop must have a constant and moderate number of rounds, wherever it is."""
+    tensor = None if rounds is None else numpy_helper.from_array(np.array(rounds), "rounds")
+    file = write(tmp_path / "m", looping(tensor, nested=nested))
+    if rounds == 2:
+        assert read_structure(file).weights
+    else:
+        with pytest.raises(UnsupportedModelError, match="might never end"):
+            read_structure(file)
+
+
 def test_the_bundled_graph_is_understood() -> None:
     """The model inside the package reads no other file."""
     assert read_structure(BUNDLED_FOLDER / "model.onnx").external_files == ()

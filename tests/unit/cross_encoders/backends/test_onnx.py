@@ -205,12 +205,11 @@ def test_the_default_length_is_limited_by_memory(make_folder: MakeFolder, caplog
     assert "max_length" not in caplog.text
 
 
-@pytest.mark.parametrize("tokens", [10, backend.LARGE_BATCH_TOKENS + 1])
-def test_memory_of_large_passes_is_given_back(tokens: int) -> None:
+@pytest.mark.parametrize(("shape", "is_large"), [((1, 512), False), ((64, 16), False), ((1, 4096), True)])
+def test_memory_of_large_passes_is_given_back(shape: tuple[int, int], is_large: bool) -> None:
     """Only after a large forward pass is the arena's memory returned, because that takes time."""
-    options = backend._run_options(tokens)
-    key = "memory.enable_memory_arena_shrinkage"
-    if tokens > backend.LARGE_BATCH_TOKENS:
+    options, key = backend._run_options(shape), "memory.enable_memory_arena_shrinkage"
+    if is_large:
         assert options.get_run_config_entry(key) == "cpu:0"
     else:
         with pytest.raises(RuntimeError):

@@ -1,0 +1,57 @@
+"""Objects of other packages as models: sentence-transformers works, others are told what to pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+
+from langchain_crossrerank import CrossEncoderReranker
+from langchain_crossrerank.cross_encoders.other_objects import adapt_model
+from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.testing import FakeCrossEncoder
+
+
+class TextCrossEncoder:
+    """Like fastembed's."""
+
+    def rerank(self, query: str, documents: list[str]) -> list[float]:
+        return [0.5 for _ in documents]
+
+
+class Ranker:
+    """Like FlashRank's."""
+
+    def rerank(self, request: Any) -> list[dict[str, Any]]:
+        return []
+
+
+@pytest.mark.parametrize("model", [TextCrossEncoder(), Ranker()], ids=lambda model: type(model).__name__)
+def test_other_packages_are_told_what_to_pass(model: object) -> None:
+    """A model object that cannot be called is answered in one line that says what works, when it is passed or set."""
+    with pytest.raises(InvalidInputError, match=rf"{type(model).__name__}.*folder") as raised:
+        CrossEncoderReranker(model=model)  # type: ignore[arg-type]  # what the test is about
+    assert len(str(raised.value).splitlines()) == 1
+    reranker = CrossEncoderReranker(model=FakeCrossEncoder())
+    with pytest.raises(InvalidInputError, match="folder"):
+        reranker.model = model  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("model", ["bundled", Path("folder"), FakeCrossEncoder(), None, 3, Ranker], ids=repr)
+def test_everything_else_is_left_to_the_field(model: object) -> None:
+    """Names, folders, LangChain's cross-encoders, and what is not a model at all are not changed."""
+    assert adapt_model(model) is model
+
+
+def test_a_sentence_transformers_model_works(tiny_model_folder: Path) -> None:
+    """A CrossEncoder that the caller has loaded gives its own scores."""
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the torch extra")
+    client = sentence_transformers.CrossEncoder(str(tiny_model_folder), device="cpu")
+    texts = ["low-rank adaptation", "the weather today"]
+    reranker = CrossEncoderReranker(model=client, top_n=None)
+    found = reranker.compress_documents([Document(text) for text in texts], "what is lora")
+    expected = client.predict([("what is lora", document.page_content) for document in found], show_progress_bar=False)
+    assert [document.metadata["relevance_score"] for document in found] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert reranker.cross_encoder.activation == "sigmoid"
