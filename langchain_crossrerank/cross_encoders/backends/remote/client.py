@@ -188,7 +188,8 @@ class RemoteCrossEncoder(CrossEncoder):
     def score_steps(self, text_pairs: Iterable[TextPair]) -> ScoreSteps:
         """Score pairs in one step, which ends at once when the caller gives up."""
         pairs = check_text_pairs(text_pairs)
-        self._transport.prepare()
+        # Fails for a proxy in the environment that the HTTP library cannot use.
+        self._guarded(lambda _: self._transport.prepare(), None, pairs, pairs)
         work = run_on_loop(self._score_all(pairs))
 
         def stop() -> None:
@@ -211,7 +212,8 @@ class RemoteCrossEncoder(CrossEncoder):
             RerankTimeoutError: If the deadline passes.
         """
         pairs = check_text_pairs(text_pairs)
-        self._transport.prepare()
+        # Fails for a proxy in the environment that the HTTP library cannot use.
+        self._guarded(lambda _: self._transport.prepare(), None, pairs, pairs)
         seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             async with asyncio.timeout(seconds):

@@ -20,7 +20,7 @@ from langchain_crossrerank import CascadeCrossEncoder, CrossEncoderReranker, loa
 from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
-from langchain_crossrerank.errors import InvalidInputError, RemoteError
+from langchain_crossrerank.errors import InvalidInputError, RemoteError, ScoringError
 
 Reply = tuple[int, Any]
 
@@ -212,6 +212,19 @@ def test_a_key_does_not_travel_unencrypted_to_another_machine(url: Any, safe: bo
         with pytest.raises(InvalidInputError, match="allow_insecure_key=True") as caught:
             RemoteCrossEncoder(url, **secret)
         assert "sk-1234" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", ["ftp://proxy.example", "http://[broken"])
+def test_a_proxy_that_cannot_be_used_is_an_error_of_this_package(
+    proxy: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in the environment comes out as a `ScoringError`, sync and async."""
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    model = connect("https://rerank.example/rerank")
+    with pytest.raises(ScoringError):
+        model.score(PAIRS)
+    with pytest.raises(ScoringError):
+        asyncio.run(model.ascore(PAIRS))
 
 
 # --- Blank passages and units ------------------------------------------------------------------------------------
