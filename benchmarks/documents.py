@@ -55,8 +55,8 @@ DEBIAN = {
 PYPI = {"attrs": {"examples.md": "docs/examples.md", "init.md": "docs/init.md"}}
 """Files by PyPI package: the name here, and the path in its source distribution."""
 
-LONG = "refman.pdf"
-"""The PDF for `--reading`; no questions are put to it."""
+MANUAL, LONG = "refman.pdf", "long.pdf"
+"""A manual of thousands of pages, and the PDF of its first 500 for `--reading`; no questions are put to them."""
 
 
 def main() -> None:
@@ -94,6 +94,12 @@ def fetch(folder: Path) -> None:
                 for name, path in files.items():
                     data = (root / path).read_bytes()
                     (folder / name).write_bytes(gzip.decompress(data) if path.endswith(".gz") else data)
+    if not (folder / LONG).exists():
+        import pypdfium2
+
+        with pypdfium2.PdfDocument(folder / MANUAL) as manual, pypdfium2.PdfDocument.new() as long:
+            long.import_pages(manual, list(range(500)))
+            long.save(folder / LONG)
 
 
 def unpack_debian(package: str, scratch: Path) -> Path:
@@ -130,7 +136,7 @@ def answer_questions(options: argparse.Namespace) -> dict[str, object]:
 
     from langchain_crossrerank import create_rag_chain, create_rerank_retriever, index_files
 
-    files = [path for path in sorted(options.documents.iterdir()) if path.name != LONG]
+    files = [path for path in sorted(options.documents.iterdir()) if path.name not in (MANUAL, LONG)]
     settings: dict[str, object] = {"chunk_size": options.chunk_size}
     if "splitter" in inspect.signature(index_files).parameters:
         settings["splitter"] = options.splitter

@@ -71,7 +71,8 @@ def index_files(
 
     A file that is unchanged since it was indexed is recognised by size, time and content before it is read. A file that
     changed replaces its chunks, and a file that is gone from a folder named here is taken out. A file that cannot be
-    read, embedded or stored is reported and does not stop the others.
+    read, embedded or stored is reported and does not stop the others. Of files with the same content, the first is
+    indexed.
 
     Args:
         paths: A file, a folder (see `find_files`), or several of them.
@@ -115,7 +116,8 @@ def index_files(
     with Progress(show_progress) as progress:
         builder.index(found, progress)
     report = builder.report
-    report.sources = [show_path(file) for file in found.files]
+    silent = builder.copies | {failure.path for failure in report.failures}
+    report.sources = [source for source in map(show_path, found.files) if source not in silent]
     if kept is not None:
         _narrow(report, records, all_files)
     return report
@@ -138,6 +140,8 @@ class _Builder:
         self.pdf_reader = pdf_reader
         self.split = split
         self.report = IndexReport(store)
+        self.copies: set[str] = set()
+        self._contents: dict[str, str] = {}
         self._pending: list[tuple[FileRecord, Changes]] = []
 
     def index(self, found: FoundFiles, progress: Progress) -> None:
@@ -168,6 +172,8 @@ class _Builder:
         except OSError as err:
             self._fail(source, f"{source!r} cannot be read: {err.strerror or err}.", err)
             return None
+        if self._is_copy(record):
+            return None
         if not same or known is None or not holds_chunks(self.store, source, known.chunks):
             return file, record
         if record is not known:
@@ -177,6 +183,15 @@ class _Builder:
         if record.failure:
             self.report.failures.append(IndexingError(record.failure, path=source))
         return None
+
+    def _is_copy(self, record: FileRecord) -> bool:
+        """Whether a file has the same content as one before it in this call; if so, note it."""
+        first = self._contents.setdefault(record.digest, record.source)
+        if record.size == 0 or first == record.source:
+            return False
+        self.copies.add(record.source)
+        self.report.notes.append(f"{record.source!r}: left out, because it is a copy of {first!r}.")
+        return True
 
     def _read(self, file: Path, record: FileRecord, progress: Progress) -> None:
         """Read and cut a file, and note what has to change in the store."""
@@ -312,7 +327,12 @@ def _check_kept_embeddings(folder: Path, embeddings: Embeddings | str) -> None:
     name = embeddings if isinstance(embeddings, str) else getattr(embeddings, "model_name", None)
     name = name or getattr(embeddings, "model", None) or type(embeddings).__name__
     note = folder / "embeddings.json"
-    kept = json.loads(note.read_text(encoding="utf-8"))["embeddings"] if note.is_file() else None
+    try:
+        kept = json.loads(note.read_text(encoding="utf-8"))["embeddings"] if note.is_file() else None
+    except (OSError, ValueError, LookupError, TypeError) as err:
+        raise InvalidInputError(
+            f"{str(note)!r} does not say which embeddings made the index ({err}); delete the folder to index again."
+        ) from err
     if kept is not None and kept != str(name):
         raise InvalidInputError(
             f"the index in {str(folder)!r} was made with the embeddings {kept!r} and cannot be searched with {name!r}; "

@@ -35,6 +35,7 @@ _PAGE_NUMBER = re.compile(
     r"\W*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*", re.IGNORECASE
 )
 _LEADERS = re.compile(r"(?:\. ?){6,}|(?:\. ?){4,5}\s{0,20}[\divxlcIVXLC]{0,6}\s{0,20}$")
+_NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 _CONTENTS_SHARE = 0.4
 """Share of lines with dot leaders from which a page is a page of contents."""
 _EDGE = 2
@@ -290,27 +291,46 @@ def _headings_by_outline(
     if not outline:
         return None
     places = {page.number: place for place, page in enumerate(pages)}
+    comparable: dict[int, list[_Comparable]] = {}
     found: list[list[tuple[int, int, str]]] = [[] for _ in pages]
     for number, level, title, top in outline:
         place = places.get(number)
         if place is None or not pages[place].lines:
             continue
-        line = _line_of_title(pages[place].lines, title, top)
+        if place not in comparable:
+            comparable[place] = _comparable(pages[place].lines)
+        line = _line_of_title(comparable[place], title, top)
         if line not in [known for known, _, _ in found[place]]:
             found[place].append((line, level, title))
     return [sorted(on_page) for on_page in found]
 
 
-def _line_of_title(lines: Sequence[_Line], title: str, top: float | None) -> int:
+@dataclass(frozen=True)
+class _Comparable:
+    """A line to compare titles with: its letters and figures, and those of it and the next line without a number."""
+
+    letters: str
+    bare: str
+    top: float | None
+
+
+def _comparable(lines: Sequence[_Line]) -> list[_Comparable]:
+    texts = [line.text for line in lines]
+    joined = [text + following for text, following in zip(texts, [*texts[1:], ""], strict=True)]
+    return [
+        _Comparable(_squeeze(line.text), _squeeze(_NUMBERING.sub("", both, count=1)), line.top)
+        for line, both in zip(lines, joined, strict=True)
+    ]
+
+
+def _line_of_title(lines: Sequence[_Comparable], title: str, top: float | None) -> int:
     wanted = _squeeze(_NUMBERING.sub("", title, count=1)) or _squeeze(title)
-    matching = []
-    for number, line in enumerate(lines):
-        text = line.text + (lines[number + 1].text if number + 1 < len(lines) else "")
-        bare = _squeeze(_NUMBERING.sub("", text, count=1))
-        whole = _squeeze(line.text)
-        if bare.startswith(wanted) and len(whole) <= len(wanted) + 14:
-            matching.append(number)
-    below = [n for n in range(len(lines)) if top is None or (above := lines[n].top) is None or above <= top + 4]
+    matching = [
+        number
+        for number, line in enumerate(lines)
+        if line.bare.startswith(wanted) and len(line.letters) <= len(wanted) + 14
+    ]
+    below = [number for number, line in enumerate(lines) if top is None or line.top is None or line.top <= top + 4]
     if matching:
         return min(matching, key=lambda number: (number not in below, number))
     return below[0] if below and top is not None else 0
@@ -377,4 +397,4 @@ def _without_figures(text: str) -> str:
 
 
 def _squeeze(text: str) -> str:
-    return "".join(character for character in text.lower() if character.isalnum())
+    return _NOT_ALPHANUMERIC.sub("", text.lower())

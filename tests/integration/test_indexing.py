@@ -649,3 +649,27 @@ def test_a_kept_index_may_have_any_name(tmp_path: Path, note: Path, name: str) -
     assert index(note, persist_directory=tmp_path / name).added == 1
     assert index(note, persist_directory=tmp_path / f"{name}2").added == 1
     assert index(note, persist_directory=tmp_path / name).skipped == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "nonsense"])
+def test_a_damaged_note_of_the_embeddings_is_an_error(tmp_path: Path, note: Path, content: str) -> None:
+    """A kept index that does not say what made it is not searched."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "embeddings.json").write_text(content)
+    with pytest.raises(InvalidInputError, match="delete the folder to index again"):
+        index(note, persist_directory=tmp_path / "kept")
+
+
+def test_a_copy_is_left_out_and_noted(index_again: Index, tmp_path: Path) -> None:
+    """Of files with the same content the first answers, each time; a copy answers once the first is gone."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_text("The ferry leaves at nine.")
+    for _ in range(2):
+        report = index_again(folder)
+        assert sources(report.vector_store) == {"a.txt"}
+        assert report.sources == [str(folder / "a.txt")]
+        assert any("b.txt" in remark and "is a copy of" in remark for remark in report.notes)
+    (folder / "a.txt").unlink()
+    assert sources(index_again(folder).vector_store) == {"b.txt"}
