@@ -2,8 +2,9 @@
 
     python benchmarks/cascade.py FOLDER [--model bundled] [--cheap int8] [--k 50] [--most 100]
 
-FOLDER is in BEIR layout; with `bm25_top100.tsv` that list gives the candidates (and `qrels_full.tsv` the judgements),
-otherwise vector search with all-MiniLM-L6-v2. The cheap model is the same one in eight bits, or another folder.
+FOLDER is in BEIR layout. With `bm25_top100.tsv` the candidates are those of that list (and `qrels_full.tsv` has the
+judgements), otherwise those of vector search with all-MiniLM-L6-v2. The cheap model is the same one in eight bits, or
+another folder.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Two rankers of equal quality order the same candidates of every query, each with noise of its own: nothing differs but
 chance. nDCG@10 of both is compared as `evaluate` compares before and after, and the share of draws with the verdict
-"helped" or "hurt" is printed; it must be at most 5 %. Beside it stands the power: the share of draws with the verdict
+"helped" or "hurt" is printed; it must be at most 5 %. Next to it is the power: the share of draws with the verdict
 "helped" where the second ranker is better by a mean gain of 0.05. Differences have many ties, as real ones have: many
 queries have one relevant document, and both rankers put it at the same place.
 """

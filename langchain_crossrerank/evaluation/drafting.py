@@ -24,31 +24,31 @@ DRAFT_PROMPT = ChatPromptTemplate.from_template(
 )
 
 DRAFTED_QRELS = "qrels.drafted.tsv"
-"""File of drafted judgements; not the name that `load_beir` reads, so that nobody takes them for a person's."""
+"""File of drafted judgements; `load_beir` does not read this name, so that they are not mistaken for a person's."""
 
 
 def draft_queries(
     chunks: Sequence[Document], llm: BaseLanguageModel[Any], count: int, folder: str | os.PathLike[str]
 ) -> int:
-    """Write a BEIR folder whose queries a language model drafted, one from each of `count` chunks.
+    """Write a BEIR folder with queries that a language model drafts, one from each of `count` chunks.
 
-    The queries carry `"origin": "drafted"`, and the judgements, of which each query has its chunk's, go to
-    `qrels.drafted.tsv`. Read them, correct them, judge what else answers, and save the result as `qrels.tsv`.
+    The queries have `"origin": "drafted"` in their metadata, and each is judged to be answered by its chunk, in
+    `qrels.drafted.tsv`. Read the drafts, correct them, judge what else answers, and save the result as `qrels.tsv`.
 
-    A blank draft is left out. Where the same question, capitals aside, is drafted from several chunks, it is one query
-    that all of these chunks answer. Nothing is written until all drafts are there.
+    Blank drafts are left out. If several chunks lead to the same question, ignoring case, it is one query that all of
+    them answer. Nothing is written until all drafts are finished.
 
     Args:
         chunks: The user's documents, as they are indexed.
-        llm: Who drafts; the chosen chunks are sent to it.
-        count: Queries to draft at most; chunks that hold text are taken evenly over the whole.
-        folder: Where to write; must not hold a corpus, queries or judgements already.
+        llm: Model that drafts the queries; the chosen chunks are sent to it.
+        count: Largest number of queries; chunks with text are chosen evenly from all of them.
+        folder: Where to write; it must not contain a corpus, queries or judgements.
 
     Returns:
         How many queries were drafted.
 
     Raises:
-        InvalidInputError: If no chunk holds text, `count` is not positive, or the folder is a file or holds a corpus,
+        InvalidInputError: If no chunk has text, `count` is not positive, or the folder is a file or contains a corpus,
             queries or judgements.
         AnswerError: If every draft is blank.
     """
@@ -80,7 +80,7 @@ def draft_queries(
         {"_id": f"q{answers[same][0]}", "text": text, "metadata": {"origin": DRAFTED}} for same, text in texts.items()
     ]
     judgements = "".join(f"q{keys[0]}\t{key}\t1\n" for keys in answers.values() for key in keys)
-    # Drafting takes a while; something may have come in the meantime.
+    # Drafting takes a while; the folder may have changed since.
     _check_folder(root)
     _write_all(
         root,

@@ -58,7 +58,7 @@ def parse_measure(name: str) -> Any:
     """Return the `ir-measures` object of a name.
 
     Raises:
-        InvalidInputError: If there is no such measure, or it cannot be computed here.
+        InvalidInputError: If the measure is unknown or cannot be computed here.
     """
     import ir_measures
 

@@ -51,7 +51,7 @@ def load_run(file: str | os.PathLike[str]) -> Run:
 
     Raises:
         InvalidInputError: If the file is missing or a line is malformed, a document is listed twice for a query, or
-            ranks and scores cannot be told apart.
+            ranks and scores cannot be distinguished.
     """
     found: dict[str, dict[str, RunRow]] = {}
     is_trec = False

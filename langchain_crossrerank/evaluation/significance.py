@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 EXACT_QUERIES = 14
-"""Up to so many queries all sign flips are enumerated; above, a sample of them is drawn."""
+"""Up to this number of queries all sign flips are enumerated; above it, a sample is drawn."""
 
 FLIPS = 10_000
-"""Sign flips drawn where they are too many to enumerate."""
+"""Sign flips in the sample."""
 
 MIN_QUERIES = 10
 """Queries below which no verdict is given, only figures."""

@@ -106,7 +106,7 @@ class RerankerComparison(Reportable):
         words = {
             "better": f"{self.model} is better than {self.against}",
             "worse": f"{self.model} is worse than {self.against}",
-            "not distinguishable": f"{self.model} and {self.against} cannot be told apart by these queries",
+            "not distinguishable": f"{self.model} and {self.against} cannot be distinguished by these queries",
             "too few queries": f"No verdict, because fewer than {MIN_QUERIES} queries are judged",
         }[first.verdict]
         return (

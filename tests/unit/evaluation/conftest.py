@@ -51,7 +51,7 @@ def write_beir(tmp_path: Path) -> WriteBeir:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write one file: text as it is, anything else as JSON."""
+    """Write one file: text unchanged, anything else as JSON."""
 
     def write_file(content: Any, name: str = "lines.tsv", encoding: str = "utf-8") -> Path:
         file = tmp_path / name

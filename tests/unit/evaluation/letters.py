@@ -41,7 +41,7 @@ class CountingEncoder(ScriptedCrossEncoder):
 
 
 class FirstStage:
-    """A first stage that gives one document for each letter noted down for a query, and keeps the queries asked."""
+    """A first stage that returns a document for each letter of a query's word, and records the queries."""
 
     def __init__(self, found: Mapping[str, str]) -> None:
         self.found = found

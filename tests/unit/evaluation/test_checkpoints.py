@@ -174,7 +174,7 @@ def test_a_damaged_line_in_a_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_a_checkpoints_folder_is_made(tmp_path: Path) -> None:
-    """A path in a folder that is not there yet is no error."""
+    """A missing folder is created."""
     run(checkpoint=tmp_path / "new" / "run.jsonl")
     assert (tmp_path / "new" / "run.jsonl").is_file()
 

@@ -11,7 +11,7 @@ from tests.unit.evaluation.conftest import CORPUS, QRELS, QUERIES, Write, WriteB
 
 
 def test_a_good_folder_is_read_whole(write_beir: WriteBeir) -> None:
-    """Documents keep ids, order and metadata, the title stands before the text, and queries without grades go."""
+    """Documents keep ids, order and metadata, titles precede texts, and queries without grades are left out."""
     collection = load_beir(write_beir())
     assert collection.documents == [
         Document("LoRA\nLow-rank adaptation.", id="d1", metadata={"page": 3}),
@@ -77,7 +77,7 @@ def test_a_malformed_line_is_named(write_beir: WriteBeir, name: str, second_line
     ids=["number", "list", "no id"],
 )
 def test_a_field_of_another_type_is_named_with_its_line(write_beir: WriteBeir, name: str, row: str) -> None:
-    """A text that is no string and an id that is null are refused with file and line, not taken as some text."""
+    """A text that is not a string and an id that is null are refused with file and line."""
     folder = write_beir(**{name: f'{{"_id": "a", "text": "good"}}\n{row}\n'})
     with pytest.raises(InvalidInputError, match=rf"{name}\.jsonl, line 2: "):
         load_beir(folder)
@@ -92,7 +92,7 @@ def test_metadata_that_is_no_object_is_named_with_its_line(write_beir: WriteBeir
 
 @pytest.mark.parametrize("name", ["corpus", "queries", "qrels"])
 def test_a_file_in_another_encoding_is_named(write_beir: WriteBeir, name: str) -> None:
-    """Bytes that are not UTF-8 give an error that names the file and the encoding."""
+    """Bytes that are not UTF-8 raise an error that names the file and the encoding."""
     good = QRELS if name == "qrels" else '{"_id": "a", "text": "good"}\n'
     folder = write_beir(**{name: good.encode() + '{"_id": "b", "text": "café"}\n'.encode("latin-1")})
     with pytest.raises(InvalidInputError, match=rf"{name}\.(jsonl|tsv).*UTF-8"):

@@ -52,7 +52,7 @@ def test_a_move_counts_places(initial_rank: int, rank: int | None, move: str) ->
     assert RankedDocument("a", {}, initial_rank, rank, None).move == move
 
 
-def test_equal_texts_are_told_apart() -> None:
+def test_equal_texts_keep_their_own_places() -> None:
     """Two documents with the same text keep places of their own."""
     twins: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: [Document("same"), Document("same")])
     comparison = compare(create_rerank_retriever(twins, model=ScriptedCrossEncoder({}), top_n=1), "q")
@@ -83,7 +83,7 @@ def test_the_text_form_keeps_to_its_width(width: int, count: int, query: str) ->
 
 
 def test_the_text_form_shows_both_lists() -> None:
-    """Each row has a place of the first stage, and beside it the reranked document with its move and score."""
+    """Each row has a place of the first stage, and then the reranked document with its move and score."""
     lines = run({"alpha": 0.25, "beta": -3.5, "gamma": 9.0}, query="which letter?", top_n=2).to_text().splitlines()
     assert lines[0] == "Query: which letter?"
     assert lines[2].split() == ["#", "first", "stage", "move", "score", "reranked"]

@@ -152,7 +152,7 @@ def test_a_move_has_the_colour_of_its_direction() -> None:
 
 
 def test_the_comparison_table_has_both_lists() -> None:
-    """Each row has a place, the first stage's text, and beside it move, score and text of the reranked list."""
+    """Each row has a place, the first stage's text, and then the move, score and text of the reranked list."""
     read = Balanced(comparison([3, None, 1, 2])._repr_html_())
     rows = [[text for _, text in read.cells[start : start + 5]] for start in range(0, len(read.cells), 5)]
     assert rows == [
@@ -166,14 +166,14 @@ def test_the_comparison_table_has_both_lists() -> None:
 
 @pytest.mark.parametrize(("count", "kept", "rows"), [(20, 3, 5), (20, 8, 8), (4, 2, 4), (0, 0, 0), (9, 0, 5)])
 def test_the_table_shows_what_was_kept_and_a_little_more(count: int, kept: int, rows: int) -> None:
-    """All kept documents have a row, and of the first stage at least five are shown where there are so many."""
+    """All kept documents have a row, and of the first stage at least five are shown, if there are five."""
     read = Balanced(comparison([place if place <= kept else None for place in range(1, count + 1)])._repr_html_())
     assert read.tags.count("tr") == 1 + rows
     assert f"{count} candidates, {kept} kept" in read.paragraphs[-1]
 
 
 def test_a_document_without_score_is_shown() -> None:
-    """Where the model failed there is no score, and a dash stands for it in both forms."""
+    """A missing score, where the model failed, is a dash in both forms."""
     kept = Comparison("q", [RankedDocument("a", {}, 1, 1, None)], "m", 0, 0)
     assert [text for _, text in Balanced(kept._repr_html_()).cells] == ["1", "a", "=", "-", "a"]
     assert kept.to_text().splitlines()[4].split() == ["1", "a", "=", "-", "a"]

@@ -99,6 +99,6 @@ def test_passages_that_were_cut_are_counted() -> None:
 
 
 def test_lists_that_stayed_the_same_are_noticed() -> None:
-    """A model that gives every passage the same score is doubted."""
+    """A model with the same score for every passage is doubted."""
     (warning,) = run(retriever(model=ScriptedCrossEncoder({}))).warnings
     assert warning.startswith("Reranking left every list as it was")

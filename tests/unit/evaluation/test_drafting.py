@@ -51,7 +51,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_beir_folder_is_written(tmp_path: Path) -> None:
-    """All chunks, the queries with their origin, and a judgement for each query's chunk stand in three files."""
+    """All chunks, the queries with their origin, and a judgement for each query's chunk are in three files."""
     assert draft_queries(chunks(3), scripted(), 3, tmp_path / "new") == 3
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == FILES
     assert read_rows(tmp_path / "new" / "corpus.jsonl") == [
@@ -88,7 +88,7 @@ def test_drafted_judgements_are_not_read_unasked(tmp_path: Path) -> None:
     ],
 )
 def test_any_text_survives(tmp_path: Path, text: str) -> None:
-    """A chunk's text is sent, written and read again as it was; its question stands on one line."""
+    """A chunk's text is sent, written and read again unchanged; its question is on one line."""
     llm = scripted(lambda passage: f"  what\tabout\n{passage}?\n")
     draft_queries([Document(text)], llm, 1, tmp_path)
     assert llm.passages == [text]
@@ -164,12 +164,12 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path, name: str) -> None:
 def test_what_came_while_drafting_is_not_overwritten_either(tmp_path: Path) -> None:
     """The folder is looked at again before writing."""
 
-    def write_beside(passage: str) -> str:
+    def write_meanwhile(passage: str) -> str:
         (tmp_path / "corpus.jsonl").write_text("mine")
         return passage
 
     with pytest.raises(InvalidInputError, match=r"holds corpus\.jsonl already"):
-        draft_queries(chunks(1), scripted(write_beside), 1, tmp_path)
+        draft_queries(chunks(1), scripted(write_meanwhile), 1, tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("corpus.jsonl", "mine")]
 
 
@@ -240,7 +240,7 @@ def test_nothing_to_draft_is_refused(tmp_path: Path, documents: list[Document], 
 
 
 def test_drafted_queries_are_known_by_their_origin(tmp_path: Path) -> None:
-    """Ids are given as `load_beir` gives them, and only of queries whose origin is a draft."""
+    """Ids are those of `load_beir`, and only of queries whose origin is a draft."""
     rows = [
         {"_id": 1, "text": "a", "metadata": {"origin": "drafted"}},
         {"_id": "2", "text": "b", "metadata": {"origin": "log"}},

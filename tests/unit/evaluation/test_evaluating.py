@@ -99,7 +99,7 @@ def test_a_judged_query_without_results_counts_0() -> None:
 
 
 def test_nothing_found_at_all_is_a_result() -> None:
-    """A first stage that finds nothing for any query gives zeros and no error."""
+    """A first stage that finds nothing for any query scores zero and raises nothing."""
     result = run(retriever({}))
     assert (result.empty, result.k) == (3, 0)
     assert [(row.before, row.after, row.ceiling, row.p_value) for row in result.measures] == [(0.0, 0.0, 0.0, 1.0)] * 3
@@ -145,7 +145,7 @@ def test_where_a_documents_id_comes_from(document: Document, id_key: str | None)
 
 @pytest.mark.parametrize(("document", "id_key"), [(Document("no id"), None), (Document("no id", id="7"), "number")])
 def test_a_document_without_id_is_refused(document: Document, id_key: str | None) -> None:
-    """The error shows the document's text and both ways to give it an id."""
+    """The error shows the document's text and both ways to set its id."""
     first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: [document])
     with pytest.raises(InvalidInputError, match=r"no id to match judgements with \('no id'\).*Document\.id.*id_key="):
         run(

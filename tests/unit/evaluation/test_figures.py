@@ -101,7 +101,7 @@ def test_a_runs_own_scores_are_measured_as_they_are(qrels: Grades, run: Scores) 
 
 @pytest.mark.parametrize("queries", [10, 30])
 def test_where_nothing_differs_there_is_hardly_ever_a_verdict(queries: int) -> None:
-    """Two rankers of equal quality are told apart in at most 5 % of the draws."""
+    """Two rankers of equal quality are distinguished in at most 5 % of the draws."""
     random = np.random.default_rng(queries)
     draws = 200
     found = 0

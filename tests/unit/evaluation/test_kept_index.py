@@ -120,7 +120,7 @@ def test_other_embeddings_under_the_name_are_noticed(tmp_path: Path, caplog: pyt
 
 
 def test_a_damaged_note_starts_over(tmp_path: Path) -> None:
-    """A note that cannot be read is no reason to trust the vectors."""
+    """Vectors with an unreadable note are not trusted."""
     store(documents(5), HashEmbeddings(), tmp_path)
     (note,) = tmp_path.glob("*/note.json")
     note.write_bytes(b"\xff{")

@@ -51,7 +51,7 @@ def test_measures_together_are_the_measures_one_by_one() -> None:
 
 
 def test_values_by_hand() -> None:
-    """A run of known order has the values that pen and paper give."""
+    """A run of known order has the values computed by hand."""
     run = {"q1": {"c": 3.0, "b": 2.0, "a": 1.0}}
     values = measure_per_query(["nDCG@10", "RR@10", "R@2", "AP", "P@2"], {"q1": QRELS["q1"]}, run)
     gain = (1 / math.log2(3) + 3 / math.log2(4)) / (3 / math.log2(2) + 1 / math.log2(3))
@@ -108,7 +108,7 @@ def test_two_names_of_one_measure_have_the_same_values(names: tuple[str, ...]) -
     "name", ["xyz@3", "nDCG@ten", "", "nDCG@", "nDCG@10 RR@10", "nDCG@10+AP", "R@k", "__import__('os')", "nDCG@-1"]
 )
 def test_an_unknown_measure_is_refused(name: str) -> None:
-    """The error repeats the name and gives some that would do; nothing is executed."""
+    """The error repeats the name and suggests valid ones; nothing is executed."""
     with pytest.raises(InvalidInputError) as caught:
         parse_measure(name)
     assert f"{name!r} is not a measure of ir-measures" in str(caught.value)

@@ -27,7 +27,7 @@ STAGES = ["search", "tokenise", "forward", "select"]
 
 
 class Clock:
-    """A clock that stands still until a stage moves it."""
+    """A clock that only moves when a stage moves it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -40,7 +40,7 @@ class Clock:
 
 
 class CountingEncoder(ScriptedCrossEncoder):
-    """A scripted cross-encoder that counts the pairs it scored, and takes the time it is told to."""
+    """A scripted cross-encoder that counts the pairs it scored, and takes a set time."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         super().__init__({})
@@ -96,7 +96,7 @@ def timed(clock: Clock, search: Callable[[str], float] = lambda _: 4) -> Context
 
 
 def test_the_stages_without_a_chain() -> None:
-    """Search, tokenising, forward passes and selection stand in this order, their shares are one whole."""
+    """Search, tokenising, forward passes and selection come in this order, and their shares add up to 1."""
     result = profile(retriever(), ["a", "b"], repeats=2)
     assert [stage.name for stage in result.stages] == STAGES
     assert sum(stage.share for stage in result.stages) == pytest.approx(1)
@@ -142,7 +142,7 @@ def test_the_answer_is_timed_from_the_context_on(clock: Clock, streams: bool) ->
 
 
 def test_a_rag_chain_can_be_profiled() -> None:
-    """A chain made by `create_rag_chain` gives the fifth stage."""
+    """A chain made by `create_rag_chain` adds a fifth stage."""
     base = retriever()
     chain = create_rag_chain(base, FakeListChatModel(responses=["forty two"]))
     assert [stage.name for stage in profile(base, ["a"], repeats=1, chain=chain).stages] == [*STAGES, "answer"]

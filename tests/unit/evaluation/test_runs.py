@@ -17,7 +17,7 @@ ir_measures = pytest.importorskip("ir_measures", reason="needs the eval extra")
 
 @pytest.mark.parametrize("header", ["", "query-id\tcorpus-id\tscore\n", "qid\tdocid\tscore\n", "query_id\td\ts\n"])
 def test_a_run_is_sorted_by_its_scores(write: Write, header: str) -> None:
-    """With scores the best stands first, whatever the order of the lines; equal scores keep that order."""
+    """With scores the best comes first, whatever the order of the lines; equal scores keep that order."""
     file = write(f"{header}q1\ta\t-1.5\nq2\tx\t0\nq1\tb\t1e2\nq1\tc\t-1.5\n")
     assert load_run(file) == {"q1": [("b", 100.0), ("a", -1.5), ("c", -1.5)], "q2": [("x", 0.0)]}
 
@@ -44,7 +44,7 @@ def test_a_malformed_line_of_a_run_is_named(write: Write, line: str) -> None:
 
 
 def test_a_fixed_run_gives_its_documents_in_order(collection: Collection) -> None:
-    """Each query's text gives the run's documents with their scores beside the metadata they had."""
+    """Each query's text returns the run's documents, with their scores added to their metadata."""
     found = run_retriever(collection, {"q1": [("d3", 2.5), ("d1", 1.0)]}).invoke("first")
     assert [(document.id, document.page_content) for document in found] == [("d3", "text d3"), ("d1", "text d1")]
     assert [document.metadata for document in found] == [
@@ -64,7 +64,7 @@ def test_a_fixed_run_is_cut_at_k(collection: Collection, k: int, ids: list[str])
 
 
 def test_a_query_that_the_run_lacks_finds_nothing(collection: Collection) -> None:
-    """A query without lines in the run, and a text that is no query, give an empty list."""
+    """A query without lines in the run, and an unknown text, return an empty list."""
     first_stage = run_retriever(collection, {"q1": [("d1", 1.0)]})
     assert first_stage.invoke("second") == []
     assert first_stage.invoke("something else") == []
@@ -77,14 +77,14 @@ def test_a_run_with_unknown_documents_is_refused(collection: Collection) -> None
 
 
 def test_queries_with_the_same_text_are_refused(collection: Collection) -> None:
-    """A Runnable knows a query by its text alone, so two ids with one text cannot be told apart."""
+    """A Runnable knows a query by its text alone, so two ids with one text cannot be distinguished."""
     twins = Collection(collection.documents, {"q1": "same", "q2": "same"}, collection.qrels)
     with pytest.raises(InvalidInputError, match="the query 'same' comes twice"):
         run_retriever(twins, {"q1": [("d1", 1.0)], "q2": [("d2", 1.0)]})
 
 
 def test_a_fixed_run_serves_as_first_stage(collection: Collection) -> None:
-    """The Runnable goes into `create_rerank_retriever` as it is."""
+    """The Runnable can be passed to `create_rerank_retriever`."""
     first_stage = run_retriever(collection, {"q1": [("d3", 3.0), ("d2", 2.0), ("d1", 1.0)]})
     model = ScriptedCrossEncoder({"text d1": 2.0, "text d2": 1.0})
     found = create_rerank_retriever(first_stage, model=model, top_n=2).invoke("first")

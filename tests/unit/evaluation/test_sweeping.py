@@ -44,7 +44,7 @@ class CountingEncoder(ScriptedCrossEncoder):
 
 
 def retriever(k: int = 12, model: ScriptedCrossEncoder | None = None, **kwargs: Any) -> ContextualCompressionRetriever:
-    """Make a reranking retriever over a Runnable that always gives `k` candidates."""
+    """Make a reranking retriever over a Runnable that always returns `k` candidates."""
 
     def first_stage(query: str) -> list[Document]:
         return [
@@ -76,7 +76,7 @@ def test_scores_are_computed_once_for_the_largest_k() -> None:
 
 
 def test_timing_scores_again_on_a_few_queries() -> None:
-    """Each k is timed on the first `timed_queries` queries alone, beside the one scoring of all."""
+    """Each k is timed on the first `timed_queries` queries alone, in addition to the one scoring of all."""
     model = CountingEncoder(SCORES)
     result = run(retriever(model=model), timed_queries=2)
     assert len(model.pairs) == 3 * 12 + 2 * (2 + 4 + 8 + 12)
@@ -85,7 +85,7 @@ def test_timing_scores_again_on_a_few_queries() -> None:
 
 
 def test_without_timing_the_times_are_zero() -> None:
-    """No timed queries give 0 milliseconds and the same quality."""
+    """Without timed queries, times are 0 milliseconds and the quality is the same."""
     result = run()
     assert {(row.p50_ms, row.p95_ms) for row in result.rows} == {(0.0, 0.0)}
     assert [row.quality for row in result.rows] == [row.quality for row in run(timed_queries=1).rows]
@@ -98,7 +98,7 @@ def test_without_timing_the_times_are_zero() -> None:
     ids=str,
 )
 def test_a_row_is_what_a_separate_evaluation_gives(measure: str, settings: dict[str, Any]) -> None:
-    """Quality and ceiling at each k are those of a retriever that fetches so many, blends included."""
+    """Quality and ceiling at each k are those of a retriever that fetches k candidates, blends included."""
     result = run(retriever(**settings), measure=measure, ks=range(1, 13))
     for row in result.rows:
         alone = evaluate(retriever(row.k, **settings), QUERIES, QRELS, measures=[measure], show_progress=False)
@@ -116,7 +116,7 @@ def test_the_baseline_is_the_first_stage_at_the_largest_k() -> None:
 
 
 def test_recall_of_the_kept_is_read_at_the_largest_k() -> None:
-    """For each `top_n` the share of judged-relevant documents among the first so many after reranking."""
+    """For each `top_n` the share of judged-relevant documents among the first `top_n` after reranking."""
     result = run(top_ns=(3, 1, 12, 3))
     evaluated = evaluate(retriever(), QUERIES, QRELS, measures=["R@1", "R@3", "R@12"], show_progress=False)
     assert list(result.top_n_recall) == [1, 3, 12]
@@ -139,7 +139,7 @@ def test_the_ceiling_never_falls_and_no_row_passes_it() -> None:
 
 
 def test_a_first_stage_that_takes_k_is_asked_for_the_largest() -> None:
-    """A vector store retriever set to few candidates gives as many as the largest k, once a query."""
+    """A vector store retriever set to few candidates returns as many as the largest k, once for each query."""
     store = InMemoryVectorStore(DeterministicFakeEmbedding(size=16))
     store.add_documents([Document(name, id=name) for name in NAMES])
     model = CountingEncoder(SCORES)
@@ -152,7 +152,7 @@ def test_a_first_stage_that_takes_k_is_asked_for_the_largest() -> None:
 
 
 def test_a_first_stage_that_does_not_take_k_is_cut() -> None:
-    """A Runnable is called with the query alone, and what it gives beyond the largest k is left out."""
+    """A Runnable is called with the query alone, and what it returns beyond the largest k is left out."""
     asked: list[Any] = []
 
     def first_stage(query: str) -> list[Document]:
@@ -314,7 +314,7 @@ class Failing(ScriptedCrossEncoder):
 
 
 def test_degraded_queries_are_counted_and_said() -> None:
-    """With `on_error="keep_order"` a failing model is not taken for one that changes nothing."""
+    """With `on_error="keep_order"` a failing model is not mistaken for one that changes nothing."""
     result = run(retriever(model=Failing({}), on_error="keep_order"))
     assert result.to_dict()["degraded"] == 3
     foot = "3 queries kept the first stage's order because the model failed"
@@ -337,7 +337,7 @@ def test_to_dict_goes_through_json() -> None:
 
 
 def test_both_forms_mark_the_knee_once() -> None:
-    """Text and HTML have a row for each k with its figures, and the word knee beside one of them."""
+    """Text and HTML have a row for each k with its figures, and the word knee next to one of them."""
     result = SweepResult(rows(0.5, 0.79, 0.8, 0.8), "nDCG@10", 0.4, {1: 0.25, 3: 0.5}, "m")
     lines = result.to_text().splitlines()
     assert str(result) == result.to_text()
@@ -359,7 +359,7 @@ def test_the_html_escapes_the_measure() -> None:
 
 
 def test_the_plot_has_a_point_for_each_k() -> None:
-    """Quality stands over milliseconds, the knee is marked, and the baseline is a line of its own."""
+    """Quality is drawn over milliseconds, the knee is marked, and the baseline is a line of its own."""
     figure_module = pytest.importorskip("matplotlib.figure", reason="needs the eval extra")
     figure = SweepResult(rows(0.5, 0.79, 0.8, 0.8), "nDCG@10", 0.4).plot()
     assert isinstance(figure, figure_module.Figure)

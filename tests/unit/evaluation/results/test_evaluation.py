@@ -91,7 +91,7 @@ def test_the_first_measure_decides() -> None:
 
 
 def test_extremes_are_the_largest_gains_and_losses() -> None:
-    """Queries that moved stand with their differences, the farthest first; those that stayed are in neither list."""
+    """Queries that moved are listed with their differences, largest first; the others are in neither list."""
     gained, lost = run(measures=["RR@10"]).extremes()
     assert [(key, pytest.approx(value)) for key, value in gained] == [("q1", 1 / 2)]
     assert [(key, pytest.approx(value)) for key, value in lost] == [("q2", 1 / 4 - 1)]

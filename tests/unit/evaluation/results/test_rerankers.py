@@ -47,7 +47,7 @@ def test_a_clear_difference_has_a_verdict() -> None:
     """Twelve wins of twelve are proof, in either direction; equal results are not; nine queries are too few."""
     better, worse = compared([1] * 12, [-0.0] * 12), compared([0] * 12, [0] * 12)
     assert worse.measures[0].verdict == "not distinguishable"
-    assert "cannot be told apart by these queries" in worse.verdict
+    assert "cannot be distinguished by these queries" in worse.verdict
     assert better.warnings == ["The first stages differ, so the difference is not the rerankers' alone."]
     assert compared([1] * 9, [1] * 9).measures[0].verdict == "too few queries"
 
