@@ -63,7 +63,7 @@ def export_onnx(
 ) -> list[ParityRow]:
     """Export a sequence-classification cross-encoder to a folder that needs no torch.
 
-    The folder gets `model.onnx`, `config.json` and `tokenizer.json`, and appears only when the fp32 graph gives the
+    The folder contains `model.onnx`, `config.json` and `tokenizer.json`, and appears only if the fp32 graph returns the
     same logits as torch.
 
     Args:
@@ -76,7 +76,7 @@ def export_onnx(
         The scores of both on `PARITY_PAIRS`.
 
     Raises:
-        InvalidInputError: If `folder` has files in it, or there is no such precision.
+        InvalidInputError: If `folder` has files in it, or the precision is unknown.
         ModelNotFoundError: If there is no such model.
         UnsupportedModelError: If it has another head, no fast tokenizer, or the graph disagrees with torch.
     """

@@ -74,7 +74,7 @@ def read_head(folder: Path, name: str) -> tuple[Layer, ...]:
         name: The model, for messages.
 
     Returns:
-        The layers in order; empty if the transformer itself gives the scores.
+        The layers in order; empty if the transformer itself returns the scores.
 
     Raises:
         UnsupportedModelError: If there is a module that a graph cannot get, which is named.

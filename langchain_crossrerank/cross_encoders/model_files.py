@@ -26,7 +26,7 @@ from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, 
 from langchain_crossrerank.onnx_graphs.appended_head import Layer
 
 BUNDLED = "bundled"
-"""The name that stands for the model inside this package."""
+"""The name of the model inside this package."""
 
 BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / "minilm-l6-en-v1"
 
@@ -59,7 +59,7 @@ DESCRIPTION_FILES = (
         for file in ("config.json", "model.safetensors")
     ),
 )
-"""What is read of a model besides its graph: settings, tokenizer, and the modules that follow a transformer."""
+"""What is read of a model in addition to its graph: settings, tokenizer, and the modules that follow a transformer."""
 
 _SAFETENSORS_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _CARD = "README.md"
@@ -120,7 +120,7 @@ class ModelSource:
 
     @property
     def description_files(self) -> list[Path]:
-        """Every file besides the graph that decides a score."""
+        """Every file other than the graph that affects a score."""
         return [self.folder / name for name in DESCRIPTION_FILES]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Loads a model's fast tokenizer, with what its description files say of it besides `tokenizer.json`."""
+"""Loads a model's fast tokenizer, as `tokenizer.json` and the other description files define it."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def _with_weights_as_inputs(structure: Structure) -> onnx.ModelProto:
 def _run(
     model: onnx.ModelProto, structure: Structure, files: WeightFiles, feeds: Sequence[dict[str, Any]]
 ) -> list[Any]:
-    """Run a graph whose weights are inputs on each feed, as it is written; give all outputs of each run."""
+    """Run a graph whose weights are inputs on each feed, without optimising it; return all outputs of each run."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = open_session(Graph(model.SerializeToString()), options)
@@ -236,7 +236,7 @@ def _is_tiny(tensor: onnx.TensorProto) -> bool:
 
 
 def _freeze_reshapes(graph: onnx.GraphProto, dims: dict[str, Dims]) -> None:
-    """Replace computed target shapes by constants: 0 copies an axis of the input, -1 stands for what is left."""
+    """Replace computed target shapes by constants: 0 copies an axis of the input, -1 means what is left."""
     for number, node in enumerate(graph.node):
         if node.op_type != "Reshape" or any(a.name == "allowzero" and a.i for a in node.attribute):
             continue
@@ -362,7 +362,7 @@ def _shifted_axis(
 
 
 def _mean_axes(node: onnx.NodeProto, constants: dict[str, Any]) -> list[int] | None:
-    """Give the axes of which a mean is taken; `None` if they are not known, or do not stay as axes of length 1."""
+    """Return the axes that a mean is taken over; `None` if they are unknown, or are not kept as axes of length 1."""
     if not _attribute(node, "keepdims", 1):
         return None
     given = constants.get(node.input[1]) if len(node.input) > 1 else _attribute(node, "axes", None)

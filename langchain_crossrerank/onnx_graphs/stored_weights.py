@@ -166,7 +166,7 @@ class WeightFiles:
 
     @contextlib.contextmanager
     def while_copied(self) -> Iterator[None]:
-        """Give the memory of the mapped files back to the system again and again while a library copies the weights.
+        """Return the memory of the mapped files to the system repeatedly while a library copies the weights.
 
         Otherwise they would be in memory twice in the end, as the files' pages and as the copy.
         """

@@ -61,7 +61,7 @@ def read_structure(graph_file: Path, head: Sequence[Layer] = ()) -> Structure:
 
     Args:
         graph_file: The ONNX file.
-        head: Layers to append, unless the graph gives logits itself.
+        head: Layers to append, unless the graph returns logits itself.
 
     Raises:
         UnsupportedModelError: If the file is not a whole ONNX graph, or names data that is outside its folder, is

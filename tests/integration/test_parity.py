@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,16 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
-from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.scores import sigmoid
-from langchain_crossrerank.errors import InvalidInputError, ModelError, ModelNotFoundError, UnsupportedModelError
-from langchain_crossrerank.onnx_graphs.cache import own_graph
-from langchain_crossrerank.onnx_graphs.sessions import open_session
+from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.testing import check_cross_encoder
 
 torch = pytest.importorskip("torch", reason="needs the torch extra")
@@ -32,7 +25,6 @@ sentence_transformers = pytest.importorskip("sentence_transformers", reason="nee
 onnx = pytest.importorskip("onnx", reason="needs the export extra")
 
 from langchain_crossrerank.cross_encoders import export  # noqa: E402
-from langchain_crossrerank.onnx_graphs import packing  # noqa: E402
 from tests.conftest import make_tiny_model  # noqa: E402 - it needs what the lines above ask for
 
 Load = Callable[..., CrossEncoder]
@@ -297,151 +289,3 @@ def test_a_folder_in_the_home_is_found_on_torch(tiny_model_folder: Path, monkeyp
     monkeypatch.setenv("USERPROFILE", str(tiny_model_folder.parent))
     model = load_cross_encoder(f"~/{tiny_model_folder.name}", backend="torch")
     assert model.score(PAIRS) == load_cross_encoder(tiny_model_folder, backend="torch").score(PAIRS)
-
-
-def test_an_export_reports_how_far_it_is_from_torch(tiny_model_folder: Path, tmp_path: Path) -> None:
-    """A new or empty folder gets graph, config and tokenizer, and the difference in logits is within the promise."""
-    target = tmp_path / "exported"
-    target.mkdir()
-    rows = export.export_onnx(str(tiny_model_folder), target)
-    assert [row.text_pair for row in rows] == list(export.PARITY_PAIRS)
-    assert all(0 <= row.difference <= export.PARITY_TOLERANCE for row in rows)
-    assert {"config.json", "model.onnx", "tokenizer.json"} <= {file.name for file in target.iterdir()}
-    assert [path.name for path in tmp_path.iterdir()] == ["exported"]
-
-
-def test_an_exported_folder_needs_no_torch(tiny_onnx_folder: Path) -> None:
-    """Where torch cannot be imported, an exported folder loads and scores."""
-    script = f"""
-import sys
-for name in ("torch", "transformers", "sentence_transformers", "onnx"):
-    sys.modules[name] = None
-from langchain_crossrerank import load_cross_encoder
-print(load_cross_encoder({str(tiny_onnx_folder)!r}, backend="onnx").score({PAIRS!r}))
-"""
-    done = subprocess.run(
-        [sys.executable, "-X", "utf8", "-c", script], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    scores = [float(score) for score in done.stdout.strip("[] \n").split(",")]
-    assert scores == pytest.approx(load_cross_encoder(tiny_onnx_folder).score(PAIRS), abs=PROMISED)
-
-
-@pytest.mark.parametrize("taken", ["file", "folder"])
-def test_an_export_never_overwrites(tiny_model_folder: Path, tmp_path: Path, taken: str) -> None:
-    """A file, or a folder with anything in it, is refused before the model is loaded, and stays as it was."""
-    target = tmp_path / "exported"
-    kept = target if taken == "file" else target / "notes.txt"
-    kept.parent.mkdir(exist_ok=True)
-    kept.write_text("mine", encoding="utf-8")
-    with pytest.raises(InvalidInputError, match="not an empty folder"):
-        export.export_onnx(str(tiny_model_folder), target)
-    assert kept.read_text(encoding="utf-8") == "mine"
-    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted({target.name, kept.name})
-
-
-@pytest.fixture(params=["no model", "three labels", "no parity"])
-def failing_export(
-    request: pytest.FixtureRequest, tiny_model_folder: Path, three_labels: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
-    """A model whose export fails: before loading, after loading, or after the graph was written."""
-    if request.param == "no parity":
-        monkeypatch.setattr(export, "PARITY_TOLERANCE", -1.0)
-    models = {"no model": tiny_model_folder / "nope", "three labels": three_labels, "no parity": tiny_model_folder}
-    return str(models[request.param])
-
-
-def test_a_failed_export_leaves_nothing_behind(failing_export: str, tmp_path: Path) -> None:
-    """Whenever it fails, an export into a new folder leaves neither that folder nor its own workings."""
-    with pytest.raises(ModelError):
-        export.export_onnx(failing_export, tmp_path / "exported")
-    assert list(tmp_path.rglob("*")) == []
-
-
-def test_a_failed_export_leaves_an_empty_folder_empty(three_labels: Path, tmp_path: Path) -> None:
-    """A folder that was there stays, with nothing in it."""
-    (tmp_path / "exported").mkdir()
-    with pytest.raises(UnsupportedModelError):
-        export.export_onnx(str(three_labels), tmp_path / "exported")
-    assert list(tmp_path.rglob("*")) == [tmp_path / "exported"]
-
-
-def test_a_failed_export_leaves_no_parents_behind(three_labels: Path, tmp_path: Path) -> None:
-    """Parents that the export would have made are not made, or taken away again."""
-    with pytest.raises(UnsupportedModelError):
-        export.export_onnx(str(three_labels), tmp_path / "new" / "parents" / "exported")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture(params=[16, 8])
-def packed(request: pytest.FixtureRequest, tiny_onnx_folder: Path, tmp_path: Path) -> Path:
-    """The exported folder with its graph in fewer bits."""
-    folder = tmp_path / "packed"
-    shutil.copytree(tiny_onnx_folder, folder)
-    packing.pack_weights(tiny_onnx_folder / "model.onnx", folder / "model.onnx", matrix_bits=request.param)
-    return folder
-
-
-def test_packed_weights_keep_scores_close(packed: Path, tiny_onnx_folder: Path) -> None:
-    """Packed in sixteen or eight bits, a graph gives probabilities within 0.02, the tolerance of the bundled model."""
-    exact, stored = (
-        OnnxCrossEncoder(ModelSource(folder.name, folder), activation="sigmoid").score(PAIRS)
-        for folder in (tiny_onnx_folder, packed)
-    )
-    assert stored == pytest.approx(exact, abs=0.02)
-    assert stored != exact
-    assert all(math.isfinite(score) for score in stored)
-
-
-def test_packed_weights_take_less_room(packed: Path, tiny_onnx_folder: Path) -> None:
-    """Packing shrinks the file to less than a third, for most weights are embeddings, and leaves the original alone."""
-    before = (tiny_onnx_folder / "model.onnx").stat().st_size
-    assert (packed / "model.onnx").stat().st_size < before / 3
-    assert onnx.load(str(tiny_onnx_folder / "model.onnx")).graph.initializer
-
-
-def test_fewer_bits_take_less_room(tiny_onnx_folder: Path, tmp_path: Path) -> None:
-    """Matrices in eight bits take less room than in sixteen."""
-    sizes = []
-    for bits in (16, 8):
-        packing.pack_weights(tiny_onnx_folder / "model.onnx", tmp_path / f"{bits}.onnx", matrix_bits=bits)
-        sizes.append((tmp_path / f"{bits}.onnx").stat().st_size)
-    assert sizes[1] < sizes[0]
-
-
-@pytest.mark.parametrize("bits", [4, 32])
-def test_other_numbers_of_bits_are_refused(tiny_onnx_folder: Path, tmp_path: Path, bits: Any) -> None:
-    """Only the two packings that exist can be asked for."""
-    with pytest.raises(InvalidInputError, match="matrix_bits"):
-        packing.pack_weights(tiny_onnx_folder / "model.onnx", tmp_path / "packed.onnx", matrix_bits=bits)
-
-
-def test_rounded_weights_are_packed_without_loss(tmp_path: Path) -> None:
-    """A table and a linear layer that were rounded before give the same numbers in eight bits as in thirty-two."""
-    draw = np.random.default_rng(0)
-    table, layer = (draw.normal(size=shape).astype(np.float32) for shape in ((50, 64), (96, 64)))
-    for weight in (table, layer):
-        assert not np.array_equal(packing.rounded(weight), weight)
-        assert np.abs(packing.rounded(weight) - weight).max() < np.abs(weight).max() / 100
-    table, layer = packing.rounded(table), packing.rounded(layer)
-    helper, numbers = onnx.helper, onnx.TensorProto
-    graph = helper.make_graph(
-        [
-            helper.make_node("Gather", ["table", "ids"], ["rows"]),
-            helper.make_node("MatMul", ["rows", "layer"], ["out"]),
-        ],
-        "rounded",
-        [helper.make_tensor_value_info("ids", numbers.INT64, ["n", "m"])],
-        [helper.make_tensor_value_info("out", numbers.FLOAT, ["n", "m", 96])],
-        # torch keeps a linear layer's weight the other way round.
-        [onnx.numpy_helper.from_array(table, "table"), onnx.numpy_helper.from_array(layer.T.copy(), "layer")],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "a.onnx")
-    packing.pack_weights(tmp_path / "a.onnx", tmp_path / "b.onnx", matrix_bits=8)
-    ids = np.arange(50, dtype=np.int64).reshape(5, 10)
-    results = []
-    for file in (tmp_path / "a.onnx", tmp_path / "b.onnx"):
-        session = open_session(own_graph(file).graph)
-        results.append(session.run(None, {"ids": ids})[0])
-    assert np.array_equal(*results)
-    assert (tmp_path / "b.onnx").stat().st_size < (tmp_path / "a.onnx").stat().st_size / 2

@@ -107,14 +107,14 @@ def modular(request: pytest.FixtureRequest, tiny_model_folder: Path, tmp_path_fa
 
 @pytest.fixture
 def expected(modular: Path) -> Any:
-    """The scores that sentence-transformers gives for this folder."""
+    """The scores of sentence-transformers for this folder."""
     reference = sentence_transformers.CrossEncoder(str(modular), device="cpu")
     return pytest.approx(reference.predict(PAIRS, show_progress_bar=False).tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_a_modular_model_scores_as_it_was_published(modular: Path, expected: Any, backend: Any) -> None:
-    """A headless graph gets its modules and gives sentence-transformers' scores, in the saved unit."""
+    """A headless graph gets its modules and returns sentence-transformers' scores, in the saved unit."""
     if backend == "openvino":
         pytest.importorskip("openvino", reason="needs the openvino extra")
     model = load_cross_encoder(modular, backend=backend)
@@ -124,7 +124,7 @@ def test_a_modular_model_scores_as_it_was_published(modular: Path, expected: Any
 
 
 def test_a_modular_model_needs_no_torch(modular: Path, expected: Any) -> None:
-    """Where torch cannot be imported, the graph is chosen by itself and gives the same scores."""
+    """Where torch cannot be imported, the graph is chosen automatically and returns the same scores."""
     script = f"""
 import sys
 for name in ("torch", "transformers", "sentence_transformers"):
@@ -158,7 +158,7 @@ def edit(folder: Path, module: str, **changes: Any) -> None:
 
 
 def rename(folder: Path) -> None:
-    """Give the last module a class of somebody's own."""
+    """Give a module a custom class."""
     file = folder / "modules.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     content[2]["type"] = "my_package.Gate"

@@ -81,7 +81,7 @@ def test_the_unit_is_read_where_current_releases_write_it(make_source: MakeSourc
 @pytest.mark.parametrize("key", ["sentence_transformers", "sbert_ce_default_activation_function"])
 @pytest.mark.parametrize("named", ["torch.nn.modules.activation.Softmax", "my_package.Calibrated", "Tanh"])
 def test_an_unknown_activation_is_refused(make_source: MakeSource, key: str, named: str) -> None:
-    """A unit that this package does not know raises, names it, and says how to load the model all the same."""
+    """A unit that this package does not know raises, names it, and says how to load the model anyway."""
     source = make_source({"num_labels": 1, key: {"activation_fn": named} if key == "sentence_transformers" else named})
     with pytest.raises(UnsupportedModelError, match=r"'some/model'.*activation=\"identity\"") as raised:
         _ = source.activation
@@ -105,9 +105,7 @@ def test_an_unknown_activation_is_refused(make_source: MakeSource, key: str, nam
         pytest.param(
             {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, None, 512, id="roberta"
         ),
-        pytest.param(
-            {"model_type": "roberta", "max_position_embeddings": 514}, None, 512, id="roberta, no padding told"
-        ),
+        pytest.param({"model_type": "roberta", "max_position_embeddings": 514}, None, 512, id="roberta, no padding"),
         pytest.param(
             {"model_type": "xlm-roberta", "max_position_embeddings": 8194, "pad_token_id": 1}, None, 8192, id="xlm"
         ),
@@ -255,7 +253,7 @@ def test_json_that_is_no_object_is_refused(make_source: MakeSource, content: Any
 
 
 def test_bundled_is_the_folder_in_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The name always means the model inside the package, even beside a folder that is called so."""
+    """The name always means the model inside the package, even next to a folder of that name."""
     (tmp_path / "bundled").mkdir()
     monkeypatch.chdir(tmp_path)
     assert find_source("bundled") == ModelSource("bundled", BUNDLED_FOLDER)
@@ -268,7 +266,7 @@ def test_a_folder_is_taken_as_it_is(tmp_path: Path, kind: Callable[[Path], Any])
 
 
 def test_a_folder_in_the_home_is_found_by_its_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`~` stands for the home folder."""
+    """`~` is the home folder."""
     (tmp_path / "model").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -312,7 +310,7 @@ def test_what_can_only_be_a_folder_is_not_looked_for_on_the_hub(
 
 
 def test_a_file_is_no_model_folder(tmp_path: Path, fetches: Fetches) -> None:
-    """Who names the graph instead of its folder is told so."""
+    """Naming the graph instead of its folder raises an error that says so."""
     file = tmp_path / "model.onnx"
     file.touch()
     with pytest.raises(ModelNotFoundError, match="it is a file"):

@@ -1,4 +1,4 @@
-"""Objects of other packages as models: sentence-transformers works, others are told what to pass."""
+"""Objects of other packages as models: sentence-transformers works, others get an error that says what to pass."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Ranker:
 
 
 @pytest.mark.parametrize("model", [TextCrossEncoder(), Ranker()], ids=lambda model: type(model).__name__)
-def test_other_packages_are_told_what_to_pass(model: object) -> None:
-    """A model object that cannot be called is answered in one line that says what works, when it is passed or set."""
+def test_objects_of_other_packages_are_refused_helpfully(model: object) -> None:
+    """A model object that cannot be used raises one line that says what works, when it is passed and when it is set."""
     with pytest.raises(InvalidInputError, match=rf"{type(model).__name__}.*folder") as raised:
         CrossEncoderReranker(model=model)  # type: ignore[arg-type]  # what the test is about
     assert len(str(raised.value).splitlines()) == 1
@@ -46,7 +46,7 @@ def test_everything_else_is_left_to_the_field(model: object) -> None:
 
 
 def test_a_sentence_transformers_model_works(tiny_model_folder: Path) -> None:
-    """A CrossEncoder that the caller has loaded gives its own scores."""
+    """A CrossEncoder that the caller has loaded returns its own scores."""
     sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the torch extra")
     client = sentence_transformers.CrossEncoder(str(tiny_model_folder), device="cpu")
     texts = ["low-rank adaptation", "the weather today"]

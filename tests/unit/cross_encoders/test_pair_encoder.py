@@ -86,7 +86,7 @@ def first_word_only() -> Tokenizer:
 
 
 def passage_first() -> Tokenizer:
-    """A frame in which the second text stands before the first."""
+    """A frame in which the second text comes before the first."""
     tokenizer = wordpiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -141,7 +141,7 @@ def encoder_and_tokenizer(
 
 
 def check_equal(make: Callable[[], Tokenizer], max_length: int, pairs: Sequence[TextPair]) -> int:
-    """Compare every pair whose query leaves room with the tokenizer's own encoding; give how many those were."""
+    """Compare every pair whose query leaves tokens for the passage with the tokenizer itself; return how many."""
     encoder, own = encoder_and_tokenizer(make, max_length)
     fitting = [pair for pair in pairs if encoder.passage_budget(pair[0]) > 0]
     for pair, made in zip(fitting, encoder.encode(fitting), strict=True):
@@ -225,7 +225,7 @@ def test_a_frame_that_is_read_wrongly_is_noticed(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_tokenizer_without_words_falls_back() -> None:
-    """Where no probe gives a token there is nothing to read the frame off."""
+    """If no probe makes a token, the frame cannot be read."""
     tokenizer = Tokenizer(models.WordLevel({"x": 0}, unk_token="x"))
     tokenizer.normalizer = normalizers.Replace("a", "")
     encoder = PairEncoder(tokenizer, 16)
@@ -233,8 +233,8 @@ def test_a_tokenizer_without_words_falls_back() -> None:
     assert encoder.encode([("b", "c")])[0].ids.tolist() == [0, 0]
 
 
-def test_a_hit_gives_the_same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A passage that is remembered gives what it gave before, with another query and without being tokenised."""
+def test_a_hit_returns_the_same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A remembered passage has the same ids as before, with another query and without being tokenised."""
     encoder = PairEncoder(wordpiece(), 64)
     passages = ["", "word " * 200, "a passage", "[SEP] 東京"]
     first = encoder.encode([("one query", passage) for passage in passages])
@@ -304,11 +304,11 @@ def test_threads_get_their_own_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sum(map(pair_encoder._entry_bytes, passages_kept.values())) == passages_kept.currsize
 
 
-@pytest.mark.parametrize(("words", "room"), [(1, 28), (28, 1), (29, 0), (40, -11)])
-def test_room_is_what_the_query_leaves(words: int, room: int) -> None:
+@pytest.mark.parametrize(("words", "budget"), [(1, 28), (28, 1), (29, 0), (40, -11)])
+def test_the_budget_is_what_the_query_leaves(words: int, budget: int) -> None:
     """The limit less the query's tokens and the frame's four of this tokenizer is what a passage may take."""
     special = wordpiece().num_special_tokens_to_add(is_pair=True)
-    assert PairEncoder(wordpiece(), 32).passage_budget("word " * words) == room + 3 - special
+    assert PairEncoder(wordpiece(), 32).passage_budget("word " * words) == budget + 3 - special
 
 
 def test_a_query_that_is_too_long_is_refused_by_the_model_if_asked() -> None:
@@ -321,9 +321,9 @@ def test_a_query_that_is_too_long_is_refused_by_the_model_if_asked() -> None:
 
 def test_the_tokenizers_own_settings_do_not_matter() -> None:
     """Padding and truncation that a tokenizer's file asks for are replaced by the model's limit."""
-    strange = wordpiece()
-    strange.enable_padding(length=100)
-    strange.enable_truncation(12, stride=2, strategy="longest_first", direction="left")
-    encoder, own = PairEncoder(strange, 32), encoder_and_tokenizer(wordpiece, 32)[1]
+    unusual = wordpiece()
+    unusual.enable_padding(length=100)
+    unusual.enable_truncation(12, stride=2, strategy="longest_first", direction="left")
+    encoder, own = PairEncoder(unusual, 32), encoder_and_tokenizer(wordpiece, 32)[1]
     for pair in [("a query", "word"), ("a query", "one two three " * 30)]:
         assert encoder.encode([pair])[0].ids.tolist() == own.encode(*pair).ids

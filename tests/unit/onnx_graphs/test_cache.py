@@ -81,7 +81,7 @@ def write_graph(path: Path, *, seed: int = 0, pooled: bool = True) -> Path:
 
 
 def load(folder: Path, **settings: Any) -> OnnxCrossEncoder:
-    """Load a folder anew, whatever this process has loaded already."""
+    """Load a folder again, even if this process has loaded it already."""
     return OnnxCrossEncoder(ModelSource("tiny", folder), activation="identity", **settings)
 
 
@@ -151,7 +151,7 @@ def test_weights_in_another_file_are_part_of_the_content(model_folder: Path, tmp
 
 
 def test_scores_stay(model_folder: Path, expected: Any) -> None:
-    """Rewritten, found rewritten, and unchanged, a graph gives the same scores."""
+    """Rewritten, found rewritten, and unchanged, a graph returns the same scores."""
     for _ in range(2):
         model = load(model_folder)
         assert model._graph.rewritten
@@ -497,7 +497,7 @@ def test_a_file_that_changes_while_it_is_loaded_is_noticed(model_folder: Path, m
 def test_the_folder_is_where_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
 ) -> None:
-    """`CROSSRERANK_CACHE` wins, then the user's cache folder; `~` stands for the home."""
+    """`CROSSRERANK_CACHE` wins, then the user's cache folder; `~` is the home folder."""
     for name in ("CROSSRERANK_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -514,13 +514,13 @@ def test_a_graph_that_cannot_be_loaded_at_all_is_an_error(model_folder: Path) ->
 
 
 def test_a_finding_is_kept_and_given_back() -> None:
-    """`recall` gives what `remember` kept under the name, and nothing under another."""
+    """`recall` returns what `remember` kept under the name, and nothing under another."""
     remember("finding", {"a": [1, 2]})
     assert (recall("finding"), recall("another")) == ({"a": [1, 2]}, None)
 
 
 def test_the_machine_is_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another processor or another setting gives another key, the same give the same."""
+    """Another processor or setting makes another key; the same ones make the same key."""
     key = machine_key("model", 2)
     assert key == machine_key("model", 2) != machine_key("model", 4)
     monkeypatch.setattr(_machine, "_processor", lambda: "another")

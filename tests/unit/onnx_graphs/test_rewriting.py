@@ -60,7 +60,7 @@ def rewrite(path: Path) -> Made:
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
-    """Give the exported graph of a tiny random model by kind and attention, made once."""
+    """Return the exported graph of a tiny random model by kind and attention, made once."""
     pytest.importorskip("torch", reason="needs the export extra")
     pytest.importorskip("transformers", reason="needs the export extra")
     folder = tmp_path_factory.mktemp("graphs")
@@ -192,7 +192,7 @@ def inner_widths(model: onnx.ModelProto, batch: int = 2, tokens: int = 7) -> lis
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_rewritten_graph_gives_the_same_logits(family: Family, kind: str, attention: str) -> None:
+def test_a_rewritten_graph_returns_the_same_logits(family: Family, kind: str, attention: str) -> None:
     """On random tokens with padding, batches of 1 to 4 and 1 to 40 tokens, logits stay within 1e-4."""
     path = family(kind, attention)
     original, faster = session(path), session(rewrite(path).model.SerializeToString())
@@ -295,7 +295,7 @@ def tiny_graph(
 
 
 def check_scores_stay(path: Path) -> None:
-    """Whatever becomes of a graph, what is used in its place gives the same logits."""
+    """Whatever becomes of a graph, what is used in its place returns the same logits."""
     prepared = prepare_graph(path)
     feed = {
         entry.name: np.random.default_rng(0).integers(5, WORDS, size=(3, 9)) for entry in session(path).get_inputs()
@@ -306,14 +306,14 @@ def check_scores_stay(path: Path) -> None:
 
 
 def test_a_tiny_graph_is_narrowed(tmp_path: Path) -> None:
-    """The graph that the following tests make strange is understood as it is: product and tanh run on one token."""
+    """The graph that the following tests modify is understood: product and tanh run on one token."""
     made = rewrite(tiny_graph(tmp_path / "model.onnx"))
     assert made.first_token_only == 2
     check_scores_stay(tmp_path / "model.onnx")
 
 
 def unknown_input(path: Path) -> Path:
-    """A graph with one input that no tokenizer gives."""
+    """A graph with an input that no tokenizer provides."""
     add = helper.make_node("Cast", ["entity_ids"], ["places"], to=TensorProto.FLOAT)
     wide = helper.make_node("Unsqueeze", ["places", "minus"], ["wide"])
     tokens = helper.make_node("Add", ["rows", "wide"], ["tokens"])
@@ -437,7 +437,7 @@ def test_external_weights_are_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "missing weights"])
 def test_a_damaged_graph_is_not_understood(tmp_path: Path, damage: str) -> None:
-    """A file that is no whole graph raises the package's own error, never another."""
+    """A file that is not a whole graph raises the package's own error, never another."""
     path = tiny_graph(tmp_path / "whole.onnx")
     target = tmp_path / "model.onnx"
     if damage == "missing weights":
@@ -465,7 +465,7 @@ def test_a_wrong_rewrite_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         rewrite(path)
 
 
-def test_a_rewrite_that_gives_no_number_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rewrite_that_returns_nan_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A difference that is not a number counts as a difference."""
     path = tiny_graph(tmp_path / "model.onnx")
     monkeypatch.setattr(rewriting, "_largest_difference", lambda *_: float("nan"))

@@ -269,7 +269,7 @@ def test_weights_listed_as_inputs_are_weights(tmp_path: Path) -> None:
 
 
 def test_the_output_called_logits_is_taken(tmp_path: Path) -> None:
-    """Of several outputs the one called logits is left, wherever it stands; otherwise the first one."""
+    """Of several outputs the one called logits is left, whatever its position; otherwise the first one."""
     made = model()
     made.graph.output.insert(0, helper.make_tensor_value_info("made", TensorProto.FLOAT, ["n", 64]))
     assert [entry.name for entry in read_structure(write(tmp_path / "m", made)).model.graph.output] == ["made"]
@@ -278,7 +278,7 @@ def test_the_output_called_logits_is_taken(tmp_path: Path) -> None:
 
 
 def looping(rounds: TensorProto | None, *, nested: bool = False) -> onnx.ModelProto:
-    """A graph with a loop of so many rounds, or as many as it likes."""
+    """A graph with a loop of a fixed number of rounds, or an unlimited one."""
     info = helper.make_tensor_value_info
     body = helper.make_graph(
         [helper.make_node("Identity", ["again"], ["still"])],

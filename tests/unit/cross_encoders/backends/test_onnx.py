@@ -112,7 +112,7 @@ def test_inputs_are_given_in_the_type_that_the_graph_has(make_folder: MakeFolder
 
 @pytest.mark.parametrize("shape", [(1, 64), (2, 64), (5, "tokens"), ("batch", 64)], ids=str)
 def test_fixed_shapes_are_filled_up(make_folder: MakeFolder, expected: Any, shape: tuple[Any, Any]) -> None:
-    """A graph with a fixed number of pairs or tokens gets that many, and gives the same scores."""
+    """A graph with a fixed number of pairs or tokens gets that many, and returns the same scores."""
     assert load(make_folder(graph(inputs=INT64, shape=shape)), max_batch_tokens=10_000).score(PAIRS) == expected
 
 
