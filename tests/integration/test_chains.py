@@ -81,7 +81,7 @@ def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def astreamed(chain: Runnable[Any, Any], question: Any) -> list[dict[str, Any]]:
-    """Give the parts of an asynchronous stream."""
+    """Return the parts of an asynchronous stream."""
     return [part async for part in chain.astream(question)]
 
 
@@ -324,7 +324,7 @@ def test_a_prompt_without_its_variables_is_refused(
     assert f"lacks {missing}" in str(caught.value)
 
 
-def test_a_prompt_of_ones_own_is_filled(retriever: RetrieverLike, run: Run) -> None:
+def test_a_custom_prompt_is_filled(retriever: RetrieverLike, run: Run) -> None:
     """Another prompt and a text model work too, and further keys of the input reach the prompt."""
     seen: list[str] = []
 
@@ -352,7 +352,7 @@ def test_a_prompt_of_ones_own_is_filled(retriever: RetrieverLike, run: Run) -> N
         ([], "the chain got []"),
     ],
 )
-def test_a_question_that_asks_nothing_is_refused(run: Run, question: Any, shown: str) -> None:
+def test_an_invalid_question_is_refused(run: Run, question: Any, shown: str) -> None:
     """A blank question or another input raises, with its value, before anything is retrieved or sent."""
     retriever: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: pytest.fail("retrieved"))
     chain = create_rag_chain(retriever, FakeListChatModel(responses=["x"]))

@@ -106,14 +106,14 @@ def test_a_filter_given_at_run_time_reaches_the_store(chroma: Chroma, asynchrono
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("search_type", ["similarity", "mmr"])
 def test_chromas_search_types(chroma: Chroma, search_type: str, asynchronous: bool) -> None:
-    """A retriever with another search type is reranked as it stands."""
+    """A retriever with another search type keeps it."""
     base = chroma.as_retriever(search_type=search_type, search_kwargs={"k": len(TEXTS)})
     check(retrieve(create_rerank_retriever(base, model=FakeCrossEncoder(), top_n=3), asynchronous), 3)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_an_empty_store_gives_no_documents(asynchronous: bool) -> None:
-    """Nothing indexed is no error."""
+    """An empty index gives an empty list."""
     retriever = create_rerank_retriever(InMemoryVectorStore(EMBEDDINGS), model=FakeCrossEncoder())
     assert retrieve(retriever, asynchronous) == []
 

@@ -124,13 +124,13 @@ class Recorder(BaseCallbackHandler):
         self.events.append({"name": name, "data": data, "run": run_id})
 
     def named(self, name: str) -> dict[str, Any]:
-        """Give the one run of this name."""
+        """Return the one run of this name."""
         (run,) = [run for run in self.runs.values() if run["name"] == name]
         return run
 
 
 def make(scores: dict[str, float], **kwargs: Any) -> CrossEncoderReranker:
-    """Make a reranker over written-down scores."""
+    """Make a reranker over scripted scores."""
     return CrossEncoderReranker(model=ScriptedCrossEncoder(scores), **kwargs)
 
 
@@ -140,7 +140,7 @@ def of(*texts: str) -> list[Document]:
 
 
 def texts(documents: Iterable[Document]) -> list[str]:
-    """Give the documents' texts."""
+    """Return the documents' texts."""
     return [document.page_content for document in documents]
 
 
@@ -241,13 +241,13 @@ def test_duplicates_are_dropped_from_a_degraded_result(rerank: Rerank) -> None:
 def test_top_n_is_the_most_documents_kept(
     rerank: Rerank, documents: list[Document], top_n: int | None, kept: int
 ) -> None:
-    """`top_n` cuts the list, `None` keeps all, and more than there are is no error."""
+    """`top_n` cuts the list, `None` keeps all, and more than there are is allowed."""
     assert len(rerank(CrossEncoderReranker(model=FakeCrossEncoder(), top_n=top_n), documents)) == kept
 
 
 @pytest.mark.parametrize("top_n", [0, -1, "many", 1.5])
 def test_top_n_must_be_a_positive_number(top_n: object) -> None:
-    """Zero, negatives and what is no whole number are refused by name."""
+    """Zero, negatives and values that are not whole numbers are refused by name."""
     with pytest.raises(ValidationError, match="top_n"):
         CrossEncoderReranker(model=FakeCrossEncoder(), top_n=top_n)
 
@@ -279,8 +279,8 @@ def test_documents_may_come_from_a_generator(rerank: Rerank) -> None:
 
 @pytest.mark.parametrize("query", ["", " \n\t", None, 42, b"bytes", ["q"]])
 @pytest.mark.parametrize("documents", [[], [Document("a")]], ids=["empty", "one"])
-def test_a_query_that_asks_nothing_is_refused(rerank: Rerank, query: object, documents: list[Document]) -> None:
-    """A blank query or one that is no string raises with its value, with candidates and without."""
+def test_a_blank_query_is_refused(rerank: Rerank, query: object, documents: list[Document]) -> None:
+    """A blank query, or one that is not a string, raises with its value, with candidates and without."""
     with pytest.raises(InvalidInputError) as caught:
         rerank(make({}), documents, query=query)
     assert f"query is {query!r}" in str(caught.value)
@@ -299,8 +299,8 @@ def test_a_query_that_asks_nothing_is_refused(rerank: Rerank, query: object, doc
         (7, "documents is 7"),
     ],
 )
-def test_what_is_no_document_is_refused(rerank: Rerank, documents: object, named: str) -> None:
-    """The error names the place and the value of the first element that is no document."""
+def test_elements_that_are_not_documents_are_refused(rerank: Rerank, documents: object, named: str) -> None:
+    """The error names the position and the value of the first element that is not a document."""
     with pytest.raises(InvalidInputError) as caught:
         rerank(make({}), documents)
     assert named in str(caught.value)
@@ -333,7 +333,7 @@ def test_a_bad_input_does_not_spoil_its_batch(asynchronous: bool) -> None:
 
 @pytest.mark.parametrize("field", ["topn", "batch_size", "score_treshold"])
 def test_an_unknown_setting_is_refused(field: str) -> None:
-    """A misspelt setting raises instead of being ignored."""
+    """A misspelt setting raises and is not ignored."""
     with pytest.raises(ValidationError, match=field):
         CrossEncoderReranker(model=FakeCrossEncoder(), **{field: 1})
 
@@ -450,7 +450,7 @@ def test_settings_may_be_read_before_the_model_exists(tmp_path: Path) -> None:
         reranker.invoke({"query": "q", "documents": of("a")})
 
 
-def test_any_langchain_cross_encoder_will_do(rerank: Rerank) -> None:
+def test_any_langchain_cross_encoder_can_rerank(rerank: Rerank) -> None:
     """A class with nothing but LangChain's `score` ranks, and its numpy floats become plain ones."""
     result = rerank(CrossEncoderReranker(model=StockCrossEncoder(), top_n=2), of("a", "aaa", "aa"))
     assert texts(result) == ["aaa", "aa"]
@@ -597,7 +597,7 @@ def test_other_settings_take_effect_after_use() -> None:
 
 
 def test_a_field_keeps_its_limits_when_it_is_assigned() -> None:
-    """A number of documents that makes no sense is refused on assignment as at construction."""
+    """An invalid number of documents is refused on assignment, as at construction."""
     reranker = make({})
     with pytest.raises(ValueError, match="top_n"):
         reranker.top_n = -1

@@ -49,7 +49,7 @@ class TopRetriever(BaseRetriever):
 
 
 class FixedRetriever(BaseRetriever):
-    """A retriever whose number of candidates nobody can set."""
+    """A retriever whose number of candidates cannot be set."""
 
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
         return [Document(text) for text in TEXTS]
@@ -84,7 +84,7 @@ def candidates() -> Candidates:
 
 
 def bases(store: InMemoryVectorStore) -> dict[str, Any]:
-    """Give one first stage of each kind; all of them find the passage that answers."""
+    """Return one first stage of each kind; all of them find the passage that answers."""
     return {
         "vector store": store,
         "vector store retriever": store.as_retriever(search_kwargs={"k": 30}),
@@ -114,7 +114,7 @@ def test_any_first_stage_is_reranked(store: InMemoryVectorStore, kind: str, asyn
     [(None, None, DEFAULT_K), (None, 7, 7), (None, 1, 1), (25, None, 25), (25, 7, 7), (3, None, 3), (3, 28, 28)],
 )
 @pytest.mark.parametrize("kind", ["vector store retriever", "retriever with k"])
-def test_k_wins_over_what_the_retriever_was_told(
+def test_k_wins_over_the_retrievers_own_number(
     store: InMemoryVectorStore, candidates: Candidates, kind: str, told: int | None, k: int | None, fetched: int
 ) -> None:
     """`k` decides; without it the retriever's own number; without either, the default."""
@@ -170,7 +170,7 @@ def test_k_is_refused_where_it_cannot_be_set(base: Any, named: str) -> None:
 
 
 @pytest.mark.parametrize("base", ["a query", None, 42, [Document("a")]])
-def test_what_is_no_first_stage_is_refused(base: Any) -> None:
+def test_other_bases_are_refused(base: Any) -> None:
     """The error shows the value and its type."""
     with pytest.raises(InvalidInputError) as caught:
         create_rerank_retriever(base, model=FakeCrossEncoder())
@@ -190,7 +190,7 @@ def test_no_more_candidates_than_results_warns(store: InMemoryVectorStore, k: in
 def test_enough_candidates_do_not_warn(
     store: InMemoryVectorStore, recwarn: pytest.WarningsRecorder, k: int, top_n: int | None
 ) -> None:
-    """One candidate more than results, or keeping all, is no reason to warn."""
+    """One more candidate than results, or keeping all, does not warn."""
     create_rerank_retriever(store, model=FakeCrossEncoder(), k=k, top_n=top_n)
     create_rerank_retriever(FIND, model=FakeCrossEncoder(), top_n=top_n)
     assert recwarn.list == []
@@ -207,7 +207,7 @@ def test_run_time_k_reaches_the_first_stage(store: InMemoryVectorStore, kind: st
     assert len(retriever.invoke(QUERY)) == usual != 3
 
 
-def test_a_ready_reranker_is_used_as_it_is(store: InMemoryVectorStore) -> None:
+def test_a_ready_reranker_is_used_unchanged(store: InMemoryVectorStore) -> None:
     """`reranker=` goes into the retriever itself."""
     reranker = CrossEncoderReranker(model=FakeCrossEncoder(), top_n=1)
     retriever = create_rerank_retriever(store, reranker=reranker)
@@ -221,7 +221,7 @@ def test_a_ready_reranker_is_used_as_it_is(store: InMemoryVectorStore) -> None:
     ids=lambda setting: next(iter(setting)),
 )
 def test_a_ready_reranker_excludes_settings_of_another(store: InMemoryVectorStore, setting: dict[str, Any]) -> None:
-    """`reranker=` beside a setting that it would ignore is refused, and the error names the setting."""
+    """`reranker=` together with a setting that it would ignore is refused, and the error names the setting."""
     reranker = CrossEncoderReranker(model=FakeCrossEncoder())
     with pytest.raises(InvalidInputError, match=next(iter(setting))):
         create_rerank_retriever(store, reranker=reranker, **setting)
@@ -312,7 +312,7 @@ def test_retrieve_and_rerank_hands_its_config_on() -> None:
 
 
 @pytest.mark.parametrize("query", ["", "  ", None])
-def test_retrieve_and_rerank_refuses_a_query_that_asks_nothing(query: Any) -> None:
+def test_retrieve_and_rerank_refuses_a_blank_query(query: Any) -> None:
     """A blank query raises before anything is retrieved."""
     with pytest.raises(InvalidInputError, match="query is"):
         retrieve_and_rerank(RunnableLambda(lambda _: pytest.fail("retrieved")), query, model=FakeCrossEncoder())
@@ -354,6 +354,6 @@ def test_a_degraded_result_has_no_score() -> None:
 
 
 def test_no_candidates_give_no_documents() -> None:
-    """A first stage that finds nothing is no error."""
+    """A first stage that finds nothing gives an empty list."""
     nothing: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: [])
     assert retrieve_and_rerank(nothing, QUERY, model="no-such-model-anywhere/needed") == []
