@@ -287,7 +287,8 @@ def _load(settings: ModelSettings) -> CrossEncoder:
     source = find_source(settings.model, **where, file_name=settings.file_name, weights=backend != "torch")
     if backend == "auto":
         # Without torch, the onnx backend's own error names both ways out.
-        backend = "onnx" if source.prefers_graph or missing_modules("torch") else "torch"
+        has_graph = source.prefers_graph and not source.has_chat_template
+        backend = "onnx" if has_graph or missing_modules("torch") else "torch"
         settings.check_backend(backend)
     with native_work():
         model = _load_weights(settings, source, where) if backend == "torch" else _load_graph(settings, source, backend)

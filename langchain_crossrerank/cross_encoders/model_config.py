@@ -51,12 +51,16 @@ class TokenizerConfig(_Description):
     do_lower_case: bool | None = None
     strip_accents: bool | None = None
     tokenize_chinese_chars: bool = True
+    chat_template: Any = None
 
 
 class SentenceTransformersConfig(_Description):
     """The fields of `config_sentence_transformers.json` that are read here."""
 
     activation_fn: str | None = None
+    model_type: str | None = None
+    prompts: dict[str, str | None] | None = None
+    default_prompt_name: str | None = None
 
 
 class SentenceBertConfig(_Description):

@@ -51,6 +51,7 @@ DESCRIPTION_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "chat_template.jinja",
     "adapter_config.json",
     *(
         f"{number}_{name}/{file}"
@@ -194,6 +195,21 @@ class ModelSource:
         named = (own.activation_fn, saved.get("activation_fn"), self.settings.sbert_ce_default_activation_function)
         units = [self._unit(name) for name in named if name is not None]
         return units[0] if units else "sigmoid" if self.num_labels == 1 else "identity"
+
+    @property
+    def default_prompt(self) -> str:
+        """What sentence-transformers puts before each query; empty if nothing."""
+        saved = read_description(self.folder / "config_sentence_transformers.json", SentenceTransformersConfig)
+        is_read = saved.model_type == "CrossEncoder" and (self.folder / "modules.json").is_file()
+        if not is_read or saved.default_prompt_name is None:
+            return ""
+        return (saved.prompts or {}).get(saved.default_prompt_name) or ""
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether query and passage are put into a chat template, which only the torch backend can do."""
+        files = (self.folder / "chat_template.jinja", self.folder / "chat_template.json")
+        return bool(self.tokenizer_settings.chat_template) or any(file.is_file() for file in files)
 
     def _unit(self, named: object) -> Activation:
         kind = str(named).rsplit(".", 1)[-1]

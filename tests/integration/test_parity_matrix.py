@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ pytest.importorskip("openvino", reason="needs the openvino extra")
 
 from langchain_crossrerank.cross_encoders.loading import load_cross_encoder  # noqa: E402
 from langchain_crossrerank.cross_encoders.settings import Backend  # noqa: E402
+from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder  # noqa: E402
 from langchain_crossrerank.errors import UnsupportedModelError  # noqa: E402
 from tests.tiny_models import FAMILIES, Family, markdown_table  # noqa: E402
 
@@ -125,6 +127,29 @@ def test_scores_of_a_family_differ(family: Family, reference: Callable[[Family],
     """The tiny models tell pairs apart by far more than the tolerance, so that equal scores prove something."""
     scores = sorted(reference(family))
     assert scores[-1] - scores[0] > 1000 * TOLERANCE
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_graphs_use_a_saved_default_prompt(backend: Backend, tmp_path: Path, exported: Saved, saved: Saved) -> None:
+    """A graph in a folder with a saved default prompt scores with that prompt, windows included."""
+    prompts = {"search": "what is the right text to "}
+    model = sentence_transformers.CrossEncoder(str(saved(FAMILIES[0])), prompts=prompts, default_prompt_name="search")
+    model.save_pretrained(str(tmp_path / "prompted"))
+    shutil.copyfile(exported(FAMILIES[0]) / "model.onnx", tmp_path / "prompted" / "model.onnx")
+    found = model.predict(PAIRS, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    check(tmp_path / "prompted", backend, [float(value) for value in found])
+    graph = load_cross_encoder(tmp_path / "prompted", backend=backend, activation="identity")
+    reference = load_cross_encoder(tmp_path / "prompted", backend="torch", activation="identity", device="cpu")
+    windows = WindowedCrossEncoder(reference).score(PAIRS)
+    assert WindowedCrossEncoder(graph).score(PAIRS) == pytest.approx(windows, abs=TOLERANCE)
+
+
+def test_a_graph_with_a_chat_template_is_refused(tmp_path: Path, exported: Saved) -> None:
+    """A graph whose model needs a chat template is not scored with bare pairs."""
+    shutil.copytree(exported(FAMILIES[0]), tmp_path / "chat")
+    (tmp_path / "chat" / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    with pytest.raises(UnsupportedModelError, match=r"chat template.*backend=.torch."):
+        load_cross_encoder(tmp_path / "chat", backend="onnx")
 
 
 def test_the_readme_has_the_table() -> None:

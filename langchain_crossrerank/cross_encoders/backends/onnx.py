@@ -179,6 +179,12 @@ class OnnxCrossEncoder(CrossEncoder):
         self._device = self._choose_device(device)
         self._num_threads = num_threads or usable_cores()
         self._source = source
+        self._prompt = source.default_prompt
+        if source.has_chat_template:
+            raise UnsupportedModelError(
+                f"{source.name!r} has a chat template, which the {self.backend} backend cannot apply, so its scores "
+                'would be wrong; load it with backend="torch".'
+            )
         own_files = [self.onnx_file] if source.is_bundled else []
         self._files = ReadFiles(source.folder, [*source.description_files, *own_files])
         self._graph = self._prepare_graph("fp32" if precision == "auto" else precision)
@@ -313,12 +319,16 @@ class OnnxCrossEncoder(CrossEncoder):
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
         return [
             EncodedPair(pair, len(made.ids), truncated=made.truncated, features=(made.ids, made.type_ids))
-            for pair, made in zip(text_pairs, self._pairs.encode(text_pairs), strict=True)
+            for pair, made in zip(text_pairs, self._pairs.encode(self._prompted(text_pairs)), strict=True)
         ]
+
+    def _prompted(self, text_pairs: Sequence[TextPair]) -> Sequence[TextPair]:
+        """Put the model's default prompt before each query."""
+        return [(self._prompt + query, passage) for query, passage in text_pairs] if self._prompt else text_pairs
 
     def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
         encoded = []
-        encodings = self._window_tokenizer(overlap).encode_batch(list(text_pairs))
+        encodings = self._window_tokenizer(overlap).encode_batch(list(self._prompted(text_pairs)))
         for pair, first in zip(text_pairs, encodings, strict=True):
             for part in [first, *first.overflowing]:
                 window = _passage_span(part) if first.overflowing else None
@@ -335,7 +345,7 @@ class OnnxCrossEncoder(CrossEncoder):
 
     @property
     def _frame_tokens(self) -> int:  # type: ignore[override]
-        return self._pairs.frame_tokens
+        return self._pairs.frame_tokens + (len(self._pairs.query_spans(self._prompt)) if self._prompt else 0)
 
     def _query_spans(self, query: str) -> Spans:
         return self._pairs.query_spans(query)

@@ -419,3 +419,40 @@ def test_whatever_the_hub_client_raises_is_one_error(monkeypatch: pytest.MonkeyP
     with pytest.raises(ModelNotFoundError, match=r"'org/model'.*\"bundled\"") as raised:
         find_source("org/model")
     assert raised.value.__cause__ is err
+
+
+def describe(folder: Path, **files: Any) -> ModelSource:
+    """A folder with description files; a name's double underscore is a dot."""
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(json.dumps(content), encoding="utf-8")
+    return ModelSource("x", folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "prompt"),
+    [
+        ({}, "search: "),
+        ({"default_prompt_name": None}, ""),
+        ({"default_prompt_name": "other"}, ""),
+        ({"prompts": {"search": None}}, ""),
+        ({"model_type": "SentenceTransformer"}, ""),
+    ],
+)
+def test_the_default_prompt_is_that_of_sentence_transformers(
+    tmp_path: Path, changes: dict[str, Any], prompt: str
+) -> None:
+    """A saved cross-encoder's default prompt is read; without a name, a text or a list of modules there is none."""
+    saved = {"model_type": "CrossEncoder", "prompts": {"search": "search: "}, "default_prompt_name": "search"}
+    source = describe(tmp_path, config_sentence_transformers__json={**saved, **changes}, modules__json=[])
+    assert source.default_prompt == prompt
+    (tmp_path / "modules.json").unlink()
+    assert source.default_prompt == ""
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "chat_template.jinja", "chat_template.json"])
+def test_chat_templates_are_seen(tmp_path: Path, file: str) -> None:
+    """A chat template is found in the tokenizer's settings or in a file of its own."""
+    assert not describe(tmp_path, tokenizer_config__json={}).has_chat_template
+    content = json.dumps({"chat_template": "{{ messages }}"})
+    (tmp_path / file).write_text(content, encoding="utf-8")
+    assert ModelSource("x", tmp_path).has_chat_template
