@@ -1,4 +1,4 @@
-"""This machine: the cores that this process may use, and the folder for what is measured or made here once."""
+"""This machine: the cores and the memory that this process may use, and a folder for what is made here once."""
 
 from __future__ import annotations
 
@@ -94,9 +94,15 @@ def _memory_left() -> Iterator[int]:
         used = _read(folder / "memory.current") or _read(folder / "memory.usage_in_bytes")
         # Version 1 has a number close to 2**63 for no limit.
         if limit.isdigit() and int(limit) < 2**60:
-            statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines() if " " in line)
-            cached = statistics.get("total_inactive_file") or statistics.get("inactive_file") or "0"
-            yield int(limit) - int(used or 0) + int(cached)
+            statistics = dict(
+                line.split(maxsplit=1) for line in _read(folder / "memory.stat").splitlines() if " " in line
+            )
+            cached = statistics.get("total_inactive_file") or statistics.get("inactive_file") or ""
+            yield int(limit) - _number(used) + _number(cached)
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0
 
 
 def _read(file: Path) -> str:

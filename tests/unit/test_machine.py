@@ -1,4 +1,4 @@
-"""How many cores a process may use: hyperthreads, affinity, and quotas of control groups in both versions."""
+"""What a process may use: cores and memory, by the machine and by control groups in both versions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from langchain_crossrerank import _machine as cores
-from langchain_crossrerank._machine import usable_cores
+from langchain_crossrerank import _machine
+from langchain_crossrerank._machine import available_memory, usable_cores
 
 
 class Machine:
@@ -17,9 +17,10 @@ class Machine:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cpus, self.cgroups, self.own = root / "cpu", root / "cgroup", root / "self-cgroup"
         self.patch = monkeypatch
-        monkeypatch.setattr(cores, "_CPUS", self.cpus)
-        monkeypatch.setattr(cores, "_CGROUPS", self.cgroups)
-        monkeypatch.setattr(cores, "_OWN_CGROUP", self.own)
+        monkeypatch.setattr(_machine, "_CPUS", self.cpus)
+        monkeypatch.setattr(_machine, "_CGROUPS", self.cgroups)
+        monkeypatch.setattr(_machine, "_OWN_CGROUP", self.own)
+        monkeypatch.setattr(_machine, "_MEMORY", root / "meminfo")
 
     def allow(self, *allowed: int, siblings: dict[int, str] | None = None) -> None:
         """Let the process use these processors; `siblings` is what the system says of each."""
@@ -165,3 +166,62 @@ def test_the_real_machine_has_at_least_one() -> None:
     found = usable_cores()
     assert found is not None
     assert 1 <= found <= len(os.sched_getaffinity(0))
+
+
+GB = 10**9
+
+
+def test_without_a_limit_the_machine_decides(machine: Machine, tmp_path: Path) -> None:
+    """What the system calls available is what a process may take, if no group limits it."""
+    assert available_memory() is None
+    machine.write(tmp_path / "meminfo", "MemTotal: 16000000 kB\nMemAvailable:    8000000 kB")
+    machine.group("0::/app", app__memory_dot_max="max", app__memory_dot_current="5")
+    assert available_memory() == 8_000_000 * 1024
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "cached", "expected"), [(4, 1, 0, 3), (4, 3, 2, 3), (1, 2, 0, 0), (99, 1, 0, 8)]
+)
+def test_a_containers_limit_is_obeyed(
+    machine: Machine, tmp_path: Path, limit: int, used: int, cached: int, expected: int
+) -> None:
+    """A group's limit less what it uses counts, if the machine has more; files in its cache are given up on demand."""
+    machine.write(tmp_path / "meminfo", f"MemAvailable: {8 * GB // 1000} kB")
+    machine.group(
+        "0::/app",
+        app__memory_dot_max=str(limit * GB),
+        app__memory_dot_current=str(used * GB),
+        app__memory_dot_stat=f"anon 5\ninactive_file {cached * GB}",
+    )
+    assert available_memory() == (8 * GB // 1000 * 1024 if expected == 8 else expected * GB)
+
+
+def test_a_limit_of_a_group_above_counts(machine: Machine) -> None:
+    """The tightest limit on the way up to the root is obeyed."""
+    machine.group(
+        "0::/pod/app",
+        pod__app__memory_dot_max=str(4 * GB),
+        pod__app__memory_dot_current="0",
+        pod__memory_dot_max=str(2 * GB),
+        pod__memory_dot_current=str(GB),
+    )
+    assert available_memory() == GB
+
+
+def test_limits_of_the_first_version_are_read(machine: Machine) -> None:
+    """Version 1 has other names, and a huge number for no limit."""
+    machine.group(
+        "4:cpu:/app\n5:memory:/app",
+        memory__app__memory_dot_limit_in_bytes=str(3 * GB),
+        memory__app__memory_dot_usage_in_bytes=str(GB),
+        memory__memory_dot_limit_in_bytes="9223372036854771712",
+        memory__memory_dot_usage_in_bytes="5",
+    )
+    assert available_memory() == 2 * GB
+
+
+@pytest.mark.parametrize("written", ["", "max", "nonsense", "-1"])
+def test_a_limit_that_cannot_be_read_is_none(machine: Machine, written: str) -> None:
+    """Files with other content limit nothing."""
+    machine.group("0::/app", app__memory_dot_max=written, app__memory_dot_current="x", app__memory_dot_stat="y")
+    assert available_memory() is None
