@@ -1,4 +1,4 @@
-"""The notebooks run from clean and offline, and stand in the repository without outputs."""
+"""The notebooks run from scratch and offline, and are committed without outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's code runs as it stands."""
+"""The README's code runs as printed."""
 
 from __future__ import annotations
 

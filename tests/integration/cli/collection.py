@@ -24,7 +24,7 @@ ANSWERS = {"q1": "ferry", "q2": "bread", "q3": "tower"}
 
 
 def run_rows() -> list[tuple[str, str, float]]:
-    """A first stage in which each query's answer stands last."""
+    """A first stage that ranks each query's answer last."""
     rows = []
     for query_id, answer in ANSWERS.items():
         names = [*(name for name in TEXTS if name != answer), answer]

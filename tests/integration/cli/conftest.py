@@ -37,7 +37,7 @@ class CountingCrossEncoder(WrapperCrossEncoder):
 
 @pytest.fixture(scope="module", autouse=True)
 def quiet() -> Iterator[None]:
-    """What the command's environment variables do in a fresh process; here transformers may be imported already."""
+    """Do what the command's environment variables do in a fresh process; here, transformers may already be imported."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -47,7 +47,7 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A working directory and a model cache of its own, and no key."""
+    """Every test has its own working directory and model cache, and no API key."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE"):
@@ -56,7 +56,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def beir(tmp_path: Path) -> Path:
-    """A small collection, and beside it `run.tsv`, in which every answer stands last."""
+    """A small collection, and `run.tsv` next to it, which ranks every answer last."""
     folder = tmp_path / "beir"
     folder.mkdir()
     write_rows(folder / "corpus.jsonl", [{"_id": key, "text": text} for key, text in TEXTS.items()])

@@ -35,7 +35,7 @@ class ScriptedChatServer:
                 self.wfile.write(json.dumps(reply if status == 200 else {"error": {"message": answer}}).encode())
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing on standard error."""
+                """Keep standard error empty."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"

@@ -62,8 +62,8 @@ def test_the_installed_command_fails_in_one_line(beir: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
-def test_a_reader_that_has_gone_changes_nothing_else(beir: Path, tmp_path: Path, unbuffered: str) -> None:
-    """With nobody reading what is printed, the file is written, nothing is complained of and the exit code is right."""
+def test_a_closed_pipe_changes_neither_file_nor_exit_code(beir: Path, tmp_path: Path, unbuffered: str) -> None:
+    """If nobody reads the output, the file is still written, there is no complaint, and the exit code is right."""
     with subprocess.Popen(
         [command(), *evaluate_run("--output", "x.json", "--min-ndcg-gain", "1")],
         stdout=subprocess.PIPE,
@@ -82,8 +82,8 @@ def test_a_reader_that_has_gone_changes_nothing_else(beir: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_a_reader_of_compare_that_has_gone_is_no_failure(notes: str, tmp_path: Path) -> None:
-    """What is still in the buffer at the end is not complained of either."""
+def test_compare_into_a_closed_pipe_succeeds(notes: str, tmp_path: Path) -> None:
+    """Output that is still buffered at the end is no reason to complain."""
     with subprocess.Popen(
         [command(), "compare", notes, ASKED["q1"], "--offline", "--top-n", "1"],
         stdout=subprocess.PIPE,
@@ -99,7 +99,7 @@ def test_a_reader_of_compare_that_has_gone_is_no_failure(notes: str, tmp_path: P
     assert (child.returncode, errors) == (0, "")
 
 
-def test_a_terminal_may_lack_a_character(beir: Path, tmp_path: Path) -> None:
+def test_characters_that_the_terminal_lacks_become_escapes(beir: Path, tmp_path: Path) -> None:
     """What the terminal's encoding cannot show, a lone surrogate too, is shown as an escape; the file has it all."""
     text = "Wann fährt die Fähre? When does the ferry leave? \ud800"
     write_rows(beir / "queries.jsonl", [{"_id": key, "text": text if key == "q1" else ASKED[key]} for key in ASKED])
@@ -147,7 +147,7 @@ def test_a_terminal_may_lack_a_character(beir: Path, tmp_path: Path) -> None:
 def test_an_error_is_one_line_and_exit_code_1(
     notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
 ) -> None:
-    """What cannot be done is said in one line that names it, without a traceback."""
+    """An error is one line that names its cause, without a traceback."""
     (tmp_path / "table.ods").write_text("a,b")
     (tmp_path / "broken.pdf").write_text("no PDF")
     (tmp_path / "empty").mkdir()
@@ -175,7 +175,7 @@ def refusing_server() -> Iterator[str]:
             self.wfile.write(b'{"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}')
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing on standard error."""
+            """Keep standard error empty."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -186,7 +186,7 @@ def refusing_server() -> Iterator[str]:
     thread.join()
 
 
-def test_a_wrong_key_is_one_line_too(
+def test_a_wrong_key_is_one_line(
     notes: str, refusing_server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When OpenAI refuses the key, its reason is the one line."""

@@ -78,7 +78,7 @@ def test_an_input_that_cannot_be_used_is_one_line(
     more: list[str],
     named: str,
 ) -> None:
-    """What is wrong with the folder, the judgements or the run is named, with its line, before a model is loaded."""
+    """An error in the folder, the judgements or the run is named, with its line, before a model is loaded."""
     change(tmp_path)
     assert named in error_of(cli.main([command, "beir", "--offline", *more]))
 

@@ -48,13 +48,13 @@ def test_make_queries_drafts_a_folder(
     assert all(query["metadata"] == {"origin": "drafted"} for query in queries)
 
 
-def test_drafted_judgements_are_not_evaluated_unasked(
+def test_drafted_judgements_are_not_used_by_default(
     shelf: Path,
     serve: Callable[..., ScriptedChatServer],
     capsys: pytest.CaptureFixture[str],
     error_of: Callable[[int], str],
 ) -> None:
-    """A folder that nobody judged is refused with what to do about it."""
+    """A folder without judgements by a person is refused, and the error says what to do."""
     serve()
     assert cli.main(draft()) == 0
     capsys.readouterr()
@@ -63,7 +63,7 @@ def test_drafted_judgements_are_not_evaluated_unasked(
 
 
 @pytest.mark.parametrize("asked", [["--qrels", "new/qrels.drafted.tsv"], []])
-def test_evaluating_drafted_queries_says_so(
+def test_a_result_from_drafted_queries_says_so(
     shelf: Path,
     serve: Callable[..., ScriptedChatServer],
     tmp_path: Path,
@@ -99,8 +99,8 @@ def test_a_mix_of_drafted_and_other_queries_is_counted(
     assert json.loads((tmp_path / "x.json").read_text())["notes"] == [note]
 
 
-def test_a_folder_of_peoples_queries_has_no_note(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing is said of drafts where there are none."""
+def test_queries_that_people_wrote_need_no_note(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without drafts there is no note about them."""
     assert cli.main(evaluate_run()) == 0
     assert "drafted" not in capsys.readouterr().out
 
@@ -151,7 +151,7 @@ def test_a_language_model_that_fails_leaves_nothing(
     assert not (tmp_path / "new").exists()
 
 
-def test_drafting_into_a_folder_in_use_is_refused(
+def test_drafting_into_a_folder_with_a_collection_is_refused(
     shelf: Path,
     beir: Path,
     serve: Callable[..., ScriptedChatServer],

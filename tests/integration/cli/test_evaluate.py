@@ -32,7 +32,7 @@ NO_VERDICT = "No verdict, because fewer than 10 queries are judged"
 
 
 def test_evaluate_prints_a_verdict_and_a_table(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The verdict by the first measure stands first, then a row for each measure; nothing on standard error."""
+    """The verdict on the first measure comes first, then a row for each measure; standard error is empty."""
     assert cli.main(evaluate_run()) == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
@@ -60,7 +60,7 @@ def test_evaluate_embeds_a_folder_by_itself(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_json_holds_the_whole_result(beir: Path, tmp_path: Path, results: list[EvaluationResult]) -> None:
-    """`--output x.json` holds what `to_dict` gives, and no more."""
+    """`--output x.json` contains what `to_dict` returns, and nothing else."""
     assert cli.main(evaluate_run("--output", "x.json")) == 0
     assert json.loads((tmp_path / "x.json").read_text()) == json.loads(json.dumps(results[0].to_dict()))
 
@@ -90,7 +90,7 @@ def test_the_ending_of_output_may_be_in_capitals(beir: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("least", "code"), [("0.61", 0), ("-1", 0), ("0", 0), ("0.62", 3), ("1", 3)])
-def test_a_gain_below_the_least_is_exit_code_3(
+def test_a_gain_below_the_minimum_is_exit_code_3(
     beir: Path, capsys: pytest.CaptureFixture[str], least: str, code: int
 ) -> None:
     """The gain of 0.613 passes up to that and fails above, which is said in one line after the result."""
@@ -102,14 +102,14 @@ def test_a_gain_below_the_least_is_exit_code_3(
 
 
 def test_a_gain_that_is_reached_exactly_is_enough(beir: Path, tmp_path: Path) -> None:
-    """The least gain itself is not below it."""
+    """A gain of exactly the minimum is enough."""
     assert cli.main(evaluate_run("--output", "x.json")) == 0
     gain = json.loads((tmp_path / "x.json").read_text())["measures"][0]["difference"]
     assert cli.main(evaluate_run("--min-ndcg-gain", repr(gain))) == 0
 
 
-def test_the_gain_is_measured_though_nobody_asked(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With other `--measures` nDCG@10 is measured as well, and the verdict stays that of the first asked for."""
+def test_the_gain_is_measured_even_if_its_measure_is_not_listed(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With other `--measures`, nDCG@10 is measured as well, and the verdict is still that of the first one listed."""
     assert cli.main(evaluate_run("--measures", "RR@10", "--measures", "R@2", "--min-ndcg-gain", "0.62")) == 3
     captured = capsys.readouterr()
     assert "RR@10 0.200 -> 1.000" in captured.out.splitlines()[0]
@@ -117,7 +117,7 @@ def test_the_gain_is_measured_though_nobody_asked(beir: Path, capsys: pytest.Cap
     assert "nDCG@10 gain +0.6131" in captured.err
 
 
-def test_other_judgements_take_the_place_of_the_folders(
+def test_qrels_replace_the_judgements_of_the_folder(
     beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`--qrels` may judge queries that the folder's file does not, and the folder needs no file of its own."""
@@ -176,10 +176,10 @@ def test_top_n_changes_nothing_that_is_measured(beir: Path, results: list[Evalua
     assert results[0].measures == results[1].measures
 
 
-def test_a_checkpoint_spares_the_second_run(
+def test_a_checkpoint_saves_the_second_run(
     beir: Path, tmp_path: Path, results: list[EvaluationResult], counting: Callable[..., Any]
 ) -> None:
-    """A second run with the same `--checkpoint` scores nothing and gives the same result."""
+    """A second run with the same `--checkpoint` scores nothing and has the same result."""
     model = counting()
     assert cli.main(evaluate_run("--checkpoint", "done.jsonl")) == 0
     assert model.pairs == 3 * 5
@@ -188,7 +188,7 @@ def test_a_checkpoint_spares_the_second_run(
     assert results[0] == results[1]
 
 
-def test_an_interrupted_run_goes_on_from_its_checkpoint(
+def test_an_interrupted_run_resumes_from_its_checkpoint(
     beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], counting: Callable[..., Any]
 ) -> None:
     """Ctrl-C is exit code 130, one line and no output file; the next run scores only what was left."""
@@ -260,7 +260,7 @@ def test_a_terminal_gets_colours_unless_they_are_refused(
 
 
 @pytest.mark.parametrize("command", [["evaluate", "beir"], ["sweep", "beir"]])
-def test_a_missing_extra_is_said_before_any_work(
+def test_a_missing_extra_is_reported_before_any_work(
     no_model: None, monkeypatch: pytest.MonkeyPatch, error_of: Callable[[int], str], command: list[str]
 ) -> None:
     """Without the `eval` extra one line names what to install, before the folder is read or a model is loaded."""
@@ -281,7 +281,7 @@ def test_a_split_has_its_own_judgements(beir: Path, results: list[EvaluationResu
     assert [set(result.texts) for result in results] == [{"q1", "q2"}, {"q3"}]
 
 
-def test_a_sample_is_measured_and_said(
+def test_a_sample_is_measured_and_reported(
     beir: Path, tmp_path: Path, results: list[EvaluationResult], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`--sample 2` measures two of three judged queries, and says so on the terminal and in the file."""
@@ -291,7 +291,7 @@ def test_a_sample_is_measured_and_said(
     assert "A random sample of 2 of 3" in json.loads((tmp_path / "x.json").read_text())["notes"][0]
 
 
-def test_what_was_left_out_of_a_collection_is_said(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_left_out_of_a_collection_is_reported(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A judgement of a document that is not there is counted in a note below the result."""
     write_table(beir / "qrels.tsv", [(key, name, 1) for key, name in ANSWERS.items()] + [("q1", "ghost", 1)])
     assert cli.main(evaluate_run()) == 0

@@ -18,7 +18,7 @@ from tests.integration.cli.collection import (
 
 
 def test_profile_prints_each_stage(notes: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The stages of search, rerank and answer stand in their order; nothing on standard error."""
+    """The stages of search, rerank and answer are in order; standard error is empty."""
     assert cli.main(["profile", notes, ASKED["q1"], "--offline", "--repeats", "1"]) == 0
     captured = capsys.readouterr()
     stages = [line.split()[0] for line in captured.out.splitlines()[2:7]]

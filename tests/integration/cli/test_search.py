@@ -75,10 +75,10 @@ def test_a_kept_index_is_used_again(notes: str, tmp_path: Path, capsys: pytest.C
     assert outputs[0] == outputs[1]
 
 
-def test_what_was_left_out_is_said_on_standard_error(
+def test_skipped_files_are_named_on_standard_error(
     notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file that cannot be read is named, and the others are answered from."""
+    """A file that cannot be read is named, and the answer comes from the others."""
     (tmp_path / "broken.pdf").write_text("no PDF")
     assert cli.main(["ask", notes, str(tmp_path / "broken.pdf"), QUESTION, "--offline"]) == 0
     captured = capsys.readouterr()
@@ -86,7 +86,7 @@ def test_what_was_left_out_is_said_on_standard_error(
     assert [line for line in captured.err.splitlines() if "skipped" in line and "broken.pdf" in line]
 
 
-def test_no_more_candidates_than_results_is_said(notes: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_candidates_are_pointed_out(notes: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With `--k` not above `--top-n` one line says that only the order can change."""
     assert cli.main(["compare", notes, QUESTION, "--offline", "--k", "2", "--top-n", "2"]) == 0
     assert capsys.readouterr().err == "crossrerank: --k 2 with --top-n 2: only the order can change\n"
@@ -175,7 +175,7 @@ def test_all_needs_a_kept_index(notes: str, no_model: None, capsys: pytest.Captu
     assert "--persist" in capsys.readouterr().err
 
 
-def test_what_is_not_read_in_a_folder_is_said(notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_not_read_are_reported(notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Files of a type that is not read are counted on standard error, one line each."""
     (tmp_path / "picture.png").write_bytes(b"png")
     assert cli.main(["ask", str(tmp_path), QUESTION, "--offline"]) == 0

@@ -52,7 +52,7 @@ def test_a_sweep_has_one_row_of_csv_for_each_k(beir: Path, tmp_path: Path) -> No
 def test_a_sweep_is_written_as_json_and_html(
     beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """JSON holds what `to_dict` gives, and HTML is a page of its own with the table."""
+    """JSON contains what `to_dict` returns, and HTML is a complete page with the table."""
     original = evaluation.sweep
     seen: list[evaluation.SweepResult] = []
 

@@ -14,7 +14,7 @@ from tests.integration.cli.collection import ASKED, TEXTS
 
 @pytest.fixture
 def goldens(tmp_path: Path) -> str:
-    """A file with the bundled model's scores, and with a score that no model gives."""
+    """A file with the bundled model's scores, and one that is wrong for every model."""
     model = load_cross_encoder("bundled", activation="identity")
     pairs = [(ASKED["q1"], text) for text in TEXTS.values()]
     rows = [
@@ -33,7 +33,7 @@ def test_the_bundled_model_is_what_was_published(capsys: pytest.CaptureFixture[s
 
 
 def test_a_difference_is_exit_code_1(goldens: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A model that gives other scores than expected fails, and the pairs are shown without acting on the terminal."""
+    """A model whose scores are not the expected ones fails, and the pairs that are shown do not act on the terminal."""
     assert cli.main(["verify", "bundled", "--goldens", goldens]) == 0
     assert cli.main(["verify", "bundled", "--goldens", goldens, "--golden-model", "./another"]) == 1
     captured = capsys.readouterr()

@@ -69,7 +69,7 @@ def test_an_existing_file_is_replaced_and_what_it_links_to_is_not(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["pipe.json", "device.json"])
 def test_a_device_or_a_pipe_is_not_replaced(tmp_path: Path, name: str) -> None:
-    """Only a plain file may give way to a result, so that `/dev/null` and the like survive."""
+    """Only a plain file is replaced by a result, so that `/dev/null` and the like survive."""
     if name.startswith("pipe"):
         os.mkfifo(tmp_path / name)
     else:
@@ -78,7 +78,7 @@ def test_a_device_or_a_pipe_is_not_replaced(tmp_path: Path, name: str) -> None:
         check_target("--output", str(tmp_path / name), SUFFIXES)
 
 
-def test_a_reader_that_has_gone_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_pipe_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the reader of a pipe stops reading, the rest of the output is discarded."""
     dropped = []
 
