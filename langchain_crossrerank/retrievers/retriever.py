@@ -145,7 +145,7 @@ class RerankRetriever(ContextualCompressionRetriever):
             self._warn_if_too_few(candidates, call)
             if not candidates:
                 return []
-            return list(context.run(_compress, call, candidates, config))
+            return list(context.run(_compress, call, candidates, call.described_in(config)))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
@@ -158,7 +158,7 @@ class RerankRetriever(ContextualCompressionRetriever):
             self._warn_if_too_few(candidates, call)
             if not candidates:
                 return []
-            return list(await _in_context(_acompress(call, candidates, config), context))
+            return list(await _in_context(_acompress(call, candidates, call.described_in(config)), context))
 
     def _plan(self, input: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> _Call:
         query = _query_in(input)
@@ -242,6 +242,11 @@ class _Call(NamedTuple):
         if isinstance(self.stage_input, dict):
             callbacks.add_handler(self.listener)
         return callbacks
+
+    def described_in(self, config: RunnableConfig) -> RunnableConfig:
+        """Return the configuration of the rerank's run, with the first stage's `k` in its metadata if it is known."""
+        k = {} if self.stage.k is None else {"k": self.stage.k}
+        return {**config, "metadata": {**(config.get("metadata") or {}), **k}}
 
     def rerank_input(self, candidates: Sequence[Document]) -> RerankInput:
         """Return what the second stage reranks: for a dict, by the query that the first stage made of it."""

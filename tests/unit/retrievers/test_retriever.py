@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from langchain_classic.chains import create_history_aware_retriever
 from langchain_classic.retrievers import EnsembleRetriever
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import FakeListChatModel
@@ -174,6 +175,25 @@ def test_a_store_with_few_passages_is_not_reported(call: Call, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING):
         assert len(call(create_rerank_retriever(store, model=FakeCrossEncoder()), "passage")) == 2
     assert caplog.records == []
+
+
+def test_the_trace_shows_how_many_candidates_were_asked_for(store: InMemoryVectorStore, call: Call) -> None:
+    """The rerank's run has `k`, `top_n` and the threshold in its metadata, next to those of the caller."""
+    seen: dict[str, dict[str, Any]] = {}
+
+    class Metadata(BaseCallbackHandler):
+        def on_chain_start(self, *args: Any, **kwargs: Any) -> None:
+            seen[kwargs["name"]] = kwargs["metadata"]
+
+    retriever = create_rerank_retriever(store, model=FakeCrossEncoder(), k=9, top_n=3)
+    call(retriever, "passage", {"callbacks": [Metadata()], "metadata": {"user": "u"}}, top_n=2, k=11)
+    shown = seen["CrossEncoderReranker"]
+    assert {key: shown[key] for key in ("k", "top_n", "score_threshold", "user")} == {
+        "k": 11,
+        "top_n": 2,
+        "score_threshold": None,
+        "user": "u",
+    }
 
 
 def test_the_configuration_reaches_both_stages(call: Call) -> None:
