@@ -42,10 +42,6 @@ class _DenseSettings(_Settings):
     use_residual: bool = False
 
 
-class _Prompts(_Settings):
-    default_prompt_name: str | None = None
-
-
 def read_modules(folder: Path) -> list[ModuleEntry]:
     """Read `modules.json`; a model without it has no modules.
 
@@ -81,11 +77,6 @@ def read_head(folder: Path, name: str) -> tuple[Layer, ...]:
     """
     if not has_head_modules(folder):
         return ()
-    prompts = read_description(folder / "config_sentence_transformers.json", _Prompts)
-    if prompts.default_prompt_name is not None:
-        raise UnsupportedModelError(
-            f"{name!r} scores texts with the prompt {prompts.default_prompt_name!r}; use the torch backend."
-        )
     layers: list[Layer] = []
     for entry in read_modules(folder)[1:]:
         layer = _layer(folder / entry.path, entry, name)
