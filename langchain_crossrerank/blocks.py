@@ -110,6 +110,8 @@ _RST_MARKUP = (
 
 _NUMBER = re.compile(r"\s*(?:[\dA-Z]{1,3}(?:\.\d+)*\.?)\s+")
 _ESCAPED = re.compile(r"\\([\\`*_{}\[\]()#+\-.!|<>~'\"])")
+_LONGEST_CARD_LINE = 66
+"""Characters of the longest line of a card; prose is wrapped wider."""
 _LONGEST_MARKED = 20_000
 """Characters of a block up to which inline markup is looked for."""
 
@@ -459,11 +461,12 @@ class _Parser:
 
     def _is_ragged(self, run: Sequence[Line]) -> bool:
         """Whether lines are lines of a card or a verse: the next word would mostly have fitted on the line before."""
-        width = self.width * (0.8 if self.markup == "plain" else 1)
+        if max(len(line.text.rstrip()) for line in run) > _LONGEST_CARD_LINE:
+            return False
         breaks = ends = 0
         for line, following in pairwise(run):
             first_word = following.text.split(maxsplit=1)[0]
-            fitted = len(line.text.rstrip()) + 1 + len(first_word) <= width
+            fitted = len(line.text.rstrip()) + 1 + len(first_word) <= self.width
             goes_on = first_word.isalpha() and first_word.islower() and "  " not in following.text.strip()
             breaks += fitted and not goes_on
             ends += line.text.rstrip().endswith(_TERMINAL)

@@ -60,9 +60,13 @@ class Quote:
 
     @property
     def passage(self) -> str:
-        """What the cross-encoder reads: the section that the statement is in, and the statement."""
+        """What the cross-encoder reads: the heading that the statement is below, and the statement.
+
+        Not the lead: it is the same for all items of a list, and outweighs what tells them apart.
+        """
         section = self.document.metadata.get(SECTION)
-        return f"{section}\n{self.shown}" if isinstance(section, str) and section else self.shown
+        heading = section.rsplit(" > ", 1)[-1] if isinstance(section, str) else ""
+        return f"{heading}\n{self.text}" if heading else self.text
 
     @property
     def source_span(self) -> tuple[int, int] | None:

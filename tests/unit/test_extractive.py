@@ -103,11 +103,11 @@ def test_a_sentence_over_a_chunks_end_is_completed(following: dict[str, int]) ->
     assert [quote.text for quote in find_quotes([first, Document("It rains.")])] == ["It rains."]
 
 
-def test_the_section_is_read_with_the_statement() -> None:
-    """The cross-encoder reads the path of headings, and the quote does not show it."""
+def test_the_heading_is_read_with_the_statement() -> None:
+    """The cross-encoder reads the last heading, and the quote does not show it."""
     document = Document("Heron pump\n\nIt lasts.", metadata={"section": "Guide > Heron pump", "carried": 12})
     (quote,) = find_quotes([document])
-    assert (quote.text, quote.passage) == ("It lasts.", "Guide > Heron pump\nIt lasts.")
+    assert (quote.text, quote.passage) == ("It lasts.", "Heron pump\nIt lasts.")
 
 
 def test_what_is_not_answered_says_so() -> None:
