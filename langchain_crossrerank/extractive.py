@@ -62,7 +62,7 @@ class Quote:
     def passage(self) -> str:
         """What the cross-encoder reads: the heading that the statement is below, and the statement.
 
-        Not the lead: it is the same for all items of a list, and outweighs what tells them apart.
+        The lead is left out, because all items of a list share it.
         """
         section = self.document.metadata.get(SECTION)
         heading = section.rsplit(" > ", 1)[-1] if isinstance(section, str) else ""

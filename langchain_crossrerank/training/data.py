@@ -151,7 +151,8 @@ def _without_unanswered(data: TrainingData) -> TrainingData:
 
 
 def _read_beir(folder: Path) -> tuple[list[TrainingExample], list[str]]:
-    collection = load_beir(folder)
+    has_splits = (folder / "qrels").is_dir()
+    collection = load_beir(folder, split="train" if has_splits else None)
     texts = {str(document.id): document.page_content for document in collection.documents}
     examples = []
     for query_id, query in collection.queries.items():
