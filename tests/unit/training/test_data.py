@@ -107,6 +107,18 @@ def test_packed_files_are_read(tmp_path: Path, passages: list[str]) -> None:
     assert read_training_data([tmp_path / "birds.jsonl.gz"]).examples[0].source == "birds"
 
 
+def test_a_collection_with_splits_trains_on_its_training_judgements(tmp_path: Path, passages: list[str]) -> None:
+    """Of a collection as published, only the queries of the training split are learned from."""
+    grades = {"q0": {"d0": 1}, "q1": {"d1": 1}}
+    folder = write_beir(tmp_path / "birds", passages, grades, q0="heron", q1="ferry")
+    head, *rows = (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()
+    (folder / "qrels.tsv").unlink()
+    (folder / "qrels").mkdir()
+    for split, row in zip(("train", "test"), rows, strict=True):
+        (folder / "qrels" / f"{split}.tsv").write_text(f"{head}\n{row}\n", encoding="utf-8")
+    assert [example.query for example in read_training_data([folder]).examples] == ["heron"]
+
+
 def test_beir_folders_are_read(tmp_path: Path, passages: list[str]) -> None:
     """Documents judged above 0 are positives, those at 0 negatives, and the whole corpus is mined from."""
     data = read_training_data([write_beir(tmp_path / "birds", passages, {"q0": {"d0": 2, "d2": 0}})])
