@@ -23,8 +23,8 @@ def describe_source(document: Document) -> str:
 
     Returns:
         The name of a file (`"report.pdf, page 3"`), with the page label that is printed on it if it differs
-        (`"report.pdf, p. iv, sheet 4"`); the address of a web page without its scheme and fragment; the title if there
-        is no source; `"unknown source"` if there is neither.
+        (`"report.pdf, p. iv, sheet 4"`); the address of a web page without its scheme and fragment; the title if the
+        document names no source; `"unknown source"` if it has neither.
     """
     metadata = document.metadata
     name = next((_name(str(metadata[key])) for key in _SOURCE_KEYS if metadata.get(key)), "")

@@ -230,7 +230,7 @@ class _Builder:
             if not remove_chunks(self.store, changes.remove):
                 self.report.notes.append(
                     f"{record.source!r}: chunks of its earlier version stay, because {type(self.store).__name__} "
-                    "cannot delete; make the index anew to be rid of them."
+                    "cannot delete; build the index again to remove them."
                 )
             else:
                 self.report.deleted += len(changes.remove)

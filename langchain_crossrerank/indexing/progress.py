@@ -55,7 +55,7 @@ class Progress:
         self._describe(f"{path.name}, page {page} of {pages}")
 
     def stored(self, chunks: int, total: int) -> None:
-        """Say that so many of a file's chunks are stored."""
+        """Show how many of a file's chunks are stored."""
         self._advance(self._size * (_READING + (1 - _READING) * chunks / max(total, 1)))
 
     def finish(self) -> None:

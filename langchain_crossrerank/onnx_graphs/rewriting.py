@@ -249,7 +249,7 @@ def _freeze_reshapes(graph: onnx.GraphProto, dims: dict[str, Dims]) -> None:
 
 
 def _select_first_token(graph: onnx.GraphProto, dims: dict[str, Dims]) -> int:
-    """Compute for the first token alone whatever only the first token is taken of; give how many operations that are.
+    """Compute for the first token alone whatever only the first token is taken of; return how many operations that are.
 
     A tensor is narrow if all that reads it takes its first entry along one axis, either at the end or by way of an
     operation that is itself narrow and treats entries along that axis one by one.

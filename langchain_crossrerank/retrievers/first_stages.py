@@ -251,8 +251,8 @@ class _Leaf:
                 'search_kwargs={"score_threshold": ...}, or the reranker\'s score_threshold without a search_type.'
             )
         if search_type == "mmr" and self.search is not None and k is not None:
-            told = self.search.get("fetch_k")
-            if told is None or (self.arguments.k is not None and told <= k):
+            fetch_k = self.search.get("fetch_k")
+            if fetch_k is None or (self.arguments.k is not None and fetch_k <= k):
                 self.search["fetch_k"] = max(DEFAULT_K, _MMR_CANDIDATES * k)
         if self.search is not None:
             self.changes["search_kwargs"] = self.search

@@ -45,7 +45,7 @@ class PackedGraph:
         self._makers = {name: node for node in self._graph.node for name in node.output}
 
     def tensor(self, name: str) -> Any:
-        """Return a tensor by its name, unpacked if need be; `None` if it is no constant."""
+        """Return a tensor by its name, unpacked if necessary; `None` if it is not a constant."""
         name = name if name in self._stored else OLDER_NAMES.get(name, name)
         if name in self._stored:
             return self._stored[name].astype(np.float32)
