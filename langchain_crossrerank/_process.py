@@ -203,12 +203,12 @@ class QuietLock(ForkSafeLock):
 
     Args:
         prepare: A bound method to call before each fork, for example to close a connection; kept by weak reference,
-            so that the holder of the lock can go.
+            so that the holder of the lock can go. `None` if there is nothing to prepare.
     """
 
-    def __init__(self, prepare: Callable[[], None]) -> None:
+    def __init__(self, prepare: Callable[[], None] | None = None) -> None:
         super().__init__()
-        self._prepare = WeakMethod(prepare)
+        self._prepare = None if prepare is None else WeakMethod(prepare)
         self._holder: int | None = None
         _quiet_locks[:] = [known for known in _quiet_locks if known() is not None]
         _quiet_locks.append(WeakMethod(self._hush))
@@ -225,16 +225,18 @@ class QuietLock(ForkSafeLock):
 
     def _hush(self) -> None:
         lock = self._own()
-        prepare = self._prepare()
+        prepare = None if self._prepare is None else self._prepare()
+        holder_is_gone = self._prepare is not None and prepare is None
         # Whoever forks while holding the lock cannot wait for itself.
-        if prepare is None or self._holder == threading.get_ident() or not lock.acquire(timeout=QUIET_SECONDS):
+        if holder_is_gone or self._holder == threading.get_ident() or not lock.acquire(timeout=QUIET_SECONDS):
             return
         self._held = lock
         _hushed.append(self)
-        prepare()
+        if prepare is not None:
+            prepare()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return QuietLock, (self._prepare(),)
+        return QuietLock, (None if self._prepare is None else self._prepare(),)
 
 
 def call_in_child(action: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from uuid import uuid4
 import torch
 from sentence_transformers import CrossEncoder as SentenceTransformer
 
-from langchain_crossrerank._process import ForkSafeLock, ProcessMark
+from langchain_crossrerank._process import ProcessMark, QuietLock
 from langchain_crossrerank.cross_encoders.backends.weights import load_modules
 from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder
 from langchain_crossrerank.cross_encoders.fingerprints import READ_SUFFIXES, ReadFiles, fingerprint
@@ -135,8 +135,9 @@ class TorchCrossEncoder(CrossEncoder):
         self._model = model
         self._read = read
         self._mark = ProcessMark()
-        # A tokenizer's truncation and padding are state that threads would change for each other.
-        self._tokenizing = ForkSafeLock()
+        # A tokenizer's truncation and padding are state that threads would change for each other, and it has locks of
+        # its own that a fork must not find locked.
+        self._tokenizing = QuietLock()
         # Texts are tokenised whole to see whether they are too long, which is no reason for a warning.
         model.tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         check_num_labels(int(model.num_labels or 1), self.name)

@@ -90,7 +90,7 @@ def expected(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The scores of the model's own graph, unchanged."""
     with monkeypatch.context() as patch:
         patch.setattr(
-            "langchain_crossrerank.cross_encoders.backends.onnx.prepare_graph", lambda file, _: own_graph(file)
+            "langchain_crossrerank.cross_encoders.backends.onnx.prepare_graph", lambda file, *_: own_graph(file)
         )
         scores = load(model_folder).score(PAIRS)
     assert scores[0] != pytest.approx(scores[1])
@@ -387,7 +387,7 @@ def test_files_of_another_user_are_not_trusted(
     monkeypatch.setattr(os, "geteuid", lambda: 12345, raising=False)
     made: list[Path] = []
     make = graph_cache._rewritten
-    monkeypatch.setattr(graph_cache, "_rewritten", lambda file, name: made.append(file) or make(file, name))
+    monkeypatch.setattr(graph_cache, "_rewritten", lambda file, *rest: made.append(file) or make(file, *rest))
     for file in kept(cache, ""):
         os.chown(file, 54321, 54321)
     assert load(model_folder).score(PAIRS) == expected
@@ -475,9 +475,9 @@ def test_a_file_that_changes_while_it_is_loaded_is_noticed(model_folder: Path, m
     """A graph is not run under the hash of a content that it had before."""
     make = graph_cache._rewritten
 
-    def replace_file(file: Path, name: str) -> Any:
+    def replace_file(file: Path, *rest: Any) -> Any:
         write_graph(file, seed=1)
-        return make(file, name)
+        return make(file, *rest)
 
     monkeypatch.setattr(graph_cache, "_rewritten", replace_file)
     with pytest.raises(UnsupportedModelError, match="changed while it was loaded"):
