@@ -14,6 +14,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_crossrerank.blocks import Block, Markup, block_text, markup_of, plain_text, split_blocks
 from langchain_crossrerank.cross_encoders.base import CrossEncoder, as_cross_encoder
 from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
+from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.metadata import CARRIED, SECTION
 from langchain_crossrerank.sentences import guess_language, is_statement, sentence_spans
 from langchain_crossrerank.sources import describe_source
@@ -89,6 +90,9 @@ class ExtractiveAnswerer:
         max_sentences: The most statements to quote.
         min_probability: Quote a statement only if its probability is at least this; the first one decides whether
             there is an answer at all.
+
+    Raises:
+        MissingExtraError: If sentencex, from the `rag` extra, is not installed.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class ExtractiveAnswerer:
         max_sentences: int = 3,
         min_probability: float = 0.02,
     ) -> None:
+        check_extra("rag", needed_for="answering without a language model", modules=("sentencex",), backend="sentencex")
         self._model = model
         self.max_sentences = max_sentences
         self.min_probability = min_probability

@@ -36,5 +36,5 @@ if answer=$("$root/.venv-wheel/bin/crossrerank" ask notes.txt "When does the fer
   echo "ask works without extras; update this script and the README" >&2; exit 1
 fi
 case $answer in *'pip install "langchain-crossrerank['*) ;; *) echo "no pip line: $answer" >&2; exit 1 ;; esac
-"$root/.venv-wheel/bin/pip" install -q -c "$root/constraints.txt" pytest pytest-asyncio pytest-socket pytest-xdist hypothesis
+"$root/.venv-wheel/bin/pip" install -q -c "$root/constraints.txt" pytest pytest-asyncio pytest-socket pytest-xdist hypothesis cloudpickle
 "$root/.venv-wheel/bin/pytest" -q -n auto tests/unit

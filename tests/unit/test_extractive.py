@@ -9,6 +9,7 @@ from langchain_core.documents import Document
 
 pytest.importorskip("sentencex", reason="needs the rag extra")
 
+from langchain_crossrerank.errors import MissingExtraError
 from langchain_crossrerank.extractive import NOT_ENOUGH_INFORMATION, ExtractiveAnswerer, find_quotes, split_sentences
 from langchain_crossrerank.testing import FakeCrossEncoder
 
@@ -129,3 +130,10 @@ def test_nothing_to_quote_says_so() -> None:
 def test_source_text_is_quoted_by_pieces() -> None:
     """A short piece of code is one quote."""
     assert texts("def f():\n    return 1\n\ny = 2 + 3\n", source="a.py") == ["def f(): return 1", "y = 2 + 3"]
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answering without a language model says at once which extra it needs, and not at the first question."""
+    monkeypatch.setattr("langchain_crossrerank.extras.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"answering without a language model.*\[rag\]"):
+        ExtractiveAnswerer(FakeCrossEncoder())

@@ -13,6 +13,9 @@ from langchain_core.documents import Document
 from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnablePassthrough
 from langchain_text_splitters import CharacterTextSplitter
 
+pytest.importorskip("ir_measures", reason="needs the eval extra")
+pytest.importorskip("sentencex", reason="needs the rag extra")
+
 from langchain_crossrerank import CrossEncoderReranker, compare, create_rag_chain, evaluate, retrieve_and_rerank
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.retrievers import create_rerank_retriever, fetch_candidates, find_reranker

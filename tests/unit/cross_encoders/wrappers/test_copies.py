@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 from langchain_core.cross_encoders import BaseCrossEncoder
 
@@ -18,6 +17,8 @@ from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEnco
 from langchain_crossrerank.cross_encoders.wrappers.cascade import CascadeCrossEncoder
 from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
+
+cloudpickle = pytest.importorskip("cloudpickle", reason="needs cloudpickle")
 
 PAIRS = [("how does lora work", f"passage {number} about lora") for number in range(5)]
 
