@@ -104,10 +104,8 @@ def rounded(array: Any) -> Any:
     Args:
         array: Shape (rows, columns), float32: an embedding table, or a linear layer's weight as torch stores it.
     """
-    rows, columns = array.shape
-    block = _BLOCK if columns % _BLOCK == 0 else columns
-    values, scale = _quantise(array.reshape(rows, columns // block, block), axis=2)
-    return (values * scale.astype(np.float32)).reshape(rows, columns)
+    values, scale = _quantise_rows(array)
+    return (values * scale.astype(np.float32)).reshape(array.shape)
 
 
 def _opset(model: Any) -> int:
@@ -131,6 +129,13 @@ def _quantise(blocks: Any, axis: int) -> tuple[Any, Any]:
     return np.clip(np.rint(blocks / scale.astype(np.float32)), -127, 127).astype(np.int8), scale
 
 
+def _quantise_rows(array: Any) -> tuple[Any, Any]:
+    """Quantise each row in blocks; values of shape (rows, blocks, block), scales of shape (rows, blocks, 1)."""
+    rows, columns = array.shape
+    block = _BLOCK if columns % _BLOCK == 0 else columns
+    return _quantise(array.reshape(rows, columns // block, block), axis=2)
+
+
 def _unpack_half(packed: dict[str, Any], name: str, array: Any) -> Iterator[Any]:
     packed[f"{name}_f16"] = array.astype(np.float16)
     yield helper.make_node("Cast", [f"{name}_f16"], [name], to=TensorProto.FLOAT)
@@ -139,20 +144,20 @@ def _unpack_half(packed: dict[str, Any], name: str, array: Any) -> Iterator[Any]
 def _unpack_matrix(packed: dict[str, Any], name: str, array: Any) -> Iterator[Any]:
     rows, columns = array.shape
     values, scale = _quantise(array.reshape(rows // _BLOCK, _BLOCK, columns), axis=1)
-    packed |= {f"{name}_q8": values.reshape(array.shape), f"{name}_scale": scale[:, 0]}
-    # One step from eight bits to thirty-two: each further one would take the memory of all matrices once more.
-    yield helper.make_node("Cast", [f"{name}_scale"], [f"{name}_scale_f32"], to=TensorProto.FLOAT)
-    inputs = [f"{name}_q8", f"{name}_scale_f32"]
-    yield helper.make_node("DequantizeLinear", inputs, [name], axis=0, block_size=_BLOCK)
+    yield from _unpack_blocks(packed, name, values.reshape(array.shape), scale[:, 0], axis=0)
 
 
 def _unpack_table(packed: dict[str, Any], name: str, array: Any) -> Iterator[Any]:
-    rows, columns = array.shape
-    values, scale = _quantise(array.reshape(rows, columns // _BLOCK, _BLOCK), axis=2)
-    packed |= {f"{name}_q8": values.reshape(array.shape), f"{name}_scale": scale[:, :, 0]}
+    values, scale = _quantise_rows(array)
+    yield from _unpack_blocks(packed, name, values.reshape(array.shape), scale[:, :, 0], axis=1)
+
+
+def _unpack_blocks(packed: dict[str, Any], name: str, values: Any, scale: Any, *, axis: int) -> Iterator[Any]:
+    packed |= {f"{name}_q8": values, f"{name}_scale": scale}
+    # One step from eight bits to thirty-two: each further one would take the memory of all matrices once more.
     yield helper.make_node("Cast", [f"{name}_scale"], [f"{name}_scale_f32"], to=TensorProto.FLOAT)
     inputs = [f"{name}_q8", f"{name}_scale_f32"]
-    yield helper.make_node("DequantizeLinear", inputs, [name], axis=1, block_size=_BLOCK)
+    yield helper.make_node("DequantizeLinear", inputs, [name], axis=axis, block_size=_BLOCK)
 
 
 def _unpack_half_rows(packed: dict[str, Any], gather: Any, array: Any) -> Iterator[Any]:
@@ -163,11 +168,9 @@ def _unpack_half_rows(packed: dict[str, Any], gather: Any, array: Any) -> Iterat
 
 
 def _unpack_rows(packed: dict[str, Any], gather: Any, array: Any) -> Iterator[Any]:
-    rows, columns = array.shape
-    block = _BLOCK if columns % _BLOCK == 0 else columns
-    values, scale = _quantise(array.reshape(rows, columns // block, block), axis=2)
+    values, scale = _quantise_rows(array)
     name, output = gather.input[0], gather.output[0]
-    packed |= {f"{name}_q8": values, f"{name}_scale": scale, f"{name}_merge": np.array([0, 0, columns])}
+    packed |= {f"{name}_q8": values, f"{name}_scale": scale, f"{name}_merge": np.array([0, 0, array.shape[1]])}
     yield helper.make_node("Gather", [f"{name}_q8", gather.input[1]], [f"{output}_q8"])
     yield helper.make_node("Gather", [f"{name}_scale", gather.input[1]], [f"{output}_s16"])
     yield helper.make_node("Cast", [f"{output}_q8"], [f"{output}_f32"], to=TensorProto.FLOAT)
