@@ -311,13 +311,16 @@ def _open_chroma(embeddings: Embeddings | str, folder: Path | None) -> VectorSto
         _check_kept_embeddings(folder, embeddings)
     if isinstance(embeddings, str):
         embeddings = load_embeddings(embeddings)
-    from langchain_crossrerank.indexing.kept_chroma import KeptChroma
+    if folder is not None:
+        from langchain_crossrerank.indexing.kept_chroma import open_kept_chroma
 
-    # Chroma's in-memory collections are shared by name within a process, and so are its settings.
-    return KeptChroma(
-        collection_name="crossrerank" if folder is not None else f"crossrerank-{uuid4().hex}",
+        return open_kept_chroma(folder, embeddings)
+    from langchain_chroma import Chroma
+
+    # Chroma's in-memory collections are shared by name within a process.
+    return Chroma(
+        collection_name=f"crossrerank-{uuid4().hex}",
         embedding_function=embeddings,
-        persist_directory=str(folder) if folder is not None else None,
         collection_metadata={"hnsw:space": "cosine"},
     )
 

@@ -3,10 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from chromadb.api.shared_system_client import SharedSystemClient
 from langchain_chroma import Chroma
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+
+_opened: dict[str, tuple[int, int] | None] = {}
+"""The database file, as device and inode, that this process opened in each folder."""
+
+
+def open_kept_chroma(folder: Path, embeddings: Embeddings) -> KeptChroma:
+    """Open the collection in a folder, which is made if needed.
+
+    Chroma shares one open database between all collections of a process with the same folder *name*. A relative name
+    means another folder after a change of directory, and a folder that was deleted and made again holds another
+    database: in both cases chunks would go to the old one, without an error.
+    """
+    name = str(folder.absolute())
+    database = Path(name) / "chroma.sqlite3"
+    found = _identify(database)
+    if found is None or found != _opened.get(name, found):
+        SharedSystemClient._identifier_to_system.pop(name, None)
+        SharedSystemClient._identifier_to_refcount.pop(name, None)
+    store = KeptChroma(
+        collection_name="crossrerank",
+        embedding_function=embeddings,
+        persist_directory=name,
+        collection_metadata={"hnsw:space": "cosine"},
+    )
+    _opened[name] = _identify(database)
+    return store
+
+
+def _identify(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class KeptChroma(Chroma):
