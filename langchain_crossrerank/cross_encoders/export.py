@@ -14,7 +14,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
-from langchain_crossrerank.cross_encoders.model_files import ModelSource, find_source
+from langchain_crossrerank.cross_encoders.finding import find_source
+from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.scores import check_num_labels, relevance_logits
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError

@@ -14,7 +14,8 @@ from typing import Any
 from langchain_crossrerank._process import Guarded, ProcessMark
 from langchain_crossrerank._threads import native_work, start_thread
 from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder, LongQuery
-from langchain_crossrerank.cross_encoders.model_files import ModelSource, find_source, is_hub_name
+from langchain_crossrerank.cross_encoders.finding import find_source, is_hub_name
+from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.precision import Precision
 from langchain_crossrerank.cross_encoders.scores import Activation
 from langchain_crossrerank.cross_encoders.settings import DEFAULT_MODEL, Backend, ModelSettings, check_settings

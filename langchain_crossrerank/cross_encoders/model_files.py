@@ -1,17 +1,15 @@
-"""Finds a model's files: in the package, in a folder, or in a repository on the Hugging Face hub."""
+"""A model's files, and what they say of its unit, length, head and tokens."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from langchain_crossrerank.cross_encoders.graph_files import EXACT_GRAPHS, choose_graph
 from langchain_crossrerank.cross_encoders.head_modules import has_head_modules, read_head, read_modules
-from langchain_crossrerank.cross_encoders.hub import HubRepository
 from langchain_crossrerank.cross_encoders.model_config import (
     DenseConfig,
     SentenceBertConfig,
@@ -22,26 +20,13 @@ from langchain_crossrerank.cross_encoders.model_config import (
     read_json,
 )
 from langchain_crossrerank.cross_encoders.scores import Activation, relevant_label
-from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.onnx_graphs.appended_head import Layer
 
 BUNDLED = "bundled"
 """The name of the model inside this package."""
 
 BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / "minilm-l6-en-v1"
-
-EXACT_GRAPHS = (
-    *("model.onnx", "onnx/model.onnx"),
-    *(f"{folder}model_{kind}.onnx" for kind in ("optimized", "O3", "O2", "O1") for folder in ("", "onnx/")),
-)
-"""Graphs in fp32 by their usual names, in the order of preference."""
-
-ROUGH_GRAPHS = tuple(
-    f"{folder}model_{kind}.onnx"
-    for kind in ("fp16", "O4", "quantized", "int8", "uint8", "qint8", "quint8")
-    for folder in ("", "onnx/")
-)
-"""Graphs in fewer bits by their usual names; one is taken only if nothing exact is there."""
 
 DESCRIPTION_FILES = (
     "config.json",
@@ -62,8 +47,6 @@ DESCRIPTION_FILES = (
 )
 """What is read of a model in addition to its graph: settings, tokenizer, and the modules that follow a transformer."""
 
-_SAFETENSORS_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-_CARD = "README.md"
 _NO_LIMIT = 10**9
 _LEAST_LENGTH = 8
 _DEFAULT_LENGTH = 512
@@ -345,128 +328,3 @@ class ModelSource:
 def _adapter_base(file: Path) -> object:
     content = read_json(file)
     return content.get("base_model_name_or_path") if isinstance(content, dict) else None
-
-
-def choose_graph(files: Iterable[str], name: str) -> str | None:
-    """Choose the graph to run from the files of a model.
-
-    Exact graphs come first, in the order of `EXACT_GRAPHS`; then those of `ROUGH_GRAPHS`; then the only graph there is,
-    whatever its name.
-
-    Args:
-        files: Names relative to the model's folder.
-        name: The model, for messages.
-
-    Returns:
-        One of the files, or `None` if none is a graph.
-
-    Raises:
-        ModelNotFoundError: If there are several graphs and none has one of the usual names.
-    """
-    graphs = sorted(
-        file for file in files if file.endswith(".onnx") and PurePosixPath(file).parent.name in ("", "onnx")
-    )
-    for usual in (*EXACT_GRAPHS, *ROUGH_GRAPHS):
-        # Quantised graphs carry the processor in their name, as in model_qint8_avx512.onnx.
-        stem = usual.removesuffix(".onnx")
-        found = [graph for graph in graphs if graph == usual or ("int8" in stem and graph.startswith(f"{stem}_"))]
-        if found:
-            return found[0]
-    if len(graphs) > 1:
-        raise ModelNotFoundError(
-            f"the model {name!r} has the graphs {', '.join(graphs)}, and none of them is called model.onnx; "
-            f'say which one to run, for example file_name="{graphs[0]}".'
-        )
-    if graphs:
-        _warn_rough(name, graphs[0])
-    return graphs[0] if graphs else None
-
-
-def _warn_rough(name: str, graph: str) -> None:
-    _logger.warning("%r has no model.onnx, so %s is run; scores may differ from those of the full model.", name, graph)
-
-
-def is_hub_name(name: str) -> bool:
-    """Return whether a name can only be one on the hub: it is neither `"bundled"` nor a path."""
-    folder = Path(name).expanduser()
-    is_path = folder.exists() or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
-    return name != BUNDLED and not is_path
-
-
-def find_source(
-    model: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    subfolder: str | None = None,
-    file_name: str | None = None,
-    token: str | None = None,
-    weights: bool = True,
-    safetensors: bool = False,
-) -> ModelSource:
-    """Find a model by `"bundled"`, a folder, or a name on the Hugging Face hub.
-
-    Only a hub name can lead to a download, and only of the description files and one graph. `HF_HUB_OFFLINE=1` is
-    obeyed.
-
-    Args:
-        model: What to look for. An existing folder wins over a hub repository of the same name.
-        revision: Branch, tag or commit on the hub.
-        local_files_only: Use the hub's local cache and no network.
-        subfolder: Folder inside the model's folder or repository with the model to load.
-        file_name: The graph to run, relative to that folder; `None` for the best one, see `choose_graph`.
-        token: Access token for private and gated repositories; `None` for the one that is logged in, or `HF_TOKEN`.
-        weights: Whether to fetch the ONNX graph too.
-        safetensors: Whether to fetch torch weights and everything a tokenizer may need instead.
-
-    Returns:
-        The model's name and folder.
-
-    Raises:
-        InvalidInputError: If `subfolder` or `file_name` leads out of the model's folder.
-        ModelNotFoundError: If there is no such model, or it cannot be reached.
-    """
-    for what, path in (("subfolder", subfolder), ("file_name", file_name)):
-        if path is not None and (PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or not path):
-            raise InvalidInputError(f"{what} is {path!r}; pass a path inside the model's folder.")
-    name = os.fspath(model)
-    if name == BUNDLED:
-        return ModelSource(name, BUNDLED_FOLDER)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return ModelSource(name, _inside(name, folder.resolve(), subfolder), file_name=file_name)
-    if not is_hub_name(name):
-        reason = "it is a file" if folder.is_file() else f"looked at {folder.absolute()}"
-        raise ModelNotFoundError(f"there is no model folder {name!r} ({reason}); pass the folder with config.json.")
-    hub = HubRepository(name, revision, token, local_files_only, subfolder)
-    return ModelSource(
-        name, _inside(name, hub.fetch(_patterns(hub, file_name, weights, safetensors)), subfolder), file_name=file_name
-    )
-
-
-def _inside(name: str, folder: Path, subfolder: str | None) -> Path:
-    place = folder / subfolder if subfolder else folder
-    if not place.is_dir():
-        raise ModelNotFoundError(f"the model {name!r} has no folder {subfolder!r}; check the name.")
-    return place
-
-
-def _patterns(hub: HubRepository, file_name: str | None, weights: bool, safetensors: bool) -> list[str]:
-    """Return which files of a repository to fetch."""
-    if safetensors:
-        return [*_SAFETENSORS_FILES, _CARD]
-    if not weights:
-        return [*DESCRIPTION_FILES, _CARD]
-    if file_name is not None:
-        graphs = [file_name]
-    else:
-        listed = hub.files()
-        chosen = choose_graph(listed, hub.name) if listed is not None else None
-        graphs = [chosen] if chosen else [] if listed is not None else list(EXACT_GRAPHS + ROUGH_GRAPHS)
-    # External data has the graph's name with _data or .data behind it, and sometimes a number.
-    return [
-        *DESCRIPTION_FILES,
-        _CARD,
-        *graphs,
-        *(f"{graph}{ending}*" for graph in graphs for ending in ("_data", ".data")),
-    ]

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.export import PARITY_PAIRS, PARITY_TOLERANCE, export_onnx
-from langchain_crossrerank.cross_encoders.model_files import ModelSource, find_source
+from langchain_crossrerank.cross_encoders.finding import find_source
+from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.extras import check_extra

@@ -26,6 +26,7 @@ LAYERS = (
     {"onnx_graphs", "indexing"},
     {
         "cross_encoders.fingerprints",
+        "cross_encoders.graph_files",
         "cross_encoders.languages",
         "cross_encoders.scheduling",
         "cross_encoders.scores",
@@ -37,7 +38,7 @@ LAYERS = (
     {"cross_encoders.pairs"},
     {"cross_encoders.base"},
     {"cross_encoders.model_files", "cross_encoders.pair_encoder", "cross_encoders.calibration", "testing"},
-    {"cross_encoders.other_objects"},
+    {"cross_encoders.finding", "cross_encoders.other_objects"},
     {"cross_encoders.tokenizer_files"},
     {"cross_encoders.backends", "cross_encoders.settings", "cross_encoders.wrappers"},
     {"cross_encoders.export"},

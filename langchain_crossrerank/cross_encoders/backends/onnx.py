@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
 from langchain_crossrerank._machine import machine_key, usable_cores
-from langchain_crossrerank._process import ForkSafeLock, PerProcess
+from langchain_crossrerank.cross_encoders.backends.onnx_devices import choose_device, providers
+from langchain_crossrerank.cross_encoders.backends.onnx_session import ProcessSession
 from langchain_crossrerank.cross_encoders.base import CrossEncoder, LongQuery
 from langchain_crossrerank.cross_encoders.calibration import (
     DEFAULT_BATCH_TOKENS,
@@ -31,11 +31,11 @@ from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pair_encoder import PairEncoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.precision import Precision
-from langchain_crossrerank.cross_encoders.scheduling import StepScheduler, interruptible
+from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 from langchain_crossrerank.cross_encoders.scores import Activation, check_num_labels, relevance_logits, sigmoid
 from langchain_crossrerank.cross_encoders.tokenizer_files import load_tokenizer
 from langchain_crossrerank.cross_encoders.truncation import Spans
-from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.onnx_graphs.cache import (
     GraphPrecision,
     PreparedGraph,
@@ -45,88 +45,13 @@ from langchain_crossrerank.onnx_graphs.cache import (
 )
 from langchain_crossrerank.onnx_graphs.sessions import Graph, open_session
 
-LARGE_ATTENTION = 2**21
-"""Pairs of tokens in a forward pass from which on its working memory is given back to the system afterwards."""
-
 ATTENTION_BYTES = 2**30
 """Memory, in bytes, that the attention of one pair may take at the default length: two numbers for each pair of tokens
 and each head of one layer. A forward pass peaks at about twice as much."""
 
 _USUAL_HEADS = 12
-_GPU = Path("/dev/nvidiactl")
 _TEST_PAIR = ("which precision is faster here?", "a passage of the usual length " * 20)
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-_WHOLE_NUMBERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
-
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class GraphInput:
-    """One input of an open graph.
-
-    Attributes:
-        dtype: The numpy type of its numbers.
-        shape: Sizes of its axes, `None` for one that varies.
-    """
-
-    dtype: Any
-    shape: tuple[int | None, ...]
-
-
-class ProcessSession:
-    """A session that belongs to this process: a forked child opens its own, because threads are not inherited.
-
-    Callers take turns, each with all threads; together they would only get in each other's way.
-
-    Args:
-        open_session: Opens an onnxruntime session, or an object with the same methods.
-
-    Raises:
-        UnsupportedModelError: If the graph has inputs that cannot be computed from a pair of texts.
-    """
-
-    def __init__(self, open_session: Callable[[], Any]) -> None:
-        self._session = PerProcess(open_session)
-        self._turn = ForkSafeLock()
-        session = self._session.get()
-        self.inputs = {entry.name: _described(entry) for entry in session.get_inputs()}
-        self._output = session.get_outputs()[0].name
-        if "input_ids" not in self.inputs:
-            raise UnsupportedModelError(
-                f"the graph has the inputs {sorted(self.inputs)}, without input_ids; it is not a text classifier."
-            )
-
-    def run(self, features: Mapping[str, Any]) -> Any:
-        """Return the graph's first output.
-
-        Args:
-            features: Arrays by name; those that the graph does not read are ignored.
-        """
-        session = self._session.get()
-        inputs = {name: features[name].astype(entry.dtype, copy=False) for name, entry in self.inputs.items()}
-        options = _run_options(inputs["input_ids"].shape)
-        with self._turn, interruptible(partial(setattr, options, "terminate", True)):
-            return session.run([self._output], inputs, options)[0]
-
-
-def _described(entry: Any) -> GraphInput:
-    if entry.name not in _INPUTS or entry.type not in _WHOLE_NUMBERS:
-        raise UnsupportedModelError(
-            f"the graph has the input {entry.name!r} of type {entry.type}, which cannot be made from a pair of texts; "
-            f"the inputs may be {', '.join(_INPUTS)}, as whole numbers."
-        )
-    shape = tuple(size if isinstance(size, int) else None for size in entry.shape)
-    return GraphInput(_WHOLE_NUMBERS[entry.type], shape)
-
-
-def _run_options(shape: tuple[int, int]) -> Any:
-    """Make the options of a run on (pairs, tokens)."""
-    options = onnxruntime.RunOptions()
-    pairs, tokens = shape
-    if pairs * tokens**2 > LARGE_ATTENTION:
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    return options
 
 
 class OnnxCrossEncoder(CrossEncoder):
@@ -294,7 +219,7 @@ class OnnxCrossEncoder(CrossEncoder):
             options.intra_op_num_threads = self._num_threads
         # A pattern is kept for every shape of batch, and there are many.
         options.enable_mem_pattern = False
-        return open_session(graph, options, providers=_providers(self._device))
+        return open_session(graph, options, providers=providers(self._device))
 
     def _checked_session(self) -> Any:
         try:
@@ -394,35 +319,6 @@ class OnnxCrossEncoder(CrossEncoder):
             )
 
 
-def _providers(device: str) -> list[Any]:
-    kind, _, number = device.partition(":")
-    cuda: list[Any] = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == "cuda" else []
-    return [*cuda, "CPUExecutionProvider"]
-
-
-def choose_device(device: str | None) -> str:
-    """Return the device that onnxruntime runs on: the one that was asked for, else a GPU if it can use one.
-
-    Raises:
-        InvalidInputError: If the installed onnxruntime cannot use the device.
-    """
-    available = onnxruntime.get_available_providers()
-    has_cuda = "CUDAExecutionProvider" in available
-    if device is None:
-        if not has_cuda and has_nvidia_gpu():
-            _logger.warning(
-                "This machine has an NVIDIA GPU, which the installed onnxruntime does not use; install "
-                "onnxruntime-gpu instead of onnxruntime, or pass device='cpu' to silence this warning."
-            )
-        return "cuda" if has_cuda and has_nvidia_gpu() else "cpu"
-    if device != "cpu" and not (device.startswith("cuda") and has_cuda):
-        raise InvalidInputError(
-            f"device is {device!r}, which this onnxruntime cannot use (it has {', '.join(available)}); "
-            'use "cpu", install onnxruntime-gpu, or use backend="torch".'
-        )
-    return device
-
-
 def _default_length(source: ModelSource) -> int:
     """Return the tokens of a pair that are read by default: what the model allows, as far as memory does."""
     heads = source.settings.num_attention_heads or _USUAL_HEADS
@@ -440,11 +336,6 @@ def _default_length(source: ModelSource) -> int:
         length,
     )
     return affordable
-
-
-def has_nvidia_gpu() -> bool:
-    """Return whether an NVIDIA GPU can be reached from this process."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1") and _GPU.exists()
 
 
 def _rebuild(

@@ -1,28 +1,18 @@
-"""Where a model's files are found, and what its config says about unit, length and head."""
+"""What a model's files say about unit, length and head, and which graph is taken."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
-from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER, ModelSource, find_source
-from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.cross_encoders.model_files import ModelSource
+from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 
 MakeSource = Callable[..., ModelSource]
-Fetches = list[dict[str, Any]]
 
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -191,16 +181,6 @@ def test_the_best_graph_is_taken(
         assert ("scores may differ" in caplog.text) is not is_exact
 
 
-def test_a_graph_is_taken_by_its_name(make_source: MakeSource) -> None:
-    """`file_name` takes a graph in place of the best one, and an unknown name is answered with what is there."""
-    folder = make_source({}).folder
-    for name in ("model.onnx", "model_quantized.onnx"):
-        (folder / name).touch()
-    assert find_source(folder, file_name="model_quantized.onnx").onnx_file == folder / "model_quantized.onnx"
-    with pytest.raises(ModelNotFoundError, match=r"model\.onnx, model_quantized\.onnx"):
-        _ = find_source(folder, file_name="other.onnx").onnx_file
-
-
 def test_several_unknown_graphs_are_not_guessed(make_source: MakeSource) -> None:
     """If no graph has a usual name, the error lists them and says how to choose."""
     source = make_source({})
@@ -208,20 +188,6 @@ def test_several_unknown_graphs_are_not_guessed(make_source: MakeSource) -> None
         (source.folder / name).touch()
     with pytest.raises(ModelNotFoundError, match=r'a\.onnx, b\.onnx.*file_name="a\.onnx"'):
         _ = source.onnx_file
-
-
-def test_a_model_in_a_subfolder_is_found(make_source: MakeSource) -> None:
-    """`subfolder` names a folder inside the model's, and cannot lead out of it."""
-    folder = make_source({}).folder
-    (folder / "sub").mkdir()
-    assert find_source(folder, subfolder="sub").folder == folder / "sub"
-    with pytest.raises(ModelNotFoundError, match="'other'"):
-        find_source(folder, subfolder="other")
-    for outside in ("../x", "/x", ""):
-        with pytest.raises(InvalidInputError, match="inside the model's folder"):
-            find_source(folder, subfolder=outside)
-        with pytest.raises(InvalidInputError, match="inside the model's folder"):
-            find_source(folder, file_name=outside)
 
 
 @pytest.mark.parametrize("read", ["config", "tokenizer_file", "activation", "max_length", "num_labels"])
@@ -252,173 +218,11 @@ def test_json_that_is_no_object_is_refused(make_source: MakeSource, content: Any
         _ = make_source(content).config
 
 
-def test_bundled_is_the_folder_in_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The name always means the model inside the package, even next to a folder of that name."""
-    (tmp_path / "bundled").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert find_source("bundled") == ModelSource("bundled", BUNDLED_FOLDER)
-
-
-@pytest.mark.parametrize("kind", [str, Path])
-def test_a_folder_is_taken_as_it_is(tmp_path: Path, kind: Callable[[Path], Any]) -> None:
-    """A folder is found by string or path, and resolved."""
-    assert find_source(kind(tmp_path)) == ModelSource(str(tmp_path), tmp_path.resolve())
-
-
-def test_a_folder_in_the_home_is_found_by_its_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`~` is the home folder."""
-    (tmp_path / "model").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert find_source("~/model").folder == (tmp_path / "model").resolve()
-
-
-@pytest.fixture
-def fetches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fetches:
-    """Calls that would have gone to the hub."""
-    calls: Fetches = []
-
-    def fetch(name: str, **kwargs: Any) -> str:
-        calls.append({"name": name, **kwargs})
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    return calls
-
-
-def test_an_existing_folder_wins_over_the_hub(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fetches: Fetches
-) -> None:
-    """A folder that is called like a repository is read, and nothing is fetched."""
-    (tmp_path / "org" / "model").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    assert find_source("org/model").folder == (tmp_path / "org" / "model").resolve()
-    assert fetches == []
-
-
-@pytest.mark.parametrize("name", ["./nope", "../nope", "/nope/model", "~/nope", "a/b/c", "models/nope/"])
-def test_what_can_only_be_a_folder_is_not_looked_for_on_the_hub(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fetches: Fetches, name: str
-) -> None:
-    """A path that does not exist raises with the place that was looked at, and nothing is fetched."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(ModelNotFoundError, match="no model folder") as raised:
-        find_source(name)
-    assert repr(name) in str(raised.value)
-    assert fetches == []
-
-
-def test_a_file_is_no_model_folder(tmp_path: Path, fetches: Fetches) -> None:
-    """Naming the graph instead of its folder raises an error that says so."""
-    file = tmp_path / "model.onnx"
-    file.touch()
-    with pytest.raises(ModelNotFoundError, match="it is a file"):
-        find_source(file)
-    assert fetches == []
-
-
-@pytest.mark.parametrize("weights", [True, False])
-def test_only_the_files_that_are_needed_are_fetched(fetches: Fetches, tmp_path: Path, weights: bool) -> None:
-    """From the hub come description files, the card and, for onnx, one graph; never pickles or other weights."""
-    source = find_source("org/model", revision="v1", local_files_only=True, weights=weights)
-    assert source == ModelSource("org/model", tmp_path)
-    (call,) = fetches
-    assert (call["name"], call["revision"], call["local_files_only"]) == ("org/model", "v1", True)
-    patterns = call["allow_patterns"]
-    assert ("onnx/model.onnx" in patterns) is weights
-    assert {"config.json", "README.md"} <= set(patterns)
-    assert all(not pattern.startswith("*") and "/*" not in pattern for pattern in patterns)
-    unwanted = ("pytorch_model.bin", "model.safetensors", "model.pkl", "onnx/other.onnx", "tf_model.h5")
-    assert not [name for name in unwanted for pattern in patterns if fnmatch(name, pattern)]
-
-
-@pytest.fixture
-def listing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that the hub lists for any repository."""
-    files: list[str] = []
-    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: files)
-    return files
-
-
-@pytest.mark.parametrize(
-    ("files", "wanted"),
-    [
-        (
-            ["onnx/model.onnx", "onnx/model.onnx_data", "onnx/model_fp16.onnx"],
-            ["onnx/model.onnx", "onnx/model.onnx_data"],
-        ),
-        (["model.onnx", "model.onnx.data"], ["model.onnx", "model.onnx.data"]),
-        (["onnx/model_quantized.onnx", "pytorch_model.bin"], ["onnx/model_quantized.onnx"]),
-    ],
-    ids=str,
-)
-def test_one_graph_is_fetched_with_its_data(
-    fetches: Fetches, listing: list[str], files: list[str], wanted: list[str]
-) -> None:
-    """Of several graphs in a repository only the best is fetched, and the files that its weights are in."""
-    listing += files
-    find_source("org/model")
-    patterns = fetches[0]["allow_patterns"]
-    assert [name for name in files if any(fnmatch(name, pattern) for pattern in patterns)] == wanted
-
-
-def test_a_subfolder_and_a_token_reach_the_hub(fetches: Fetches, listing: list[str], tmp_path: Path) -> None:
-    """Files are fetched from the subfolder, with the caller's token."""
-    (tmp_path / "sub").mkdir()
-    listing += ["model.onnx", "sub/model.onnx"]
-    source = find_source("org/model", subfolder="sub", token="hf_secret")
-    assert source.folder == tmp_path / "sub"
-    (call,) = fetches
-    assert call["token"] == "hf_secret"
-    assert all(pattern.startswith("sub/") for pattern in call["allow_patterns"])
-
-
-_RESPONSE = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co/org/model"))
-
-
-def test_a_gated_model_says_where_to_accept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gated repository is not called missing: the error names the page with its terms."""
-
-    def fail(*args: Any, **kwargs: Any) -> str:
-        raise GatedRepoError("403", response=_RESPONSE)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    with pytest.raises(ModelNotFoundError, match=r"gated.*https://huggingface\.co/org/model.*HF_TOKEN"):
-        find_source("org/model")
-
-
 def test_an_adapter_is_not_called_missing(tmp_path: Path) -> None:
     """A folder with a LoRA adapter is named as such, with its base model."""
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}', encoding="utf-8")
     with pytest.raises(UnsupportedModelError, match=r"LoRA adapter for 'org/base'"):
-        _ = find_source(tmp_path).settings
-
-
-@pytest.mark.parametrize(
-    "err",
-    [
-        RepositoryNotFoundError("404", response=_RESPONSE),
-        RevisionNotFoundError("404", response=_RESPONSE),
-        GatedRepoError("403", response=_RESPONSE),
-        HFValidationError("bad name"),
-        LocalEntryNotFoundError("not cached"),
-        httpx.ConnectError("no route"),
-        ConnectionError("offline"),
-        OSError("disk full"),
-    ],
-    ids=lambda err: type(err).__name__,
-)
-def test_whatever_the_hub_client_raises_is_one_error(monkeypatch: pytest.MonkeyPatch, err: Exception) -> None:
-    """No model from the hub is one error that names what was asked for and `"bundled"`, and keeps the cause."""
-
-    def fail(*args: Any, **kwargs: Any) -> str:
-        raise err
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    with pytest.raises(ModelNotFoundError, match=r"'org/model'.*\"bundled\"") as raised:
-        find_source("org/model")
-    assert raised.value.__cause__ is err
+        _ = ModelSource("some/model", tmp_path).settings
 
 
 def describe(folder: Path, **files: Any) -> ModelSource:

@@ -1,23 +1,20 @@
-"""The onnx backend: graphs as they are published, devices, and memory that long pairs take."""
+"""The onnx backend: graphs as they are published, and the memory that long pairs take."""
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from langchain_crossrerank.cross_encoders.backends import onnx as backend
-from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder, choose_device
+from langchain_crossrerank.cross_encoders.backends.onnx import ATTENTION_BYTES, OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER, ModelSource
-from langchain_crossrerank.errors import InvalidInputError, UnsupportedModelError
+from langchain_crossrerank.errors import UnsupportedModelError
 
 PAIRS = [
     ("what is lora", "low-rank adaptation of large models"),
@@ -198,68 +195,11 @@ def test_the_default_length_is_limited_by_memory(make_folder: MakeFolder, caplog
     model = load(folder, max_length=None)
     attention = 2 * 4 * 16 * model.max_length**2
     assert 1024 <= model.max_length < 8192
-    assert attention <= backend.ATTENTION_BYTES < 2 * attention
+    assert attention <= ATTENTION_BYTES < 2 * attention
     assert "max_length=8192" in caplog.text
     caplog.clear()
     assert load(folder, max_length=8192).max_length == 8192
     assert "max_length" not in caplog.text
-
-
-@pytest.mark.parametrize(("shape", "is_large"), [((1, 512), False), ((64, 16), False), ((1, 4096), True)])
-def test_memory_of_large_passes_is_given_back(shape: tuple[int, int], is_large: bool) -> None:
-    """Only after a large forward pass is the arena's memory returned, because that takes time."""
-    options, key = backend._run_options(shape), "memory.enable_memory_arena_shrinkage"
-    if is_large:
-        assert options.get_run_config_entry(key) == "cpu:0"
-    else:
-        with pytest.raises(RuntimeError):
-            options.get_run_config_entry(key)
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool, bool], None]:
-    """Say whether there is a GPU, and whether onnxruntime can use it."""
-
-    def set_machine(gpu: bool, cuda: bool) -> None:
-        providers = [*(["CUDAExecutionProvider"] if cuda else []), "CPUExecutionProvider"]
-        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
-        monkeypatch.setattr(backend, "has_nvidia_gpu", lambda: gpu)
-
-    return set_machine
-
-
-@pytest.mark.parametrize(
-    ("gpu", "cuda", "asked", "chosen"),
-    [
-        (True, True, None, "cuda"),
-        (True, True, "cpu", "cpu"),
-        (True, True, "cuda:1", "cuda:1"),
-        (True, False, None, "cpu"),
-        (False, True, None, "cpu"),
-        (False, False, None, "cpu"),
-    ],
-)
-def test_a_gpu_is_used_if_it_can_be(
-    machine: Callable[[bool, bool], None],
-    caplog: pytest.LogCaptureFixture,
-    gpu: bool,
-    cuda: bool,
-    asked: str | None,
-    chosen: str,
-) -> None:
-    """Without a wish the GPU is taken if onnxruntime can use it; one that it cannot use is warned of."""
-    machine(gpu, cuda)
-    with caplog.at_level(logging.WARNING):
-        assert choose_device(asked) == chosen
-    assert ("onnxruntime-gpu" in caplog.text) is (gpu and not cuda and asked is None)
-
-
-@pytest.mark.parametrize("asked", ["cuda", "cuda:0", "mps"])
-def test_a_device_that_cannot_be_used_is_refused(machine: Callable[[bool, bool], None], asked: str) -> None:
-    """A device that was asked for is never replaced in silence."""
-    machine(True, False)
-    with pytest.raises(InvalidInputError, match=asked):
-        choose_device(asked)
 
 
 def test_the_graph_and_the_device_are_shown(make_folder: MakeFolder) -> None:

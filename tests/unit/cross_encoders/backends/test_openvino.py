@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("openvino", reason="needs the openvino extra")
 
 from langchain_crossrerank.cross_encoders.backends.openvino import OpenVinoCrossEncoder
-from langchain_crossrerank.cross_encoders.model_files import find_source
+from langchain_crossrerank.cross_encoders.finding import find_source
 
 
 def test_activations_are_not_quantised() -> None:

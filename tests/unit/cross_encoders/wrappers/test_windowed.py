@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 
 from langchain_crossrerank import CrossEncoder, CrossEncoderReranker, load_cross_encoder
 from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
-from langchain_crossrerank.cross_encoders.model_files import find_source
+from langchain_crossrerank.cross_encoders.finding import find_source
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.cross_encoders.wrappers.cascade import CascadeCrossEncoder

@@ -1,0 +1,100 @@
+"""Finds a model: in the package, in a folder, or in a repository on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+
+from langchain_crossrerank.cross_encoders.graph_files import EXACT_GRAPHS, ROUGH_GRAPHS, choose_graph
+from langchain_crossrerank.cross_encoders.hub import HubRepository
+from langchain_crossrerank.cross_encoders.model_files import BUNDLED, BUNDLED_FOLDER, DESCRIPTION_FILES, ModelSource
+from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError
+
+_SAFETENSORS_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+_CARD = "README.md"
+
+
+def is_hub_name(name: str) -> bool:
+    """Return whether a name can only be one on the hub: it is neither `"bundled"` nor a path."""
+    folder = Path(name).expanduser()
+    is_path = folder.exists() or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    return name != BUNDLED and not is_path
+
+
+def find_source(
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    subfolder: str | None = None,
+    file_name: str | None = None,
+    token: str | None = None,
+    weights: bool = True,
+    safetensors: bool = False,
+) -> ModelSource:
+    """Find a model by `"bundled"`, a folder, or a name on the Hugging Face hub.
+
+    Only a hub name can lead to a download, and only of the description files and one graph. `HF_HUB_OFFLINE=1` is
+    obeyed.
+
+    Args:
+        model: What to look for. An existing folder wins over a hub repository of the same name.
+        revision: Branch, tag or commit on the hub.
+        local_files_only: Use the hub's local cache and no network.
+        subfolder: Folder inside the model's folder or repository with the model to load.
+        file_name: The graph to run, relative to that folder; `None` for the best one, see `choose_graph`.
+        token: Access token for private and gated repositories; `None` for the one that is logged in, or `HF_TOKEN`.
+        weights: Whether to fetch the ONNX graph too.
+        safetensors: Whether to fetch torch weights and everything a tokenizer may need instead.
+
+    Returns:
+        The model's name and folder.
+
+    Raises:
+        InvalidInputError: If `subfolder` or `file_name` leads out of the model's folder.
+        ModelNotFoundError: If there is no such model, or it cannot be reached.
+    """
+    for what, path in (("subfolder", subfolder), ("file_name", file_name)):
+        if path is not None and (PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or not path):
+            raise InvalidInputError(f"{what} is {path!r}; pass a path inside the model's folder.")
+    name = os.fspath(model)
+    if name == BUNDLED:
+        return ModelSource(name, BUNDLED_FOLDER)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return ModelSource(name, _inside(name, folder.resolve(), subfolder), file_name=file_name)
+    if not is_hub_name(name):
+        reason = "it is a file" if folder.is_file() else f"looked at {folder.absolute()}"
+        raise ModelNotFoundError(f"there is no model folder {name!r} ({reason}); pass the folder with config.json.")
+    hub = HubRepository(name, revision, token, local_files_only, subfolder)
+    return ModelSource(
+        name, _inside(name, hub.fetch(_patterns(hub, file_name, weights, safetensors)), subfolder), file_name=file_name
+    )
+
+
+def _inside(name: str, folder: Path, subfolder: str | None) -> Path:
+    place = folder / subfolder if subfolder else folder
+    if not place.is_dir():
+        raise ModelNotFoundError(f"the model {name!r} has no folder {subfolder!r}; check the name.")
+    return place
+
+
+def _patterns(hub: HubRepository, file_name: str | None, weights: bool, safetensors: bool) -> list[str]:
+    """Return which files of a repository to fetch."""
+    if safetensors:
+        return [*_SAFETENSORS_FILES, _CARD]
+    if not weights:
+        return [*DESCRIPTION_FILES, _CARD]
+    if file_name is not None:
+        graphs = [file_name]
+    else:
+        listed = hub.files()
+        chosen = choose_graph(listed, hub.name) if listed is not None else None
+        graphs = [chosen] if chosen else [] if listed is not None else list(EXACT_GRAPHS + ROUGH_GRAPHS)
+    # External data has the graph's name with _data or .data behind it, and sometimes a number.
+    return [
+        *DESCRIPTION_FILES,
+        _CARD,
+        *graphs,
+        *(f"{graph}{ending}*" for graph in graphs for ending in ("_data", ".data")),
+    ]
