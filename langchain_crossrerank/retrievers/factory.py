@@ -155,7 +155,8 @@ def retrieve_and_rerank(
     check_query(query)
     arguments = cast("dict[str, Any]", options)
     if find_reranker(retriever) is not None:
-        documents = _taking_arguments(retriever, arguments).invoke(query, config, **arguments)
+        reranking = cast("Runnable[Any, list[Document]]", retriever)
+        documents = (taking_arguments(reranking) if arguments else reranking).invoke(query, config, **arguments)
     elif hasattr(retriever, "base_compressor"):
         raise InvalidInputError(
             f"this retriever's compressor is {type(retriever.base_compressor).__name__}, which returns no scores; "
@@ -166,17 +167,15 @@ def retrieve_and_rerank(
     return [(document, _score_of(document)) for document in documents]
 
 
-def _taking_arguments(retriever: Any, arguments: dict[str, Any]) -> Runnable[Any, list[Document]]:
+def taking_arguments(retriever: Runnable[Any, list[Document]]) -> Runnable[Any, list[Document]]:
     """Return a retriever that does not ignore arguments: LangChain's own is replaced by ours around its parts."""
     from langchain_classic.retrievers import ContextualCompressionRetriever
 
     from langchain_crossrerank.retrievers.retriever import RerankRetriever
 
-    if not arguments or isinstance(retriever, RerankRetriever):
-        return cast("Runnable[Any, list[Document]]", retriever)
-    if isinstance(retriever, ContextualCompressionRetriever):
+    if isinstance(retriever, ContextualCompressionRetriever) and not isinstance(retriever, RerankRetriever):
         return RerankRetriever(**dict(retriever))
-    return cast("Runnable[Any, list[Document]]", retriever)
+    return retriever
 
 
 def _score_of(document: Document) -> float:

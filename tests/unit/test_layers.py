@@ -48,6 +48,7 @@ LAYERS = (
     {"reranker"},
     {"retrievers", "extractive"},
     {"chains", "evaluation"},
+    {"agents"},
     {"training"},
     {"cli"},
     {"__main__", ""},

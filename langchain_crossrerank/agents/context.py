@@ -1,0 +1,81 @@
+"""Passages as text for a language model: numbered, with source and score, within a budget of tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from langchain_core.documents import Document
+
+from langchain_crossrerank.metadata import RELEVANCE_SCORE
+from langchain_crossrerank.sources import describe_source
+
+CountTokens = Callable[[str], int]
+"""Returns the number of tokens of a text, for example a chat model's `get_num_tokens`."""
+
+_CHARACTERS_PER_TOKEN = 4
+_SEPARATOR = "\n\n"
+_CUT = " [...]"
+_HEADER_LIKE = re.compile(r"^\[(\d+)\](?= \()", re.MULTILINE)
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate the tokens of a text: four ASCII characters to a token, one of any other script."""
+    ascii_characters = len(text.encode("ascii", errors="ignore"))
+    return -(-ascii_characters // _CHARACTERS_PER_TOKEN) + len(text) - ascii_characters
+
+
+def format_passages(
+    documents: Sequence[Document], *, max_tokens: int, count_tokens: CountTokens = estimate_tokens
+) -> tuple[str, list[Document]]:
+    """Number documents for a language model, each with its source and score.
+
+    Args:
+        documents: Documents, best first.
+        max_tokens: Tokens that the text may have. Documents that do not fit are left out; if the first one is too long
+            already, its end is cut.
+        count_tokens: Counts the tokens of a text.
+
+    Returns:
+        The text, and the documents that are in it.
+    """
+    passages: list[str] = []
+    used = 0
+    for number, document in enumerate(documents, start=1):
+        passage = f"{_header(number, document)}\n{_harmless(document.page_content)}"
+        tokens = count_tokens(passage if number == 1 else _SEPARATOR + passage)
+        if used + tokens > max_tokens:
+            if number == 1:
+                passages.append(cut_to_tokens(passage, max_tokens, count_tokens))
+            break
+        passages.append(passage)
+        used += tokens
+    return _SEPARATOR.join(passages), list(documents[: len(passages)])
+
+
+def cut_to_tokens(text: str, max_tokens: int, count_tokens: CountTokens = estimate_tokens) -> str:
+    """Cut a text at a space so that it has no more than `max_tokens` with the dots at its end."""
+    if count_tokens(text) <= max_tokens:
+        return text
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if count_tokens(text[:middle] + _CUT) <= max_tokens:
+            low = middle
+        else:
+            high = middle - 1
+    kept = text[:low]
+    # A text without spaces, as in Chinese, is cut between two characters.
+    head, space, _ = kept.rpartition(" ")
+    return (head if space else kept).rstrip() + _CUT
+
+
+def _header(number: int, document: Document) -> str:
+    score = document.metadata.get(RELEVANCE_SCORE)
+    shown = f"; score {score:.2f}" if isinstance(score, float) else ""
+    return f"[{number}] ({describe_source(document)}{shown})"
+
+
+def _harmless(text: str) -> str:
+    """A passage's text in which no line looks like the header of another passage."""
+    return _HEADER_LIKE.sub(r"(\1)", text)

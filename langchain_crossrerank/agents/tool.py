@@ -1,0 +1,181 @@
+"""The retriever tool for agents: passages with source and score for the model, documents in the artifact."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Unpack, cast
+
+from langchain_core.documents import Document
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import StructuredTool
+from langchain_core.vectorstores import InMemoryVectorStore
+from pydantic import BaseModel, Field, StringConstraints, create_model
+
+from langchain_crossrerank.agents.context import CountTokens, estimate_tokens, format_passages
+from langchain_crossrerank.agents.thresholds import MEASURED, MinProbability, check_probability, passage_threshold
+from langchain_crossrerank.checks import check_whole_numbers, shorten
+from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.metadata import RELEVANCE_SCORE
+from langchain_crossrerank.reranker import CrossEncoderReranker
+from langchain_crossrerank.retrievers import create_rerank_retriever, find_reranker
+from langchain_crossrerank.retrievers.factory import RetrieverBase, RetrieverOptions, taking_arguments
+
+NO_RELEVANT_PASSAGE = (
+    "No relevant passage found. Search again with other words if the documents may still hold the answer; otherwise "
+    "say that they do not."
+)
+"""What the tool returns to the model if no passage is relevant."""
+
+_DESCRIPTION = (
+    "Search the documents. Returns numbered passages with their source and a relevance score, best first, or says that "
+    "there is no relevant passage."
+)
+
+_logger = logging.getLogger(__name__)
+
+
+class SearchInput(BaseModel):
+    """The arguments of the tool that the model fills in."""
+
+    query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] = Field(
+        description="What to look for: a full question, understandable without the conversation."
+    )
+
+
+def create_rerank_tool(
+    retriever: RetrieverBase,
+    *,
+    name: str = "search_documents",
+    description: str = _DESCRIPTION,
+    min_probability: MinProbability | None = "measured",
+    max_tokens: int = 2000,
+    count_tokens: CountTokens = estimate_tokens,
+    filters: type[BaseModel] | None = None,
+    make_filter: Callable[[dict[str, Any]], Any] | None = None,
+    **options: Unpack[RetrieverOptions],
+) -> StructuredTool:
+    """Make a tool that searches, reranks, and returns only what is relevant.
+
+    The model gets numbered passages with source, page and score, or the text that no relevant passage was found; the
+    message's artifact holds the documents of those passages in the same order. The search is a child run of the tool's
+    run, and the run configuration reaches it.
+
+    Args:
+        retriever: A retriever made by `create_rerank_retriever`, also one wrapped by LangChain's Runnable methods; or
+            anything that `create_rerank_retriever` takes.
+        name: The tool's name.
+        description: What the model is told about it; say what the documents are about.
+        min_probability: Leave out passages whose probability is lower. `"measured"` is the threshold that was measured
+            for the model; if there is none, nothing is left out and a warning is logged. `None` leaves nothing out.
+        max_tokens: Tokens of the text for the model. Passages that do not fit are left out of the artifact, too.
+        count_tokens: Counts the tokens of a text, for example `llm.get_num_tokens`; estimated by default.
+        filters: A pydantic model whose fields become arguments of the tool, for example
+            `class Filters(BaseModel): year: int | None = Field(None, description="Year of the report")`. What the model
+            fills in filters the first stage.
+        make_filter: Returns the store's filter for those arguments, which it gets by name without those that are
+            `None`. By default a dict of the field, with several in an `$and`, as Chroma, PGVector and Pinecone take
+            it; and a function for an `InMemoryVectorStore`.
+        **options: Arguments of `create_rerank_retriever` if `retriever` does not rerank yet.
+
+    Raises:
+        InvalidInputError: If an argument is not valid, or the first stage does not take a filter.
+    """
+    check_probability(min_probability)
+    check_whole_numbers(max_tokens=(max_tokens, 1))
+    searching = _reranking(retriever, options)
+    if filters is not None:
+        make_filter = make_filter or _filter_maker(searching)
+        _check_filters(filters, searching)
+    threshold = _Threshold(searching, min_probability)
+
+    def content(documents: Sequence[Document], config: RunnableConfig) -> tuple[str, list[Document]]:
+        relevant = threshold.passed(documents, config)
+        if not relevant:
+            return NO_RELEVANT_PASSAGE, []
+        return format_passages(relevant, max_tokens=max_tokens, count_tokens=count_tokens)
+
+    def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+        filled = {key: value for key, value in given.items() if value is not None}
+        return {"filter": make_filter(filled)} if make_filter is not None and filled else {}
+
+    def search(query: str, config: RunnableConfig, **given: Any) -> tuple[str, list[Document]]:
+        return content(searching.invoke(query, config, **arguments(given)), config)
+
+    async def asearch(query: str, config: RunnableConfig, **given: Any) -> tuple[str, list[Document]]:
+        return content(await searching.ainvoke(query, config, **arguments(given)), config)
+
+    return StructuredTool(
+        name=name,
+        description=description,
+        func=search,
+        coroutine=asearch,
+        args_schema=SearchInput if filters is None else create_model("SearchInput", __base__=(filters, SearchInput)),
+        response_format="content_and_artifact",
+    )
+
+
+class _Threshold:
+    """Leaves out documents by the probability of the reranker that a call used."""
+
+    def __init__(self, retriever: Runnable[Any, Any], min_probability: MinProbability | None) -> None:
+        self._retriever = retriever
+        self._min_probability = min_probability
+        reranker = find_reranker(retriever)
+        if reranker is not None and min_probability == "measured" and reranker.model_name not in MEASURED:
+            _logger.warning(
+                "No threshold was measured for the model %r, so the tool returns passages whatever their score; pass "
+                "min_probability.",
+                reranker.model_name,
+            )
+
+    def passed(self, documents: Sequence[Document], config: RunnableConfig) -> list[Document]:
+        """Return the documents to show; one without a score, because the model failed, is shown."""
+        reranker = find_reranker(self._retriever, config)
+        if self._min_probability is None or reranker is None or self._has_none(reranker):
+            return list(documents)
+        threshold = passage_threshold(reranker.model_name, self._min_probability)
+        return [document for document in documents if _probability(document, reranker, unscored=1.0) >= threshold]
+
+    def _has_none(self, reranker: CrossEncoderReranker) -> bool:
+        return self._min_probability == "measured" and reranker.model_name not in MEASURED
+
+
+def _probability(document: Document, reranker: CrossEncoderReranker, *, unscored: float) -> float:
+    score = document.metadata.get(RELEVANCE_SCORE)
+    return unscored if score is None else reranker.cross_encoder.probability(score)
+
+
+def _reranking(retriever: RetrieverBase, options: RetrieverOptions) -> Runnable[Any, list[Document]]:
+    if find_reranker(retriever) is None:
+        return create_rerank_retriever(retriever, **options)
+    if options:
+        raise InvalidInputError(
+            f"the retriever reranks already, so {', '.join(sorted(options))} cannot be set here; set them on it."
+        )
+    return taking_arguments(cast("Runnable[Any, list[Document]]", retriever))
+
+
+def _check_filters(filters: type[BaseModel], retriever: Runnable[Any, Any]) -> None:
+    if not isinstance(filters, type) or not issubclass(filters, BaseModel):
+        raise InvalidInputError(f"filters is {shorten(filters)}; pass a pydantic model class.")
+    taken = sorted({"query", "config", "messages"} & filters.model_fields.keys())
+    if taken:
+        raise InvalidInputError(f"filters has a field {taken[0]!r}, which is the tool's own; give it another name.")
+    check = getattr(retriever, "check_arguments", None)
+    if callable(check):
+        check(filter={})
+
+
+def _filter_maker(retriever: Runnable[Any, Any]) -> Callable[[dict[str, Any]], Any]:
+    store = getattr(getattr(retriever, "base_retriever", None), "vectorstore", None)
+    return _function_filter if isinstance(store, InMemoryVectorStore) else _dict_filter
+
+
+def _function_filter(given: dict[str, Any]) -> Callable[[Document], bool]:
+    return lambda document: all(document.metadata.get(key) == value for key, value in given.items())
+
+
+def _dict_filter(given: dict[str, Any]) -> dict[str, Any]:
+    conditions = [{key: value} for key, value in given.items()]
+    return conditions[0] if len(conditions) == 1 else {"$and": conditions}
