@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_crossrerank._process import ForkSafeLock
 from langchain_crossrerank.errors import IndexingError
 from langchain_crossrerank.extras import check_extra
-from langchain_crossrerank.indexing.texts import clean_text
-
-if TYPE_CHECKING:
-    from pypdfium2 import PdfDocument, PdfPage
+from langchain_crossrerank.indexing.pdf_process import Line, Page, read_pages
 
 HEADINGS = "headings"
 """Metadata key of a page's headings, `(first character, level, title)` each; splitting replaces it by `section`."""
 
-_PDFIUM = ForkSafeLock()
-"""pdfium is not safe to call from two threads at once."""
-
-_BROKEN_WORD = re.compile("[\x02\ufffe](?:\r?\n)?")
 _NUMBERING = re.compile(
     r"(?:(?:chapter|appendix|part|section|kapitel|глава)\s+)?[\dA-Z]{1,4}(?:\.\d+)*\.?\s+", re.IGNORECASE
 )
@@ -44,27 +35,6 @@ _REPEATS = 3
 """Pages that a running head is at least on."""
 _LARGER = 1.12
 """How much larger than running text a heading is, where the file has no outline."""
-_MOST_HEADINGS = 20_000
-_MOST_OBJECTS = 300_000
-"""Objects on a page from which it is not read: taking its text would need minutes and gigabytes."""
-
-
-@dataclass
-class _Line:
-    """A line with its font size and the heights of its first and last character, both in points."""
-
-    text: str
-    size: float = 0.0
-    top: float | None = None
-    bottom: float | None = None
-
-
-@dataclass
-class _Page:
-    number: int
-    lines: list[_Line]
-    label: str
-    is_drawn: bool
 
 
 @dataclass
@@ -103,131 +73,27 @@ def read_pdf(path: Path, source: str, *, on_page: Callable[[int, int], None] | N
         MissingExtraError: If pypdfium2 is not installed.
     """
     check_extra("rag", needed_for="reading PDF files", modules=("pypdfium2",), backend="pdf")
-    import pypdfium2
-
-    try:
-        with _PDFIUM:
-            pdf = pypdfium2.PdfDocument(path)
-    except pypdfium2.PdfiumError as err:
-        if getattr(err, "err_code", None) == pypdfium2.raw.FPDF_ERR_PASSWORD:
-            raise IndexingError(
-                f"{source!r} is encrypted and opens only with its user password, which was not given; "
-                "save a copy without a password.",
-                path=source,
-            ) from err
-        raise IndexingError(
-            f"{source!r} cannot be read as a PDF ({err}); it may be broken or incomplete: open it in a viewer, "
-            "or fetch it again.",
-            path=source,
-        ) from err
-    try:
-        pages, unreadable = _read_pages(pdf, on_page)
-        with _PDFIUM:
-            outline = list(_outline(pdf))
-            described = _description(pdf)
-            total = len(pdf)
-    finally:
-        with _PDFIUM:
-            pdf.close()
-    if len(unreadable) == total:
+    file = read_pages(path, source, on_page=on_page)
+    pages, total = file.pages, file.total
+    if len(file.unreadable) == total:
         raise IndexingError(f"{source!r} cannot be read as a PDF (no page opens); it may be broken.", path=source)
     without_text = [page.number + 1 for page in pages if not page.lines and page.is_drawn]
     _drop_edges(pages)
-    headings = _headings_by_outline(pages, outline) or _headings_by_size(pages)
+    headings = _headings_by_outline(pages, file.outline) or _headings_by_size(pages)
     documents: list[Document] = []
     for page, found in zip(pages, headings, strict=True):
         if not page.lines or _is_contents(page):
             continue
         text, starts = _page_text(page)
-        metadata: dict[str, Any] = {"source": source, "page": page.number, "total_pages": total, **described}
+        metadata: dict[str, Any] = {"source": source, "page": page.number, "total_pages": total, **file.description}
         if page.label:
             metadata["page_label"] = page.label
         metadata[HEADINGS] = [(starts[line], level, title) for line, level, title in found]
         documents.append(Document(text, metadata=metadata))
-    return PdfText(documents, total, without_text, unreadable)
+    return PdfText(documents, total, without_text, file.unreadable)
 
 
-def _read_pages(pdf: PdfDocument, on_page: Callable[[int, int], None] | None) -> tuple[list[_Page], list[int]]:
-    import pypdfium2
-
-    pages: list[_Page] = []
-    unreadable: list[int] = []
-    for number in range(total := len(pdf)):
-        try:
-            with _PDFIUM:
-                page = pdf[number]
-                try:
-                    label = clean_text(pdf.get_page_label(number)).strip()
-                    drawn = pypdfium2.raw.FPDFPage_CountObjects(page)
-                    if drawn > _MOST_OBJECTS:
-                        unreadable.append(number + 1)
-                        continue
-                    pages.append(_Page(number, list(_page_lines(page)), label, drawn > 0))
-                finally:
-                    page.close()
-        except (pypdfium2.PdfiumError, ValueError, AssertionError, OSError):
-            unreadable.append(number + 1)
-        if on_page is not None:
-            on_page(number + 1, total)
-    return pages, unreadable
-
-
-def _page_lines(page: PdfPage) -> Iterator[_Line]:
-    import pypdfium2.raw as pdfium
-
-    textpage = page.get_textpage()
-    try:
-        raw = textpage.get_text_range()
-        placed = textpage.count_chars() == len(raw)
-        x, y = ctypes.c_double(), ctypes.c_double()
-        at = 0
-        for part in raw.split("\r\n"):
-            text = " ".join(clean_text(_BROKEN_WORD.sub("", part)).split())
-            if text:
-                line = _Line(text)
-                if placed:
-                    first = at + len(part) - len(part.lstrip())
-                    line.size = round(pdfium.FPDFText_GetFontSize(textpage, first + min(len(text) // 2, 8)), 1)
-                    if pdfium.FPDFText_GetCharOrigin(textpage, first, x, y):
-                        line.top = line.bottom = y.value
-                    # A line whose last word was broken holds the next line, too.
-                    if _BROKEN_WORD.search(part) and pdfium.FPDFText_GetCharOrigin(
-                        textpage, at + len(part.rstrip()) - 1, x, y
-                    ):
-                        line.bottom = y.value
-                yield line
-            at += len(part) + 2
-    finally:
-        textpage.close()
-
-
-def _outline(pdf: PdfDocument) -> Iterator[tuple[int, int, str, float | None]]:
-    """Page (from 0), level (from 1), title and height on the page of each entry."""
-    import pypdfium2.raw as pdfium
-
-    for count, entry in enumerate(pdf.get_toc()):
-        if count >= _MOST_HEADINGS:
-            return
-        target = entry.get_dest()
-        page = target.get_index() if target is not None else None
-        title = " ".join(clean_text(entry.get_title()).split())
-        if target is None or page is None or not title:
-            continue
-        mode, place = target.get_view()
-        top = place[1] if mode == pdfium.PDFDEST_VIEW_XYZ and len(place) > 1 else None
-        yield page, entry.level + 1, title, top
-
-
-def _description(pdf: PdfDocument) -> dict[str, str]:
-    kept = {}
-    for key in ("Title", "Author"):
-        value = " ".join(clean_text(pdf.get_metadata_value(key)).split())
-        if value and not value.startswith("("):
-            kept[key.lower()] = value
-    return kept
-
-
-def _drop_edges(pages: Sequence[_Page]) -> None:
+def _drop_edges(pages: Sequence[Page]) -> None:
     """Take running heads, running feet and page numbers off the pages."""
     counts: Counter[tuple[bool, str]] = Counter()
     for page in pages:
@@ -252,7 +118,7 @@ def _drop_edges(pages: Sequence[_Page]) -> None:
                 page.lines.pop(place)
 
 
-def _running_height(pages: Sequence[_Page], is_top: bool) -> int | None:
+def _running_height(pages: Sequence[Page], is_top: bool) -> int | None:
     """The height at which most pages have one line that is set off from the text, or `None`."""
     heights: Counter[int] = Counter()
     for page in pages:
@@ -270,11 +136,11 @@ def _running_height(pages: Sequence[_Page], is_top: bool) -> int | None:
     return height if count >= max(_REPEATS, full * 0.6) else None
 
 
-def _height(line: _Line) -> int | None:
+def _height(line: Line) -> int | None:
     return round(line.top) if line.top is not None else None
 
 
-def _usual_step(lines: Sequence[_Line]) -> float:
+def _usual_step(lines: Sequence[Line]) -> float:
     """The median distance between lines, in points; 0 if it is not known."""
     steps = sorted(
         above.bottom - line.top
@@ -285,7 +151,7 @@ def _usual_step(lines: Sequence[_Line]) -> float:
 
 
 def _headings_by_outline(
-    pages: Sequence[_Page], outline: Sequence[tuple[int, int, str, float | None]]
+    pages: Sequence[Page], outline: Sequence[tuple[int, int, str, float | None]]
 ) -> list[list[tuple[int, int, str]]] | None:
     """For each page its headings as (line, level, title), or `None` if the file has no outline."""
     if not outline:
@@ -314,7 +180,7 @@ class _Comparable:
     top: float | None
 
 
-def _comparable(lines: Sequence[_Line]) -> list[_Comparable]:
+def _comparable(lines: Sequence[Line]) -> list[_Comparable]:
     texts = [line.text for line in lines]
     joined = [text + following for text, following in zip(texts, [*texts[1:], ""], strict=True)]
     return [
@@ -336,7 +202,7 @@ def _line_of_title(lines: Sequence[_Comparable], title: str, top: float | None) 
     return below[0] if below and top is not None else 0
 
 
-def _headings_by_size(pages: Sequence[_Page]) -> list[list[tuple[int, int, str]]]:
+def _headings_by_size(pages: Sequence[Page]) -> list[list[tuple[int, int, str]]]:
     """Headings of a file without an outline: lines set larger than running text; at most three sizes count."""
     written: Counter[float] = Counter()
     for page in pages:
@@ -366,18 +232,18 @@ def _headings_by_size(pages: Sequence[_Page]) -> list[list[tuple[int, int, str]]
     return found
 
 
-def _is_contents(page: _Page) -> bool:
+def _is_contents(page: Page) -> bool:
     leaders = sum(bool(_LEADERS.search(line.text)) for line in page.lines)
     return leaders >= 3 and leaders >= _CONTENTS_SHARE * len(page.lines)
 
 
-def _page_text(page: _Page) -> tuple[str, list[int]]:
+def _page_text(page: Page) -> tuple[str, list[int]]:
     """Put lines together, with a blank line where the gap is wide; return where each line starts, too."""
     usual = _usual_step(page.lines)
     parts: list[str] = []
     starts: list[int] = []
     length = 0
-    above: _Line | None = None
+    above: Line | None = None
     for line in page.lines:
         if above is not None:
             gap = above.bottom - line.top if above.bottom is not None and line.top is not None else 0.0

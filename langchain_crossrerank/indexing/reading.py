@@ -21,6 +21,7 @@ from langchain_crossrerank.errors import IndexingError, MissingExtraError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.indexing.conversion import CONVERTED, convert_to_markdown
 from langchain_crossrerank.indexing.manual_page import manual_page_to_markdown
+from langchain_crossrerank.indexing.office_files import PACKED, check_unpacked
 from langchain_crossrerank.indexing.pdf import PdfText, read_pdf
 from langchain_crossrerank.indexing.texts import clean_text, decode_text
 
@@ -221,6 +222,8 @@ def _converted(path: Path, data: bytes, source: str) -> str:
             data = decode_text(data).encode("utf-8", "replace")
         except UnicodeDecodeError as err:
             raise IndexingError(f"{source!r} is not UTF-8 text ({err}); convert it to UTF-8.", path=source) from err
+    if suffix in PACKED:
+        check_unpacked(suffix, data, source)
     try:
         return convert_to_markdown(path, data)
     except MissingExtraError:

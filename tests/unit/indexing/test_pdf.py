@@ -9,6 +9,7 @@ import pytest
 
 from langchain_crossrerank.errors import IndexingError
 from langchain_crossrerank.indexing.pdf import HEADINGS, read_pdf
+from langchain_crossrerank.indexing.pdf_program import MAX_OBJECTS
 
 PROSE = ["The ferry leaves at nine in the morning.", "It takes two hours to the island.", "Dogs travel for free."]
 
@@ -101,12 +102,9 @@ def test_each_page_is_reported_as_it_is_read(write_pdf: Callable[..., Path]) -> 
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_page_of_too_many_objects_is_not_read(
-    write_pdf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One page made to exhaust memory does not stop the others."""
-    monkeypatch.setattr("langchain_crossrerank.indexing.pdf._MOST_OBJECTS", 5)
-    read = read_pdf(write_pdf("a.pdf", [PROSE, b"BT /F1 9 Tf " + b"(x) Tj " * 9 + b"ET"]), "a.pdf")
+def test_a_page_of_too_many_objects_is_not_read(write_pdf: Callable[..., Path]) -> None:
+    """A page that would need minutes is reported, and the others are read."""
+    read = read_pdf(write_pdf("a.pdf", [PROSE, b"BT /F1 9 Tf " + b"(x) Tj " * (MAX_OBJECTS + 1) + b"ET"]), "a.pdf")
     assert (read.unreadable, len(read.documents)) == ([2], 1)
 
 

@@ -1,0 +1,150 @@
+"""Takes text, places, headings and labels out of a PDF with pdfium; a program that runs on its own, within limits.
+
+pdfium cannot be interrupted, and a page of a few hundred bytes can unpack to gigabytes or make it crash. So
+`pdf_process` runs this file in a process of its own, which ends at a limit. It needs nothing but the standard library
+and pypdfium2, so that it starts fast, and writes one line of JSON for each thing found.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pypdfium2 import PdfDocument, PdfPage
+
+MAX_OBJECTS = 300_000
+"""Objects on a page from which it is not read: taking its text would need minutes and gigabytes."""
+MAX_OUTLINE = 20_000
+"""Entries of an outline that are read."""
+
+Found = dict[str, Any]
+
+_BROKEN_WORD = re.compile("[\x02\ufffe](?:\r?\n)?")
+
+
+def read_parts(path: str, first_page: int) -> Iterator[Found]:
+    """Read a PDF file.
+
+    Args:
+        path: The file.
+        first_page: The page to start at, from 0.
+
+    Yields:
+        First `{"total": pages}`, or `{"error": "password" or "broken", "reason": ...}` and nothing more. Then for each
+        page `{"page": number from 0, "label": ..., "lines": [[text, font size, top, bottom], ...], "drawn": ...}`, or
+        `{"page": number, "unreadable": True}`. Last `{"outline": [[page, level, title, top], ...], "Title": ...,
+        "Author": ...}`. Heights are in points and `None` if not known.
+    """
+    import pypdfium2
+
+    try:
+        pdf = pypdfium2.PdfDocument(path)
+    except (pypdfium2.PdfiumError, OSError) as err:
+        locked = getattr(err, "err_code", None) == pypdfium2.raw.FPDF_ERR_PASSWORD
+        yield {"error": "password" if locked else "broken", "reason": str(err)}
+        return
+    try:
+        yield {"total": len(pdf)}
+        for number in range(first_page, len(pdf)):
+            try:
+                yield {"page": number, **_page(pdf, number)}
+            except (pypdfium2.PdfiumError, ValueError, AssertionError, OSError):
+                yield {"page": number, "unreadable": True}
+        yield {"outline": list(_outline(pdf)), **{key: pdf.get_metadata_value(key) for key in ("Title", "Author")}}
+    finally:
+        pdf.close()
+
+
+def _page(pdf: PdfDocument, number: int) -> Found:
+    import pypdfium2
+
+    page = pdf[number]
+    try:
+        drawn = pypdfium2.raw.FPDFPage_CountObjects(page)
+        if drawn > MAX_OBJECTS:
+            return {"unreadable": True}
+        return {"label": pdf.get_page_label(number), "lines": list(_lines(page)), "drawn": drawn > 0}
+    finally:
+        page.close()
+
+
+def _lines(page: PdfPage) -> Iterator[tuple[str, float, float | None, float | None]]:
+    import pypdfium2.raw as pdfium
+
+    textpage = page.get_textpage()
+    try:
+        raw = textpage.get_text_range()
+        placed = textpage.count_chars() == len(raw)
+        x, y = ctypes.c_double(), ctypes.c_double()
+        at = 0
+        for part in raw.split("\r\n"):
+            text = " ".join(_BROKEN_WORD.sub("", part).split())
+            if text:
+                size, top, bottom = 0.0, None, None
+                if placed:
+                    first = at + len(part) - len(part.lstrip())
+                    size = round(pdfium.FPDFText_GetFontSize(textpage, first + min(len(text) // 2, 8)), 1)
+                    if pdfium.FPDFText_GetCharOrigin(textpage, first, x, y):
+                        top = bottom = y.value
+                    # A line whose last word was broken holds the next line, too.
+                    if _BROKEN_WORD.search(part) and pdfium.FPDFText_GetCharOrigin(
+                        textpage, at + len(part.rstrip()) - 1, x, y
+                    ):
+                        bottom = y.value
+                yield text, size, top, bottom
+            at += len(part) + 2
+    finally:
+        textpage.close()
+
+
+def _outline(pdf: PdfDocument) -> Iterator[tuple[int, int, str, float | None]]:
+    import pypdfium2.raw as pdfium
+
+    for count, entry in enumerate(pdf.get_toc()):
+        if count >= MAX_OUTLINE:
+            return
+        target = entry.get_dest()
+        page = target.get_index() if target is not None else None
+        if target is None or page is None:
+            continue
+        mode, place = target.get_view()
+        top = place[1] if mode == pdfium.PDFDEST_VIEW_XYZ and len(place) > 1 else None
+        yield page, entry.level + 1, entry.get_title(), top
+
+
+def _limit_memory(memory: int) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    for limit, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, memory)):
+        # A stricter limit that is set already stays.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(limit, (most, resource.getrlimit(limit)[1]))
+
+
+def main(path: str, first_page: str, memory: str, seconds: str) -> None:
+    """Read a file and write what is found to standard output.
+
+    Args:
+        path: The file.
+        first_page: The page to start at, from 0.
+        memory: What the process may take, in bytes; not enforced on Windows.
+        seconds: How long opening the file, each page, and the outline may take.
+    """
+    _limit_memory(int(memory))
+    faulthandler.dump_traceback_later(float(seconds), exit=True)
+    for found in read_parts(path, int(first_page)):
+        print(json.dumps(found), flush=True)
+        faulthandler.dump_traceback_later(float(seconds), exit=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
