@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_crossrerank.agents.gate import RelevanceGate as RelevanceGate
     from langchain_crossrerank.agents.tool import create_rerank_tool as create_rerank_tool
     from langchain_crossrerank.chains import create_rag_chain as create_rag_chain
     from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder as RemoteCrossEncoder
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     )
 
 _PUBLIC = {
+    "agents.gate": ("RelevanceGate",),
     "agents.tool": ("create_rerank_tool",),
     "chains": ("create_rag_chain",),
     "cross_encoders.backends.remote.client": ("RemoteCrossEncoder",),

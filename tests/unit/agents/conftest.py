@@ -8,10 +8,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_crossrerank.testing import ScriptedCrossEncoder
-
-LORA = "LoRA freezes the model and trains two small matrices."
-MEMORY = "LoRA keeps no optimiser state for frozen weights."
-BREAD = "Knead the dough for ten minutes."
+from tests.unit.agents.passages import BREAD, LORA, MEMORY
 
 
 @pytest.fixture

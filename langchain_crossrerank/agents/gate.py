@@ -1,0 +1,157 @@
+"""A gate that decides whether retrieved documents answer the query: a Runnable, and a node of a LangGraph graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.cross_encoders import BaseCrossEncoder
+from langchain_core.documents import Document
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableConfig, RunnableSerializable
+from langchain_core.runnables.config import patch_config
+from pydantic import ConfigDict, PrivateAttr
+from typing_extensions import TypedDict
+
+from langchain_crossrerank.agents.thresholds import MinProbability, check_probability, passage_threshold
+from langchain_crossrerank.checks import shorten
+from langchain_crossrerank.compressors import RerankInput
+from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.metadata import RELEVANCE_SCORE
+from langchain_crossrerank.reranker import CrossEncoderReranker
+
+_QUERY_KEYS = ("query", "question", "input")
+_MESSAGES = "messages"
+
+GateState = Mapping[str, Any]
+"""The state of a graph, or any other dict with a query and documents."""
+
+
+class GateResult(TypedDict):
+    """What the gate returns: an update of a graph's state.
+
+    Attributes:
+        documents: The relevant documents, best first, with their scores in metadata.
+        relevant: Whether there is one.
+        best_score: The highest probability, from 0 to 1; `None` if there was no document.
+    """
+
+    documents: list[Document]
+    relevant: bool
+    best_score: float | None
+
+
+class RelevanceGate(RunnableSerializable[GateState, GateResult]):
+    """Grade documents by a cross-encoder, in place of a call to a language model for each.
+
+    Use it as a node, and `RelevanceGate.route` as the condition of the edges that follow:
+
+    ```python
+    graph.add_node("grade", RelevanceGate())
+    graph.add_conditional_edges("grade", RelevanceGate.route, {"relevant": "answer", "irrelevant": "rewrite"})
+    ```
+
+    All documents are scored by the gate's own model, whatever scores they have, because the threshold holds for that
+    model. Wrap it in a `CachedCrossEncoder` and share it with the reranker to score each pair only once.
+    """
+
+    model: BaseCrossEncoder | str | os.PathLike[str] = "bundled"
+    """The cross-encoder; see `CrossEncoderReranker.model`."""
+
+    min_probability: MinProbability = "measured"
+    """A document is relevant with at least this probability; `"measured"` is the one measured for the model."""
+
+    query_key: str | None = None
+    """The state's key of the query. `None` takes `"query"`, `"question"` or `"input"`, or else the last human message
+    under `"messages"`."""
+
+    documents_key: str = "documents"
+    """The state's key of the documents."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=(), frozen=True)
+
+    _reranker: CrossEncoderReranker = PrivateAttr()
+
+    if not TYPE_CHECKING:
+        # Outside pydantic's validation, which would turn the package's own errors into a ValidationError.
+        def __init__(self, **fields: Any) -> None:
+            check_probability(fields.get("min_probability", "measured"))
+            reranker = CrossEncoderReranker(model=fields.get("model", "bundled"), top_n=None)
+            super().__init__(**{**fields, "model": reranker.model})
+            passage_threshold(reranker.model_name, self.min_probability)
+            self._reranker = reranker
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Return `False`: a gate may hold a loaded model, which LangChain's own serialisation cannot write."""
+        return False
+
+    @staticmethod
+    def route(state: GateState) -> Literal["relevant", "irrelevant"]:
+        """Name the edge to take after the gate, by the state's `"relevant"`."""
+        return "relevant" if state["relevant"] else "irrelevant"
+
+    def invoke(self, input: GateState, config: RunnableConfig | None = None, **kwargs: Any) -> GateResult:
+        """Grade the documents of a state.
+
+        Args:
+            input: The state: a dict with a query, or messages, and documents.
+            config: LangChain run configuration; the rerank is a child run of the gate's run.
+            **kwargs: None are taken.
+
+        Raises:
+            InvalidInputError: If the state has no query or no documents, or an argument is passed.
+            ScoringError: If the model fails.
+        """
+        return self._call_with_config(self._grade, self._checked(input, kwargs), config)
+
+    async def ainvoke(self, input: GateState, config: RunnableConfig | None = None, **kwargs: Any) -> GateResult:
+        """Grade the documents of a state without blocking the event loop; see `invoke`."""
+        return await self._acall_with_config(self._agrade, self._checked(input, kwargs), config)
+
+    def _grade(self, input: GateState, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> GateResult:
+        child = patch_config(config, callbacks=run_manager.get_child())
+        return self._result(self._reranker.invoke(self._rerank_input(input), child))
+
+    async def _agrade(
+        self, input: GateState, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+    ) -> GateResult:
+        child = patch_config(config, callbacks=run_manager.get_child())
+        return self._result(await self._reranker.ainvoke(self._rerank_input(input), child))
+
+    def _result(self, ranked: list[Document]) -> GateResult:
+        threshold = passage_threshold(self._reranker.model_name, self.min_probability)
+        model = self._reranker.cross_encoder if ranked else None
+        probabilities = [model.probability(document.metadata[RELEVANCE_SCORE]) for document in ranked if model]
+        passed = [document for document, value in zip(ranked, probabilities, strict=True) if value >= threshold]
+        return {"documents": passed, "relevant": bool(passed), "best_score": max(probabilities, default=None)}
+
+    def _rerank_input(self, state: GateState) -> RerankInput:
+        return {"query": self._query(state), "documents": state[self.documents_key]}
+
+    def _query(self, state: GateState) -> str:
+        for key in _QUERY_KEYS if self.query_key is None else (self.query_key,):
+            if isinstance(state.get(key), str):
+                return str(state[key])
+        messages = state.get(_MESSAGES) or [] if self.query_key is None else []
+        for message in reversed(messages):
+            if isinstance(message, HumanMessage):
+                return str(message.text)
+        looked_for = " or ".join(map(repr, (*_QUERY_KEYS, _MESSAGES) if self.query_key is None else (self.query_key,)))
+        raise InvalidInputError(
+            f"the gate's state has the keys {sorted(state)} and no query under {looked_for}; set query_key."
+        )
+
+    def _checked(self, state: GateState, others: Mapping[str, Any]) -> GateState:
+        if others:
+            raise InvalidInputError(f"RelevanceGate takes no argument {next(iter(others))!r} at call time.")
+        if not isinstance(state, Mapping):
+            raise InvalidInputError(f"the gate got {shorten(state)}; pass a dict with a query and documents.")
+        if self.documents_key not in state:
+            raise InvalidInputError(
+                f"the gate's state has the keys {sorted(state)} and no documents under {self.documents_key!r}; set "
+                "documents_key."
+            )
+        return state
