@@ -142,6 +142,27 @@ class ExtractiveAnswerer:
         return [quotes[i] for i in likely]
 
 
+def best_statements(
+    model: CrossEncoder, question: str, documents: Sequence[Document], *, min_probability: float = 0.02
+) -> list[Quote | None]:
+    """Find the statement of each document that answers a question best.
+
+    Args:
+        model: The cross-encoder, which scores all statements in one call.
+        question: The question.
+        documents: The documents.
+        min_probability: A document whose best statement has a lower probability than this has none.
+    """
+    found = [find_quotes([document]) for document in documents]
+    scores = iter(model.score([(question, quote.passage) for quotes in found for quote in quotes]))
+    best = [
+        max(((next(scores), -place, quote) for place, quote in enumerate(quotes)), default=None) for quotes in found
+    ]
+    return [
+        entry[2] if entry is not None and model.probability(entry[0]) >= min_probability else None for entry in best
+    ]
+
+
 def find_quotes(documents: Sequence[Document]) -> list[Quote]:
     """Find the statements of documents that can be quoted, in the order of the documents; a repeated one comes once.
 

@@ -11,6 +11,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "torch": ("torch", "sentence_transformers"),
     "export": ("torch", "sentence_transformers"),
     "rag": (
+        "jinja2",
         "langchain_community",
         "langchain_huggingface",
         "langchain_chroma",
@@ -24,7 +25,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "remote": ("httpx",),
     "openvino": ("openvino",),
     "training": ("torch", "sentence_transformers", "tqdm", "bm25s", "ir_measures"),
-    "eval": ("filelock", "ir_measures", "matplotlib", "tqdm"),
+    "eval": ("filelock", "ir_measures", "jinja2", "matplotlib", "tqdm"),
     "parquet": ("pyarrow",),
     "agents": ("langchain", "langgraph"),
     "mcp": ("mcp",),

@@ -135,7 +135,7 @@ _add(
     "compare",
     search.compare_command,
     panel="Search",
-    examples=[f'{PDF} "What is LoRA?" --offline --k 50 --top-n 3', f'{PDF} "What is LoRA?" --html lists.html'],
+    examples=[f'{PDF} "What is LoRA?" --offline --k 50 --top-n 3', f'{PDF} "What is LoRA?" --output lists.html'],
 )
 _add(
     "evaluate",

@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from langchain_crossrerank.files import write_whole
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from langchain_crossrerank.evaluation.display import Reportable
+    from langchain_crossrerank.evaluation.display.reportable import Reportable
 
 SUFFIXES = (".json", ".csv", ".html")
 """What `--output` may end in."""
@@ -105,7 +104,14 @@ def check_target(option: str, path: str | None, suffixes: Sequence[str] = ()) ->
         )
 
 
-def report(result: Any, notes: Sequence[str], output: str | None, comparisons: Sequence[Any] = ()) -> None:
+def report(
+    result: Reportable,
+    notes: Sequence[str],
+    output: str | None,
+    comparisons: Sequence[Reportable] = (),
+    *,
+    width: int | None = None,
+) -> None:
     """Write a result with its notes to a file, if one is named, and print both.
 
     Args:
@@ -113,32 +119,21 @@ def report(result: Any, notes: Sequence[str], output: str | None, comparisons: S
         notes: What else to say about it.
         output: The file, or `None`.
         comparisons: Comparisons of the result with others; CSV has the result alone.
+        width: Columns of the plain text; see `Reportable.to_text`.
     """
     try:
         if output is not None:
             write_whole(output, _as_text(result, notes, Path(output).suffix.lower(), comparisons))
     finally:
-        show(result, notes)
+        show(result, notes, width=width)
         for comparison in comparisons:
             say("")
             show(comparison)
 
 
-def page(result: Any, notes: Sequence[str] = (), comparisons: Sequence[Any] = ()) -> str:
-    """Put a result's HTML, with notes and comparisons below it, into a page of its own.
-
-    The page follows the reader's light or dark mode.
-    """
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>crossrerank</title>'
-    style = "<style>:root{color-scheme:light dark}body{font-family:sans-serif;margin:1.5em}</style>"
-    body = result._repr_html_() + "".join(f"<p>{escape(note)}</p>" for note in notes)
-    body += "".join(comparison._repr_html_() for comparison in comparisons)
-    return f'<!doctype html><html lang="en"><head>{head}{style}</head><body>{body}</body></html>\n'
-
-
 def _as_text(result: Any, notes: Sequence[str], suffix: str, comparisons: Sequence[Any]) -> str:
     if suffix == ".html":
-        text = page(result, notes, comparisons)
+        text: str = result.to_html(notes, comparisons)
     elif suffix == ".csv":
         text = _as_csv(result)
     else:
@@ -151,8 +146,11 @@ def _as_text(result: Any, notes: Sequence[str], suffix: str, comparisons: Sequen
 
 
 def _as_csv(result: Any) -> str:
-    """One row per query and measure for an evaluation, per stage for a profile, per k for a sweep."""
-    if hasattr(result, "stages"):
+    """One row per query and measure for an evaluation, stage of a profile, k of a sweep, candidate of a comparison."""
+    if hasattr(result, "documents"):
+        head = ["initial_rank", "rank", "score", "text"]
+        rows = [[row.initial_rank, row.rank, row.score, row.text] for row in result.documents]
+    elif hasattr(result, "stages"):
         head = ["stage", "p50_ms", "p95_ms", "share"]
         rows = [[row.name, row.p50_ms, row.p95_ms, row.share] for row in result.stages]
     elif hasattr(result, "rows"):

@@ -23,10 +23,9 @@ from langchain_crossrerank.cli.options import (
     TopN,
     given,
 )
-from langchain_crossrerank.cli.output import check_target, output_width, page, say, show
+from langchain_crossrerank.cli.output import SUFFIXES, check_target, output_width, report, say
 from langchain_crossrerank.cli.stages import Stages
 from langchain_crossrerank.errors import AnswerError, CrossRerankError, InvalidInputError
-from langchain_crossrerank.files import write_whole
 
 if TYPE_CHECKING:
     from langchain_classic.retrievers import ContextualCompressionRetriever
@@ -80,11 +79,13 @@ def compare_command(
     precision: Precision = None,
     subfolder: Subfolder = None,
     file_name: FileName = None,
-    html: Annotated[str | None, typer.Option(metavar="FILE", help="Also write the comparison as a page.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "--html", metavar="FILE", help="Write a .json, .csv or .html file.")
+    ] = None,
 ) -> None:
     """Show a question's candidates before and after reranking."""
     check_query(question)
-    check_target("--html", html)
+    check_target("--output", output, SUFFIXES)
     _check_all(all_files, persist)
     from langchain_crossrerank.evaluation import compare
 
@@ -93,9 +94,7 @@ def compare_command(
     retriever, searched = stages.over_files(files, persist=persist, all_files=all_files)
     comparison = compare(retriever, question)
     notes = [f"Sources (score, file):\n{list_sources(comparison)}", searched]
-    if html is not None:
-        write_whole(html, page(comparison, notes))
-    show(comparison, notes, width=output_width())
+    report(comparison, notes, output, width=output_width())
 
 
 def list_sources(comparison: Comparison) -> str:

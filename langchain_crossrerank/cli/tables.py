@@ -14,7 +14,7 @@ from rich.text import Text
 
 from langchain_crossrerank._terminal import neutralise, one_line
 from langchain_crossrerank.checks import cut
-from langchain_crossrerank.evaluation.display import Cell, Column, Kind, Report
+from langchain_crossrerank.evaluation.display.reports import Cell, Column, Kind, Report
 
 if TYPE_CHECKING:
     from langchain_crossrerank.evaluation import Comparison, RankedDocument

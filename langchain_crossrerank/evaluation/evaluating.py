@@ -19,8 +19,9 @@ from langchain_crossrerank.evaluation.measures import (
     with_depth,
 )
 from langchain_crossrerank.evaluation.progress import with_progress
-from langchain_crossrerank.evaluation.query_runs import QueryRun, fetch, find_reranker, run_query
+from langchain_crossrerank.evaluation.query_runs import Fetched, QueryRun, fetch, find_reranker, run_query
 from langchain_crossrerank.evaluation.results import EvaluationResult, MeasureResult
+from langchain_crossrerank.evaluation.results.lists import LISTED, QueryLists
 from langchain_crossrerank.evaluation.significance import paired_difference
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.reranker import CrossEncoderReranker
@@ -80,6 +81,7 @@ def evaluate(
     kept = Checkpoint(checkpoint, _identity(retriever, reranker, id_key, run_key))
     doubts = Doubts(qrels)
     runs: dict[str, QueryRun] = {}
+    passages: dict[str, str] = {}
     for query_id in with_progress(list(qrels), show_progress, "Evaluating"):
         query, finished = queries[query_id], kept.run_of(query_id, queries[query_id])
         if finished is not None and run_key:
@@ -91,11 +93,12 @@ def evaluate(
         if finished is not None:
             kept.check_candidates(query_id, finished, fetched.digest(reranker, query))
             runs[query_id] = finished
-            continue
-        runs[query_id] = run_query(fetched, reranker, query, query_id, qrels[query_id])
-        kept.add(query_id, query, runs[query_id])
+        else:
+            runs[query_id] = run_query(fetched, reranker, query, query_id, qrels[query_id])
+            kept.add(query_id, query, runs[query_id])
+        passages.update(_top_passages(fetched, runs[query_id]))
     result = summarise(runs, queries, qrels, measures, model.name)
-    return replace(result, warnings=doubts.warnings(runs), left_out=len(judged) - len(qrels))
+    return replace(result, warnings=doubts.warnings(runs), left_out=len(judged) - len(qrels), passages=passages)
 
 
 def summarise(
@@ -122,7 +125,18 @@ def summarise(
         retrieve_ms={key: run.retrieve_ms for key, run in runs.items()},
         rerank_ms={key: run.rerank_ms for key, run in runs.items()},
         texts={key: queries[key] for key in qrels},
+        lists={
+            key: QueryLists(run.before, run.after, [name for name, grade in qrels[key].items() if grade > 0])
+            for key, run in runs.items()
+        },
     )
+
+
+def _top_passages(fetched: Fetched, run: QueryRun) -> dict[str, str]:
+    """The texts of the documents at the top of both lists, by id; of several chunks of one document, the first."""
+    shown = {*run.before[:LISTED], *run.after[:LISTED]}
+    pairs = zip(reversed(fetched.ids), reversed(fetched.documents), strict=True)
+    return {name: document.page_content for name, document in pairs if name in shown}
 
 
 def _measure_result(

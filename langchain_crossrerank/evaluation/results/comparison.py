@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from langchain_crossrerank.evaluation import charts
-from langchain_crossrerank.evaluation.display import Cell, Column, Kind, Report, Reportable
+from langchain_core.documents import Document
+
+from langchain_crossrerank.evaluation.display.reportable import Reportable
+from langchain_crossrerank.evaluation.display.reports import Cell, Column, Kind, Passage, Report, Ribbons
+from langchain_crossrerank.metadata import CARRIED
+from langchain_crossrerank.sources import describe_source
 
 _CANDIDATES_SHOWN = 5
 
@@ -20,7 +24,10 @@ class RankedDocument:
         metadata: The document's metadata from the first stage.
         initial_rank: Place in the first stage's list, from 1.
         rank: Place after reranking, from 1; `None` if it was not kept.
-        score: The cross-encoder's score; `None` if it was not kept, or the model failed.
+        score: The cross-encoder's score, also of a document that was not kept; `None` if the model failed, or the
+            document repeats an earlier one.
+        answer: First character of the sentence in the text that answers the query best, and the first after it;
+            `None` if no sentence does, or none was looked for.
     """
 
     text: str
@@ -28,6 +35,7 @@ class RankedDocument:
     initial_rank: int
     rank: int | None
     score: float | None
+    answer: tuple[int, int] | None = None
 
     @property
     def move(self) -> str:
@@ -48,6 +56,8 @@ class Comparison(Reportable):
         model: The cross-encoder's name.
         retrieve_ms: Milliseconds of the first stage.
         rerank_ms: Milliseconds of the rerank.
+        top_n: How many documents the reranker keeps; `None` for all.
+        score_threshold: The lowest score that it keeps; `None` for all.
     """
 
     query: str
@@ -55,6 +65,8 @@ class Comparison(Reportable):
     model: str
     retrieve_ms: float
     rerank_ms: float
+    top_n: int | None = None
+    score_threshold: float | None = None
 
     @property
     def reranked(self) -> list[RankedDocument]:
@@ -64,12 +76,17 @@ class Comparison(Reportable):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as plain data, ready for JSON if the metadata is."""
-        return asdict(self)
+        plain = asdict(self)
+        for document in plain["documents"]:
+            document["answer"] = document["answer"] and list(document["answer"])
+        return plain
 
-    def plot(self) -> Any:
-        """Draw the rank moves as a bump chart, a matplotlib figure; needs the `eval` extra."""
-        moves = [(document.text, document.initial_rank, document.rank) for document in self.documents]
-        return charts.rank_chart(moves, self.query)
+    @property
+    def order(self) -> list[RankedDocument]:
+        """All documents: those kept, best first, and then the others, also best first."""
+        dropped = [document for document in self.documents if document.rank is None]
+        dropped.sort(key=lambda document: float("inf") if document.score is None else -document.score)
+        return [*self.reranked, *dropped]
 
     def report(self) -> Report:
         """Describe both lists side by side."""
@@ -94,8 +111,29 @@ class Comparison(Reportable):
                 Column("reranked", "<", fills=True),
             ),
             rows=rows,
+            chart=Ribbons(
+                [_passage(document, after) for after, document in enumerate(self.order, start=1)],
+                self.query,
+                self.top_n,
+                self.score_threshold,
+            ),
+            kind="compare",
             notes=[
                 f"{len(self.documents)} candidates, {len(after)} kept by {self.model}; "
                 f"first stage {self.retrieve_ms:.0f} ms, rerank {self.rerank_ms:.0f} ms"
             ],
         )
+
+
+def _passage(document: RankedDocument, after: int) -> Passage:
+    carried = document.metadata.get(CARRIED, 0)
+    return Passage(
+        document.text,
+        describe_source(Document(document.text, metadata=document.metadata)) if "source" in document.metadata else "",
+        document.initial_rank,
+        after,
+        document.rank is not None,
+        document.score,
+        document.answer,
+        carried if isinstance(carried, int) and 0 <= carried < len(document.text) else 0,
+    )

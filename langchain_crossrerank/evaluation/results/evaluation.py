@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.evaluation import charts
-from langchain_crossrerank.evaluation.display import Cell, Column, Kind, Report, Reportable, Section
+from langchain_crossrerank.evaluation.display.reportable import Reportable
+from langchain_crossrerank.evaluation.display.reports import Cell, Column, Differences, Kind, Report, Section
+from langchain_crossrerank.evaluation.results.lists import QueryLists, difference_of
 from langchain_crossrerank.evaluation.results.rerankers import RerankerComparison, RerankerMeasure
 from langchain_crossrerank.evaluation.significance import MIN_QUERIES, verdict_of
 from langchain_crossrerank.evaluation.timing import percentile
@@ -63,6 +64,9 @@ class EvaluationResult(Reportable):
         warnings: What to know before trusting the figures, with its cause and remedy.
         truncated: Passages that were longer than the model reads.
         left_out: Queries without a relevant document, which are not measured.
+        lists: Both lists of each query, by query id.
+        passages: Texts of documents at the top of these lists, by document id; a query taken from a checkpoint may
+            have none.
     """
 
     measures: list[MeasureResult]
@@ -77,6 +81,8 @@ class EvaluationResult(Reportable):
     warnings: list[str] = field(default_factory=list)
     truncated: int = 0
     left_out: int = 0
+    lists: dict[str, QueryLists] = field(default_factory=dict, repr=False)
+    passages: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def verdict(self) -> str:
@@ -152,23 +158,23 @@ class EvaluationResult(Reportable):
             queries=len(keys),
             texts={key: self.texts[key] for key in keys},
             warnings=warnings,
+            lists={
+                key: QueryLists(other.lists[key].after, self.lists[key].after, self.lists[key].relevant)
+                for key in keys
+                if key in self.lists and key in other.lists
+            },
+            passages={**other.passages, **self.passages},
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data, ready for JSON."""
-        return {**asdict(self), "verdict": self.verdict, "latency_ms": self.latency_ms()}
-
-    def plot(self) -> Any:
-        """Draw each query's difference, largest gain first, as a matplotlib figure; needs the `eval` extra."""
-        first = self.measures[0]
-        return charts.difference_chart(
-            [after - before for before, after in first.per_query.values()],
-            label=f"{first.name}: after - before",
-            title=f"mean {first.difference:+.3f}, 95 % interval {first.low:+.3f} to {first.high:+.3f}",
-        )
+        """Return everything but the documents' texts as plain data, ready for JSON."""
+        plain = asdict(replace(self, passages={}))
+        del plain["passages"]
+        return {**plain, "verdict": self.verdict, "latency_ms": self.latency_ms()}
 
     def report(self) -> Report:
         """Describe the verdict, every measure, and the queries that moved most."""
+        first = self.measures[0]
         titles = ("before", "after", "ceiling", "difference", "95 % interval", "p")
         gained, lost = self.extremes()
         lists: tuple[tuple[str, Kind, list[tuple[str, float]]], ...] = (
@@ -179,6 +185,19 @@ class EvaluationResult(Reportable):
             heading=self.verdict,
             columns=[Column("measure", "<"), *(Column(title) for title in titles)],
             rows=[_measure_row(row) for row in self.measures],
+            chart=Differences(
+                sorted(
+                    (
+                        difference_of(self.texts[key], after - before, self.lists.get(key), self.passages)
+                        for key, (before, after) in first.per_query.items()
+                    ),
+                    key=lambda query: -query.difference,
+                ),
+                measure=f"{first.name}: after - before",
+                names=("first stage", "reranked"),
+                title=f"mean {first.difference:+.3f}, 95 % interval {first.low:+.3f} to {first.high:+.3f}",
+            ),
+            kind="evaluate",
             sections=[
                 Section(title, [(f"{difference:+.3f}", self.texts[key]) for key, difference in entries], kind)
                 for title, kind, entries in lists

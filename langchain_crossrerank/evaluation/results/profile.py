@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from langchain_crossrerank.evaluation import charts
-from langchain_crossrerank.evaluation.display import Cell, Column, Report, Reportable, Section
+from langchain_crossrerank.evaluation.display.reportable import Reportable
+from langchain_crossrerank.evaluation.display.reports import Cell, Column, Report, Section, Stages
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,9 @@ class ProfileResult(Reportable):
         """Return everything as plain data, ready for JSON."""
         return asdict(self)
 
-    def plot(self) -> Any:
-        """Draw the stages as a stacked bar, a matplotlib figure; needs the `eval` extra."""
-        return charts.stage_chart({stage.name: stage.p50_ms for stage in self.stages})
-
     def report(self) -> Report:
         """Describe each stage's times, and the rerank's for fewer candidates."""
+        chart = Stages([(stage.name, stage.p50_ms) for stage in self.stages], list(self.by_k.items()))
         growth = [(f"k={k}", f"{milliseconds:.1f} ms") for k, milliseconds in self.by_k.items()]
         return Report(
             caption="Milliseconds per query",
@@ -63,6 +60,8 @@ class ProfileResult(Reportable):
                 [Cell(row.name), Cell(f"{row.p50_ms:.1f}"), Cell(f"{row.p95_ms:.1f}"), Cell(f"{row.share:.0%}")]
                 for row in self.stages
             ],
+            chart=chart,
+            kind="profile",
             sections=[Section("rerank by number of candidates", growth)] if growth else [],
             notes=[f"{self.queries} queries x {self.repeats}, {self.model}; shares are of the medians' sum"],
         )

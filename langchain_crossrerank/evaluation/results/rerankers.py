@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from langchain_crossrerank.evaluation import charts
-from langchain_crossrerank.evaluation.display import Cell, Column, Kind, Report, Reportable, Section
+from langchain_crossrerank.evaluation.display.reportable import Reportable
+from langchain_crossrerank.evaluation.display.reports import Cell, Column, Differences, Kind, Report, Section
+from langchain_crossrerank.evaluation.results.lists import QueryLists, difference_of
 from langchain_crossrerank.evaluation.significance import MIN_QUERIES, paired_difference, verdict_of
 
 _TIE = 1e-9
@@ -90,6 +91,8 @@ class RerankerComparison(Reportable):
         queries: Queries that both were measured on.
         texts: Query text by query id.
         warnings: What to know before trusting the figures.
+        lists: The other reranker's list and the first one's, by query id.
+        passages: Texts of documents at the top of these lists, by document id.
     """
 
     model: str
@@ -98,6 +101,8 @@ class RerankerComparison(Reportable):
     queries: int
     texts: dict[str, str] = field(repr=False)
     warnings: list[str] = field(default_factory=list)
+    lists: dict[str, QueryLists] = field(default_factory=dict, repr=False)
+    passages: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def verdict(self) -> str:
@@ -129,20 +134,14 @@ class RerankerComparison(Reportable):
         return won, [entry for entry in moved[::-1] if entry[1] < -_TIE][:most]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data, ready for JSON."""
-        return {**asdict(self), "verdict": self.verdict}
-
-    def plot(self) -> Any:
-        """Draw each query's difference, largest win first, as a matplotlib figure; needs the `eval` extra."""
-        first = self.measures[0]
-        return charts.difference_chart(
-            [value - other for value, other in first.per_query.values()],
-            label=f"{first.name}: {self.model} - {self.against}",
-            title=f"{first.wins} wins, {first.ties} ties, {first.losses} losses, mean {first.difference:+.3f}",
-        )
+        """Return everything but the documents' texts as plain data, ready for JSON."""
+        plain = asdict(replace(self, passages={}))
+        del plain["passages"]
+        return {**plain, "verdict": self.verdict}
 
     def report(self) -> Report:
         """Describe the verdict, every measure, and the queries that differ most."""
+        first = self.measures[0]
         titles = ("model", "against", "difference", "95 % interval", "p", "wins", "ties", "losses")
         won, lost = self.extremes()
         lists: tuple[tuple[str, Kind, list[tuple[str, float]]], ...] = (
@@ -153,6 +152,19 @@ class RerankerComparison(Reportable):
             heading=self.verdict,
             columns=[Column("measure", "<"), *(Column(title) for title in titles)],
             rows=[_row(row) for row in self.measures],
+            chart=Differences(
+                sorted(
+                    (
+                        difference_of(self.texts[key], value - other, self.lists.get(key), self.passages)
+                        for key, (value, other) in first.per_query.items()
+                    ),
+                    key=lambda query: -query.difference,
+                ),
+                measure=f"{first.name}: {self.model} - {self.against}",
+                names=(self.against, self.model),
+                title=f"{first.wins} wins, {first.ties} ties, {first.losses} losses, mean {first.difference:+.3f}",
+            ),
+            kind="evaluate --against",
             sections=[
                 Section(title, [(f"{difference:+.3f}", self.texts[key]) for key, difference in entries], kind)
                 for title, kind, entries in lists

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from langchain_crossrerank.evaluation import charts
-from langchain_crossrerank.evaluation.display import Cell, Column, Report, Reportable
+from langchain_crossrerank.evaluation.display.reportable import Reportable
+from langchain_crossrerank.evaluation.display.reports import Cell, Column, Point, Report, Tradeoff
 from langchain_crossrerank.evaluation.significance import MIN_QUERIES, verdict_of
 
 KNEE_SHARE = 0.95
@@ -114,13 +114,6 @@ class SweepResult(Reportable):
         """Return everything as plain data, ready for JSON."""
         return {**asdict(self), "knee": None if self.knee is None else self.knee.k}
 
-    def plot(self) -> Any:
-        """Draw quality against milliseconds, the knee marked, as a matplotlib figure; needs the `eval` extra."""
-        points = [
-            (f"k={row.k}" + (" (knee)" if row is self.knee else ""), row.p50_ms, row.quality) for row in self.rows
-        ]
-        return charts.tradeoff_chart(points, self.measure, self.baseline)
-
     def report(self) -> Report:
         """Describe quality and time for each number of candidates."""
         titles = ("k", self.measure, "ceiling", "difference", "p", "rerank p50 ms", "p95 ms")
@@ -128,7 +121,13 @@ class SweepResult(Reportable):
             f"top_n={n}: {recall:.0%} of the relevant documents among the kept"
             for n, recall in self.top_n_recall.items()
         ]
+        points = [
+            Point(f"k={row.k}" + (" (knee)" if row is self.knee else ""), row.p50_ms, row.quality, row is self.knee)
+            for row in self.rows
+        ]
         return Report(
+            chart=Tradeoff(points, self.measure, self.baseline),
+            kind="sweep",
             caption="Quality against latency",
             columns=[*(Column(title) for title in titles), Column("", "<")],
             rows=[

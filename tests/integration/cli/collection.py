@@ -50,11 +50,20 @@ def sweep_run(*more: str) -> list[str]:
     return ["sweep", "beir", "--offline", "--run", "run.tsv", "--ks", "1,2,5", *more]
 
 
-def check_page(text: str, table: str) -> None:
-    """Check what every page promises."""
+def check_page(text: str, rows: Sequence[str]) -> None:
+    """Check what every page promises, and that it has these table rows."""
     assert text.startswith("<!doctype html>")
     assert text.endswith("</body></html>\n")
-    assert "color-scheme:light dark" in text
+    assert "color-scheme: light dark" in text
     assert '<meta charset="utf-8">' in text
-    assert table in text
-    assert not re.search(r"https?:|src=|href=|<script|@import|url\(", text)
+    assert "default-src 'none'" in text
+    for row in rows:
+        assert row in text
+    assert not re.search(r"https?:|src=|href=(?!\"#)|@import|url\(", text)
+
+
+def rows_of(fragment: str | None) -> list[str]:
+    """The rows of a result's table in its notebook form."""
+    found = re.findall("<tr>.*?</tr>", str(fragment))
+    assert found
+    return found

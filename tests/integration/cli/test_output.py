@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -66,20 +68,35 @@ def test_an_output_that_cannot_be_written_is_refused_first(
 
 
 def test_compare_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`compare --html` writes a page of its own, light or dark, with every text escaped."""
+    """`compare --output` writes a page of its own, light or dark, with every text escaped."""
     (tmp_path / "notes.txt").write_text('The <b>ferry</b> & "boat" leave <img src=x onerror=alert(1)> at nine.')
-    arguments = ["compare", "notes.txt", "When <script>leaves</script> the ferry?", "--offline", "--html", "out.html"]
+    arguments = ["compare", "notes.txt", "When <script>leaves</script> the ferry?", "--offline", "--output", "out.html"]
     assert cli.main([*arguments, "--top-n", "1"]) == 0
     text = (tmp_path / "out.html").read_text(encoding="utf-8")
-    check_page(text.replace("&lt;img src=x", ""), "The &lt;b&gt;ferry&lt;/b&gt; &amp; &quot;boat&quot; leave")
+    check_page(text.replace("&lt;img src=x", ""), ["The &lt;b&gt;ferry&lt;/b&gt; &amp; &#34;boat&#34; leave"])
     assert "When &lt;script&gt;leaves&lt;/script&gt; the ferry?" in text
-    assert not re.search("<b>ferry|<script|<img", text)
+    assert not re.search("<b>ferry|<script>leaves|<img", text)
     assert capsys.readouterr().out.startswith("Query: When <script>")
 
 
-@pytest.mark.parametrize(("name", "said"), [("no/out.html", "there is no folder 'no'"), (".", "which is a folder")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("no/out.html", "there is no folder 'no'"), ("folder.html", "which is a folder")]
+)
 def test_a_page_that_cannot_be_written_is_refused_first(
-    notes: str, no_model: None, error_of: Callable[[int], str], name: str, said: str
+    notes: str, no_model: None, tmp_path: Path, error_of: Callable[[int], str], name: str, said: str
 ) -> None:
-    """`compare --html` looks at its target before a model is loaded."""
-    assert said in error_of(cli.main(["compare", notes, ASKED["q1"], "--offline", "--html", name]))
+    """`compare --output` looks at its target before a model is loaded."""
+    (tmp_path / "folder.html").mkdir()
+    assert said in error_of(cli.main(["compare", notes, ASKED["q1"], "--offline", "--output", name]))
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv"])
+def test_compare_writes_figures(notes: str, tmp_path: Path, suffix: str) -> None:
+    """`compare --output` writes each candidate with both places and its score, also those that were not kept."""
+    arguments = ["compare", notes, ASKED["q1"], "--offline", "--top-n", "1", "--output", f"x.{suffix}"]
+    assert cli.main(arguments) == 0
+    text = (tmp_path / f"x.{suffix}").read_text(encoding="utf-8")
+    rows = json.loads(text)["documents"] if suffix == "json" else list(csv.DictReader(text.splitlines()))
+    assert [int(row["initial_rank"]) for row in rows] == list(range(1, len(rows) + 1))
+    assert all(0 <= float(row["score"]) <= 1 for row in rows)
+    assert sum(row["rank"] in (1, "1") for row in rows) == 1

@@ -43,4 +43,4 @@ def test_a_profile_is_written_in_every_form(notes: str, tmp_path: Path, suffix: 
         assert [row["stage"] for row in rows] == stages
         assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
     else:
-        check_page(text, "<tr><td>search</td>")
+        check_page(text, [f'<td class="text " data-title="stage">{stage}</td>' for stage in stages])

@@ -14,6 +14,7 @@ pytest.importorskip("ir_measures", reason="needs the eval extra")
 from langchain_crossrerank import cli, evaluation
 from tests.integration.cli.collection import (
     check_page,
+    rows_of,
     sweep_run,
 )
 
@@ -64,7 +65,7 @@ def test_a_sweep_is_written_as_json_and_html(
     assert cli.main(sweep_run("--output", "x.json")) == 0
     assert json.loads((tmp_path / "x.json").read_text()) == json.loads(json.dumps(seen[0].to_dict()))
     assert cli.main(sweep_run("--output", "x.html")) == 0
-    check_page((tmp_path / "x.html").read_text(), seen[1]._repr_html_())
+    check_page((tmp_path / "x.html").read_text(), rows_of(seen[1]._repr_html_()))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from langchain_crossrerank.cli.tables import ranking_table, report_table
 from langchain_crossrerank.evaluation import Comparison, RankedDocument
-from langchain_crossrerank.evaluation.display import Cell, Column, Report, Section
+from langchain_crossrerank.evaluation.display.reports import Cell, Column, Report, Section, Stages
 
 HOSTILE = "\x1b]0;pwned\x07[red]\u202e"
 
@@ -27,6 +27,8 @@ def printed(report: Report, *, width: int = 80, color: bool = False) -> str:
 def make_report(text: str) -> Report:
     """A report that has everything, with a text in all places."""
     return Report(
+        chart=Stages([]),
+        kind="profile",
         heading=f"heading {text}",
         label="Query: ",
         columns=[Column("#"), Column("document", "<", fills=True), Column("move")],

@@ -37,7 +37,7 @@ def test_moves_say_how_each_place_changed() -> None:
         ("e", None, "dropped"),
     ]
     assert [document.initial_rank for document in comparison.documents] == [1, 2, 3, 4, 5]
-    assert [document.score for document in comparison.documents] == [1.0, 0.0, 2.0, 4.0, None]
+    assert [document.score for document in comparison.documents] == [1.0, 0.0, 2.0, 4.0, -1.0]
     assert [document.text for document in comparison.reranked] == ["d", "c", "a", "b"]
     assert [document.metadata for document in comparison.documents] == [{"source": f"{text}.txt"} for text in "abcde"]
     assert (comparison.query, comparison.model) == ("q", "scripted")
@@ -107,12 +107,57 @@ def test_to_dict_goes_through_json() -> None:
     plain = comparison.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert plain["documents"] == [
-        {"text": "a", "metadata": {"source": "a.txt"}, "initial_rank": 1, "rank": None, "score": None},
-        {"text": "b", "metadata": {"source": "b.txt"}, "initial_rank": 2, "rank": 1, "score": 2.0},
+        {"text": "a", "metadata": {"source": "a.txt"}, "initial_rank": 1, "rank": None, "score": 1.0, "answer": None},
+        {"text": "b", "metadata": {"source": "b.txt"}, "initial_rank": 2, "rank": 1, "score": 2.0, "answer": [0, 1]},
     ]
-    assert {key for key in plain if key != "documents"} == {"query", "model", "retrieve_ms", "rerank_ms"}
+    figures = {"query", "model", "retrieve_ms", "rerank_ms", "top_n", "score_threshold"}
+    assert {key for key in plain if key != "documents"} == figures
     plain["documents"][0]["metadata"]["source"] = "changed"
     assert comparison.documents[0].metadata == {"source": "a.txt"}
+
+
+def test_every_candidate_has_its_score() -> None:
+    """What was not kept has its score, too, and follows what was kept, the best first."""
+    comparison = run({"a": 1.0, "b": 3.0, "c": 2.0, "d": 4.0}, top_n=2, score_threshold=3.5)
+    assert (comparison.top_n, comparison.score_threshold) == (2, 3.5)
+    assert [(document.text, document.rank, document.score) for document in comparison.order] == [
+        ("d", 1, 4.0),
+        ("b", None, 3.0),
+        ("c", None, 2.0),
+        ("a", None, 1.0),
+    ]
+
+
+def test_a_repeated_passage_has_no_score_of_its_own() -> None:
+    """A candidate that the reranker dropped because it repeats another one is not listed as a choice."""
+    first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: [Document(text) for text in "aba"])
+    model = ScriptedCrossEncoder({"a": 2.0, "b": 1.0})
+    found = compare(create_rerank_retriever(first_stage, model=model), "q")
+    assert [document.score for document in found.documents] == [2.0, 1.0, None]
+
+
+def test_a_failing_model_has_no_scores() -> None:
+    """With `on_error="keep_order"` a comparison shows the first stage's order, without scores and answers."""
+    first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: [Document("This is a sentence.")])
+    failing = ScriptedCrossEncoder({"This is a sentence.": float("nan")})
+    found = compare(create_rerank_retriever(first_stage, model=failing, on_error="keep_order"), "q")
+    assert [(document.rank, document.score, document.answer) for document in found.documents] == [(1, None, None)]
+
+
+@pytest.mark.parametrize("find_answers", [True, False])
+def test_the_sentence_that_answers_is_found(find_answers: bool) -> None:
+    """Of a kept document the statement with the highest score is named by its place, unless nobody asked."""
+    pytest.importorskip("sentencex", reason="needs the rag extra")
+    answer, text = "The ferry leaves at nine.", "The sea is calm today. The ferry leaves at nine. Nobody knows why."
+    model = ScriptedCrossEncoder({text: 2.0, answer: 3.0, "Other things are said here.": 1.0}, default=-9.0)
+    first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(
+        lambda _: [Document(text), Document("Other things are said here.")]
+    )
+    retriever = create_rerank_retriever(first_stage, model=model, top_n=1)
+    kept, dropped = compare(retriever, "q", find_answers=find_answers).documents
+    assert dropped.answer is None
+    assert (kept.answer is not None) == find_answers
+    assert kept.answer is None or text[slice(*kept.answer)] == answer
 
 
 def test_the_first_stages_documents_stay_as_they_were() -> None:

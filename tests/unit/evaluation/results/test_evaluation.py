@@ -116,7 +116,7 @@ def test_to_dict_goes_through_json() -> None:
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert set(plain) == {
         *("measures", "queries", "empty", "degraded", "k", "model", "retrieve_ms", "rerank_ms", "texts"),
-        *("verdict", "latency_ms", "warnings", "truncated", "left_out"),
+        *("verdict", "latency_ms", "warnings", "truncated", "left_out", "lists"),
     }
     assert plain["verdict"] == result.verdict
     assert plain["measures"][0]["per_query"]["q1"] == list(result.measures[0].per_query["q1"])
@@ -147,15 +147,16 @@ def test_the_html_form_has_the_figures() -> None:
         f"{row.after:.3f}",
         f"{row.difference:+.3f}",
         f"{row.p_value:.2g}",
-        result.verdict,
+        *result.verdict.replace("->", "\N{RIGHTWARDS ARROW}").split(": ", 1),
     ):
         assert figure in html.parts
     assert html.tags.count("tr") == 2
-    # The cell, and the five queries that gained most.
-    assert html.classes.count("up") == 1 + 5
+    # The cell, the bar of each query, and the five queries that gained most.
+    assert sum("up" in kinds.split() for kinds in html.classes) == 1 + 10 + 5
     assert "10 queries, 2 candidates at most, scripted" in "".join(html.parts)
-    assert Text(differing([-1] * 10)._repr_html_()).classes.count("down") == 1 + 5
-    assert Text(differing([1, -1] * 5)._repr_html_()).classes.count("flat") == 1
+    lost, same = (Text(differing(gains)._repr_html_()) for gains in ([-1] * 10, [1, -1] * 5))
+    assert sum("down" in kinds.split() for kinds in lost.classes) == 1 + 10 + 5
+    assert sum("flat" in kinds.split() for kinds in same.classes) == 1
 
 
 def test_html_in_queries_names_and_models_is_text() -> None:
@@ -178,7 +179,17 @@ def test_the_plot_has_a_bar_for_each_query() -> None:
     figure = result.plot()
     assert isinstance(figure, figure_module.Figure)
     (axes,) = figure.axes
-    assert [bar.get_height() for bar in axes.patches] == pytest.approx([1 / 2, 0, -3 / 4])
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([1 / 2, 0, -3 / 4])
     assert len({bar.get_facecolor() for bar in axes.patches}) == 3
-    assert axes.get_ylabel().startswith("RR@10")
+    assert axes.get_xlabel().startswith("RR@10")
     assert f"{result.measures[0].difference:+.3f}" in axes.get_title(loc="left")
+
+
+def test_both_lists_of_each_query_are_kept() -> None:
+    """A result has the ids of both lists with the relevant ones, and the texts of those at their top."""
+    result = run(measures=["RR@10"])
+    assert set(result.lists) == set(result.texts)
+    for lists in result.lists.values():
+        assert sorted(lists.before) == sorted(lists.after)
+        assert set(lists.before) <= set(result.passages)
+    assert "passages" not in result.to_dict()
