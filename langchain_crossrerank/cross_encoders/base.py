@@ -40,7 +40,9 @@ DEFAULT_MAX_BATCH_TOKENS = 1024
 LongQuery = Literal["cut", "error"]
 """What to do with a query that leaves too little of `max_length` for the passage."""
 
-_PLANNED_PAIRS = 1024
+PLANNED_PAIRS = 1024
+"""Pairs that are encoded, and batched by length, at a time."""
+
 _TEXTS_CHECKED = 3
 _WARM_UP_PAIR = ("a query", "a passage")
 
@@ -160,8 +162,8 @@ class CrossEncoder(BaseCrossEncoder):
         unique = list(dict.fromkeys(pairs))
         scores: dict[TextPair, PairScore] = {}
         # Part by part, so that the tokens of thousands of pairs are not all in memory at once.
-        for start in range(0, len(unique), _PLANNED_PAIRS):
-            part = unique[start : start + _PLANNED_PAIRS]
+        for start in range(0, len(unique), PLANNED_PAIRS):
+            part = unique[start : start + PLANNED_PAIRS]
             encoded: list[EncodedPair] = []
             for chunk in chunks_to_encode(part):
                 encoded += self._guarded(self._encode, chunk, pairs, chunk)
@@ -173,7 +175,9 @@ class CrossEncoder(BaseCrossEncoder):
                     best = scores.get(item.text_pair)
                     # NaN compares false, so it stays to be found below.
                     if best is None or value > best.score or value != value:  # noqa: PLR0124
-                        scores[item.text_pair] = PairScore(value, truncated=item.truncated, window=item.window)
+                        scores[item.text_pair] = PairScore(
+                            value, truncated=item.truncated, window=item.window, tokens=item.tokens
+                        )
                     scored_tokens += item.tokens
                 yield (start + len(part) * scored_tokens / max(1, tokens)) / len(unique)
         results = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_crossrerank.checks import check_query, shorten
@@ -27,6 +27,7 @@ class PairScore:
         window: First and last-plus-one character of the passage's best window, if it was scored in windows.
         pruned: Whether a cheaper model ruled the passage out, so that the score only says "below the others".
         query_truncated: Whether the query is longer than it may be, so that its middle was not seen.
+        tokens: Tokens that were read for this score; `None` if unknown, and for a score from a cache.
     """
 
     score: float
@@ -34,6 +35,7 @@ class PairScore:
     window: tuple[int, int] | None = None
     pruned: bool = False
     query_truncated: bool = False
+    tokens: int | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)

@@ -38,6 +38,21 @@ def beginning(text: str, tokens: int) -> str:
     return _words(_WORDS_PER_TOKEN * tokens).match(text[: _CHARACTERS_PER_TOKEN * tokens]).group()  # type: ignore[union-attr]  # matches any text
 
 
+def cut_end(text: str, budget: int, spans_of: Callable[[str], Spans]) -> str:
+    """Cut a text at its end to a number of tokens.
+
+    Args:
+        text: The text.
+        budget: Maximum number of tokens.
+        spans_of: Tokenises a text.
+    """
+    start = beginning(text, max(1, budget))
+    spans = spans_of(start)
+    if len(spans) <= budget:
+        return text if len(start) == len(text) else start
+    return start[: spans[budget - 1][1]] if budget > 0 else ""
+
+
 @cache
 def _words(number: int) -> re.Pattern[str]:
     return re.compile(rf"(?:\s*\S+){{0,{number}}}")

@@ -50,6 +50,7 @@ LAYERS = (
     {"chains", "evaluation"},
     {"agents"},
     {"training"},
+    {"server"},
     {"cli"},
     {"__main__", ""},
 )

@@ -1,0 +1,70 @@
+"""Who may use a server: keys, and the hosts and origins that a browser may send."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+from langchain_crossrerank.server.problems import Problem
+
+OPEN_PATHS = ("/health", "/openapi.json", "/", "/page/")
+"""Paths that need no key: the state, the documentation, and the page without any passages. One that ends in a slash
+stands for all below it, except `/` itself."""
+
+_KEY_HEADERS = ("x-api-key", "api-key")
+
+
+def check_access(request: HTTPConnection, *, api_keys: Sequence[str], allowed_hosts: Sequence[str] | None) -> None:
+    """Raise unless a request may be answered.
+
+    Raises:
+        Problem: If the host or origin is not allowed, or the key is missing or wrong.
+    """
+    _check_host(request, allowed_hosts)
+    _check_origin(request)
+    if api_keys and not _is_open(request.url.path):
+        _check_key(request, api_keys)
+
+
+def _is_open(path: str) -> bool:
+    return any(
+        path == known or (known != "/" and known.endswith("/") and path.startswith(known)) for known in OPEN_PATHS
+    )
+
+
+def _check_host(request: HTTPConnection, allowed_hosts: Sequence[str] | None) -> None:
+    """Refuse names that a foreign web page has made to point to this machine (DNS rebinding)."""
+    host = request.headers.get("host", "")
+    if allowed_hosts is not None and host_name(host) not in allowed_hosts:
+        raise Problem(
+            "forbidden",
+            f"the host {host[:80]!r} is not one of this server's names; start it with --allow-host to add one.",
+        )
+
+
+def _check_origin(request: HTTPConnection) -> None:
+    """Refuse requests that a browser sends for the page of another site."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host", ""):
+        raise Problem("forbidden", f"the origin {origin[:80]!r} is another site, and pages of others are not served.")
+
+
+def host_name(host: str) -> str:
+    """Return the name in a `Host` header, without the port."""
+    name = urlsplit(f"//{host}").hostname if host else None
+    return name or ""
+
+
+def _check_key(request: HTTPConnection, api_keys: Sequence[str]) -> None:
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    sent = bearer.strip() if scheme.lower() == "bearer" else ""
+    for header in _KEY_HEADERS:
+        sent = sent or request.headers.get(header, "")
+    # All are compared, in constant time, so that nothing can be learned from how long it takes.
+    matches = [hmac.compare_digest(sent.encode(), key.encode()) for key in api_keys]
+    if not any(matches):
+        what = "the API key is wrong" if sent else "there is no API key"
+        raise Problem("unauthorized", f"{what}; send it as `Authorization: Bearer KEY`.")

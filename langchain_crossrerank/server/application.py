@@ -1,0 +1,208 @@
+"""The application: routes, access, and the way of a request from its body to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from langchain_crossrerank.errors import CrossRerankError
+from langchain_crossrerank.server import metrics
+from langchain_crossrerank.server.access import check_access
+from langchain_crossrerank.server.bodies import read_json
+from langchain_crossrerank.server.config import ServerConfig
+from langchain_crossrerank.server.dialects import cohere, tei, vllm
+from langchain_crossrerank.server.dialects.base import Dialect
+from langchain_crossrerank.server.models import ServedModels
+from langchain_crossrerank.server.openapi import openapi_document
+from langchain_crossrerank.server.problems import Problem
+from langchain_crossrerank.server.scoring import ClientGoneError, Queue, Scoring, while_connected
+
+CLIENT_GONE = 499
+"""The status, never sent, of a request whose client went away; as nginx counts it."""
+
+Choose = Callable[[Mapping[str, Any]], Dialect]
+"""Tells the dialect of a request by its body."""
+
+_logger = logging.getLogger(__name__)
+
+
+def _either_error(problem: Problem, status: int) -> dict[str, Any]:
+    return {**cohere.V1.error_body(problem, status), **tei.DIALECT.error_body(problem, status)}
+
+
+UNDECIDED = Dialect("unknown", cohere.V1.read, _either_error)
+"""The dialect of `/rerank` as long as the body is not read: an error that clients of Cohere and of TEI understand."""
+
+
+def _by_body(payload: Mapping[str, Any]) -> Dialect:
+    return tei.DIALECT if "texts" in payload else cohere.V1
+
+
+_DIALECTS: dict[str, tuple[Dialect, Choose]] = {
+    "/rerank": (UNDECIDED, _by_body),
+    "/v1/rerank": (cohere.V1, lambda _: cohere.V1),
+    "/v2/rerank": (cohere.V2, lambda _: cohere.V2),
+    "/score": (vllm.DIALECT, lambda _: vllm.DIALECT),
+    "/v1/score": (vllm.DIALECT, lambda _: vllm.DIALECT),
+}
+
+
+def create_app(config: ServerConfig, *, on_load_failure: Callable[[CrossRerankError], None] | None = None) -> Starlette:
+    """Create the application, which loads its models when it starts up and answers 503 until they are there.
+
+    Args:
+        config: Models, keys and limits.
+        on_load_failure: Called if a model cannot be loaded, so that the server can be stopped. Without it the server
+            stays up and answers 503.
+
+    Raises:
+        InvalidInputError: If a setting cannot be used.
+    """
+    return _Server(config, on_load_failure).app()
+
+
+class _Server:
+    def __init__(self, config: ServerConfig, on_load_failure: Callable[[CrossRerankError], None] | None) -> None:
+        self._config = config
+        self._on_load_failure = on_load_failure
+        self._models = ServedModels(config)
+        self._metrics = metrics.Metrics()
+        self._scoring = Scoring(self._models, config.limits, self._metrics)
+        self._queue = Queue(config.limits.queue)
+        self._openapi = openapi_document(needs_key=bool(config.api_keys))
+
+    def app(self) -> Starlette:
+        routes = [
+            *(Route(path, self._answer, methods=["POST"]) for path in _DIALECTS),
+            Route("/v1/models", self._list_models),
+            Route("/health", self._health),
+            Route("/metrics", self._show_metrics),
+            Route("/openapi.json", self._show_openapi),
+        ]
+        return Starlette(
+            routes=routes,
+            middleware=[Middleware(_Access, config=self._config)],
+            exception_handlers={404: _not_found, 405: _wrong_method, Exception: _failed},
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        loading = asyncio.create_task(self._load())
+        try:
+            yield
+        finally:
+            loading.cancel()
+
+    async def _load(self) -> None:
+        try:
+            await self._models.load()
+        except CrossRerankError as err:
+            _logger.error("A model cannot be loaded: %s", err)
+            if self._on_load_failure is not None:
+                self._on_load_failure(err)
+            return
+        self._metrics.ready()
+
+    async def _answer(self, request: Request) -> Response:
+        """Answer a request to score or rank."""
+        started = time.monotonic()
+        dialect, choose = _DIALECTS[request.url.path]
+        try:
+            with self._queue.place():
+                self._metrics.in_flight(self._queue.length)
+                payload = await read_json(request, self._config.limits)
+                dialect = choose(payload)
+                call = dialect.read(payload)
+                scored = await while_connected(request, self._scoring.run(call))
+                response: Response = JSONResponse(call.render(scored))
+        except Problem as problem:
+            response = error_response(dialect, problem)
+        except ClientGoneError:
+            response = Response(status_code=CLIENT_GONE)
+        finally:
+            self._metrics.in_flight(self._queue.length)
+        self._metrics.answered(dialect.name, response.status_code, time.monotonic() - started)
+        return response
+
+    async def _list_models(self, _: Request) -> Response:
+        models = [
+            {
+                "id": model.name,
+                "object": "model",
+                "created": model.created,
+                "owned_by": "crossrerank",
+                "max_model_len": None if model.encoder is None else model.encoder.max_length,
+            }
+            for model in self._models.all
+        ]
+        return JSONResponse({"object": "list", "data": models})
+
+    async def _health(self, _: Request) -> Response:
+        if self._models.is_ready:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "loading"}, 503, headers={"retry-after": "1"})
+
+    async def _show_metrics(self, _: Request) -> Response:
+        return Response(self._metrics.text(), media_type=metrics.CONTENT_TYPE)
+
+    async def _show_openapi(self, _: Request) -> Response:
+        return JSONResponse(self._openapi)
+
+
+class _Access:
+    """Lets a request in, or says in its dialect why not."""
+
+    def __init__(self, app: ASGIApp, *, config: ServerConfig) -> None:
+        self._app = app
+        self._config = config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            request = Request(scope)
+            try:
+                check_access(request, api_keys=self._config.api_keys, allowed_hosts=self._config.allowed_hosts)
+            except Problem as problem:
+                await error_response(_dialect_at(request.url.path), problem)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def error_response(dialect: Dialect, problem: Problem) -> Response:
+    """Say in a dialect what is wrong."""
+    status = dialect.status(problem)
+    headers = {} if problem.retry_after is None else {"retry-after": str(problem.retry_after)}
+    if problem.kind == "unauthorized":
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(dialect.error_body(problem, status), status, headers=headers)
+
+
+def _dialect_at(path: str) -> Dialect:
+    return _DIALECTS[path][0] if path in _DIALECTS else UNDECIDED
+
+
+async def _not_found(request: Request, _: Exception) -> Response:
+    path = request.url.path[:80]
+    problem = Problem("not_found", f"there is nothing at {path!r}; see /openapi.json for what is there.")
+    return error_response(_dialect_at(request.url.path), problem)
+
+
+async def _wrong_method(request: Request, _: Exception) -> Response:
+    problem = Problem("wrong_method", f"{request.url.path!r} does not take {request.method}; see /openapi.json.")
+    return error_response(_dialect_at(request.url.path), problem)
+
+
+async def _failed(request: Request, _: Exception) -> Response:
+    problem = Problem("failed", "the server has a fault; its log has the details.")
+    return error_response(_dialect_at(request.url.path), problem)

@@ -1,0 +1,82 @@
+"""What a server counts, as Prometheus reads it; over all worker processes if there are several."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable with the folder through which worker processes add up their figures."""
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """The figures of one server."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "crossrerank_requests",
+            "Requests that were answered, and those whose client went away (status 499).",
+            ("dialect", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "crossrerank_request_seconds",
+            "Seconds from the first byte of a request to its answer.",
+            ("dialect",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._pairs = Counter(
+            "crossrerank_pairs", "Pairs of query and document that were scored.", ("model",), registry=self._registry
+        )
+        self._tokens = Counter(
+            "crossrerank_tokens",
+            "Tokens that were read, without those of cached scores.",
+            ("model",),
+            registry=self._registry,
+        )
+        self._in_flight = Gauge(
+            "crossrerank_requests_in_flight",
+            "Requests that are being worked on.",
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
+        self._ready = Gauge(
+            "crossrerank_ready",
+            "Whether all models are loaded; the number of ready workers if there are several.",
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
+
+    def answered(self, dialect: str, status: int, seconds: float) -> None:
+        """Count a request by its answer."""
+        self._requests.labels(dialect, str(status)).inc()
+        self._seconds.labels(dialect).observe(seconds)
+
+    def scored(self, model: str, *, pairs: int, tokens: int) -> None:
+        """Count what a request took."""
+        self._pairs.labels(model).inc(pairs)
+        self._tokens.labels(model).inc(tokens)
+
+    def in_flight(self, requests: int) -> None:
+        """Note how many requests are being worked on in this process."""
+        self._in_flight.set(requests)
+
+    def ready(self) -> None:
+        """Note that this process has loaded its models."""
+        self._ready.set(1)
+
+    def text(self) -> bytes:
+        """Return all figures in Prometheus's text format."""
+        registry = self._registry
+        if MULTIPROCESS_VARIABLE in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
