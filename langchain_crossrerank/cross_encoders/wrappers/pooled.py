@@ -57,7 +57,7 @@ class _Caller:
     waiting: list[EncodedPair] = field(default_factory=list)
     scores: dict[TextPair, PairScore] = field(default_factory=dict)
     is_last_part: bool = False
-    preparing: Iterator[float | None] = field(default_factory=lambda: iter(()))
+    preparing: Iterator[float] = field(default_factory=lambda: iter(()))
 
     def fail(self, err: Exception) -> None:
         # Fails only if the caller gave up meanwhile; then nobody is waiting.
@@ -136,7 +136,7 @@ class PooledCrossEncoder(WrapperCrossEncoder):
             contextvars.Context().run(self.scheduler.submit, self._pump(pool))
         return caller.future
 
-    def _prepare(self, caller: _Caller) -> Iterator[float | None]:
+    def _prepare(self, caller: _Caller) -> Iterator[float]:
         """Encode a caller's pairs; after each part, go on when it is scored."""
         caller.fitted = yield from self.inner._fit(caller.given)
         self.inner._warn_unreadable(caller.fitted)
@@ -145,11 +145,11 @@ class PooledCrossEncoder(WrapperCrossEncoder):
             encoded: list[EncodedPair] = []
             for chunk in chunks_to_encode(unique[start : start + PLANNED_PAIRS]):
                 if encoded:
-                    yield
+                    yield 0.0
                 encoded += self._guarded(self._encode, chunk, caller.fitted, chunk)
             self.inner._warn_truncated(encoded)
             caller.waiting, caller.is_last_part = encoded, start + PLANNED_PAIRS >= len(unique)
-            yield
+            yield 0.0
 
     def _pump(self, pool: _Pool) -> Generator[None, None, None]:
         """Serve callers until none is left; each step is a chunk of encoding or a forward pass."""
