@@ -107,8 +107,8 @@ def wordpiece_tokenizer(*, segments: bool = True, **settings: Any) -> Any:
 
 
 def unigram_tokenizer(style: str, **settings: Any) -> Any:
-    """A tokenizer in the shape of SentencePiece, with the special tokens of BERT or of RoBERTa."""
-    named = _BERT_TOKENS if style == "bert" else _ROBERTA_TOKENS
+    """A tokenizer in the shape of SentencePiece, with the special tokens of BERT, RoBERTa, or, `"last"`, XLNet."""
+    named = _ROBERTA_TOKENS if style == "roberta" else _BERT_TOKENS
     special = list(dict.fromkeys(named.values()))
     pieces = [*((token, 0.0) for token in special), ("▁", -4.0)]
     pieces += [(letter, -8.0) for letter in _LETTERS] + [(f"▁{word}", -6.0) for word in dict.fromkeys(_WORDS)]
@@ -118,12 +118,13 @@ def unigram_tokenizer(style: str, **settings: Any) -> Any:
     tokenizer.decoder = decoders.Metaspace()
     first, last = named["cls_token"], named["sep_token"]
     middle = f"{last} $B:1 {last}:1" if style == "bert" else f"{last} {last} $B {last}"
+    single, pair = f"{first} $A {last}", f"{first} $A {middle}"
+    if style == "last":
+        single, pair = f"$A {last} {first}:2", f"$A {last} $B:1 {last}:1 {first}:2"
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{first} $A {last}",
-        pair=f"{first} $A {middle}",
-        special_tokens=[(token, special.index(token)) for token in (first, last)],
+        single=single, pair=pair, special_tokens=[(token, special.index(token)) for token in (first, last)]
     )
-    names = ["input_ids", *(["token_type_ids"] if style == "bert" else []), "attention_mask"]
+    names = ["input_ids", *(["token_type_ids"] if style != "roberta" else []), "attention_mask"]
     return _fast(tokenizer, **named, **{"model_input_names": names, "model_max_length": MAX_LENGTH, **settings})
 
 
@@ -216,6 +217,13 @@ def save_albert(folder: Path) -> Path:
     """Save a classifier of ALBERT, whose layers share their weights."""
     tokenizer = unigram_tokenizer("bert")
     return _classifier(folder, "Albert", tokenizer, embedding_size=16, max_position_embeddings=MAX_LENGTH)
+
+
+def save_xlnet(folder: Path) -> Path:
+    """Save a classifier of XLNet, which reads its last token, so that padding is on the left."""
+    tokenizer = unigram_tokenizer("last", padding_side="left", model_max_length=MAX_LENGTH)
+    sizes = {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}
+    return _classifier(folder, "XLNet", tokenizer, pad_token_id=tokenizer.pad_token_id, **sizes)
 
 
 def save_deberta(folder: Path) -> Path:
@@ -399,7 +407,7 @@ class Family:
         return ["torch"] if self.exported else ["torch", "onnx", "openvino"]
 
 
-_NO_HEAD = "no classification head"
+_NO_HEAD = "LogitScore cannot be appended to a graph"
 _TEMPLATE = "chat template"
 
 FAMILIES = (
@@ -411,8 +419,9 @@ FAMILIES = (
     Family("MPNet", "a classifier of microsoft/mpnet-base", save_mpnet),
     Family("ALBERT", "a classifier of albert/albert-base-v2", save_albert),
     Family("DeBERTa-v2", "mixedbread-ai/mxbai-rerank-base-v1", save_deberta),
+    Family("XLNet", "a classifier of xlnet/xlnet-base-cased", save_xlnet),
     Family("ModernBERT", "Alibaba-NLP/gte-reranker-modernbert-base", save_modernbert),
-    Family("ModernBERT with modules", "cross-encoder/ettin-reranker-32m-v1", save_modular, exported=_NO_HEAD),
+    Family("ModernBERT with modules", "cross-encoder/ettin-reranker-32m-v1", save_modular),
     Family(
         "Qwen3, yes or no",
         "Qwen/Qwen3-Reranker-0.6B",

@@ -17,7 +17,7 @@ from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.finding import find_source
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import TextPair
-from langchain_crossrerank.cross_encoders.scores import check_num_labels, relevance_logits
+from langchain_crossrerank.cross_encoders.scores import check_num_labels, relevance_logits, relevant_label
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.onnx_graphs.packing import pack_weights
 from langchain_crossrerank.onnx_graphs.quantising import quantise
@@ -62,10 +62,10 @@ def export_onnx(
     revision: str | None = None,
     precision: ExportPrecision = "fp32",
 ) -> list[ParityRow]:
-    """Export a sequence-classification cross-encoder to a folder that needs no torch.
+    """Export a cross-encoder to a folder that needs no torch: a sequence classifier, or one with modules as its head.
 
-    The folder contains `model.onnx`, `config.json` and `tokenizer.json`, and appears only if the fp32 graph returns the
-    same logits as torch.
+    The folder contains `model.onnx`, `config.json` and `tokenizer.json`, and the modules if there are any. It appears
+    only if the fp32 graph returns the same logits as torch.
 
     Args:
         model: A hub name or a folder; its weights must be safetensors.
@@ -87,16 +87,15 @@ def export_onnx(
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidInputError(f"{str(target)!r} exists and is not an empty folder; name a new folder to export into.")
-    network, tokenizer = _load(model, revision)
-    check_num_labels(network.config.num_labels, model)
+    loaded = _load(model, revision)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
-        network.config.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
-        _trace(network, tokenizer, staging / "model.onnx")
-        rewrite_file(staging / "model.onnx")
-        rows = _parity(network, tokenizer, ModelSource(model, staging))
+        loaded.save(staging)
+        _trace(loaded, staging / "model.onnx")
+        if loaded.output == "logits":
+            rewrite_file(staging / "model.onnx")
+        rows = _parity(loaded, ModelSource(model, staging))
         difference = max(row.difference for row in rows)
         if not difference <= PARITY_TOLERANCE:
             raise UnsupportedModelError(
@@ -105,7 +104,7 @@ def export_onnx(
             )
         if precision != "fp32":
             _reduce(staging / "model.onnx", precision)
-            rows = _parity(network, tokenizer, ModelSource(model, staging))
+            rows = _parity(loaded, ModelSource(model, staging))
         staging.chmod(0o755)
         if target.exists():
             target.rmdir()
@@ -123,58 +122,140 @@ def _reduce(graph: Path, precision: str) -> None:
     graph.write_bytes(quantise(structure, WeightFiles(graph, structure.weights)))
 
 
-def _load(model: str, revision: str | None) -> tuple[Any, Any]:
-    find_source(model, revision=revision, weights=False).check_classifier()
-    try:
-        network, report = AutoModelForSequenceClassification.from_pretrained(
-            model,
-            revision=revision,
-            use_safetensors=True,
-            dtype=torch.float32,
-            attn_implementation="eager",
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-    except OSError as err:
-        raise ModelNotFoundError(f"cannot load {model!r} to export it: {str(err).splitlines()[0]}") from err
-    except ValueError as err:
-        raise UnsupportedModelError(f"cannot export {model!r}: {str(err).splitlines()[0]}") from err
-    if not tokenizer.is_fast:
+class _Classifier:
+    """A sequence classifier, whose graph returns logits.
+
+    Args:
+        model: A hub name or a folder.
+        revision: Branch, tag or commit on the hub.
+
+    Attributes:
+        network: What is traced.
+        output: Which of its outputs the graph returns.
+        tokenizer: Its tokenizer.
+    """
+
+    output = "logits"
+
+    def __init__(self, model: str, revision: str | None) -> None:
+        self._name = model
+        try:
+            network, report = AutoModelForSequenceClassification.from_pretrained(
+                model,
+                revision=revision,
+                use_safetensors=True,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                output_loading_info=True,
+            )
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(model, revision=revision)
+        except OSError as err:
+            raise ModelNotFoundError(f"cannot load {model!r} to export it: {str(err).splitlines()[0]}") from err
+        except ValueError as err:
+            raise UnsupportedModelError(f"cannot export {model!r}: {str(err).splitlines()[0]}") from err
+        if report["missing_keys"]:
+            raise UnsupportedModelError(
+                f"the files of {model!r} do not have the weights {', '.join(sorted(report['missing_keys'])[:4])}, "
+                "which would be random, and so would be the scores; it has no classification head. Export a "
+                "cross-encoder."
+            )
+        self.network: Any = network.eval()
+        check_num_labels(self.network.config.num_labels, model)
+
+    def save(self, folder: Path) -> None:
+        """Write everything but the graph."""
+        self.network.config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def logit(self, text_pair: TextPair, max_length: int) -> float:
+        """Score a pair with torch."""
+        features = self.tokenizer(*text_pair, truncation="only_second", max_length=max_length, return_tensors="pt")
+        with torch.inference_mode():
+            logits = self.network(**features).logits.numpy()
+        relevant = relevant_label(self.network.config.id2label)
+        return relevance_logits(logits, self._name, relevant=relevant)[0]
+
+
+class _Modular:
+    """A transformer whose head is modules of sentence-transformers; its graph returns the vectors of tokens.
+
+    Args:
+        source: The model's folder, with its weights.
+
+    Attributes:
+        network: As of `_Classifier`.
+        output: As of `_Classifier`.
+        tokenizer: As of `_Classifier`.
+    """
+
+    output = "last_hidden_state"
+
+    def __init__(self, source: ModelSource) -> None:
+        from langchain_crossrerank.cross_encoders.backends.weights import load_modules
+
+        self._folder = source.folder
+        self._files = source.description_files
+        self._model = load_modules(source, device="cpu")
+        self.network: Any = self._model.transformers_model
+        self.network.set_attn_implementation("eager")
+        self.tokenizer: Any = self._model.tokenizer
+
+    def save(self, folder: Path) -> None:
+        """Write everything but the graph."""
+        for file in filter(Path.is_file, self._files):
+            copy = folder / file.relative_to(self._folder)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
+
+    def logit(self, text_pair: TextPair, max_length: int) -> float:
+        """Score a pair with torch."""
+        self._model.max_seq_length = max_length
+        logit = self._model.predict([text_pair], activation_fn=torch.nn.Identity(), show_progress_bar=False)[0]
+        return float(logit)
+
+
+def _load(model: str, revision: str | None) -> _Classifier | _Modular:
+    source = find_source(model, revision=revision, weights=False)
+    loaded: _Classifier | _Modular
+    if source.head:
+        loaded = _Modular(find_source(model, revision=source.commit or revision, safetensors=True))
+    else:
+        source.check_classifier()
+        loaded = _Classifier(model, source.commit or revision)
+    if not loaded.tokenizer.is_fast:
         raise UnsupportedModelError(f"{model!r} has no fast tokenizer (tokenizer.json); run it on the torch backend.")
-    if report["missing_keys"]:
-        raise UnsupportedModelError(
-            f"the files of {model!r} do not have the weights {', '.join(sorted(report['missing_keys'])[:4])}, which "
-            "would be random, and so would be the scores; it has no classification head. Export a cross-encoder."
-        )
-    if tokenizer.chat_template:
+    if loaded.tokenizer.chat_template:
         raise UnsupportedModelError(
             f"{model!r} has a chat template, which an exported graph cannot apply; run it on the torch backend."
         )
-    return network.eval(), tokenizer
+    return loaded
 
 
-def _trace(network: Any, tokenizer: Any, path: Path) -> None:
+def _trace(loaded: _Classifier | _Modular, path: Path) -> None:
+    tokenizer = loaded.tokenizer
     names = [name for name in tokenizer.model_input_names if name in ("input_ids", "attention_mask", "token_type_ids")]
     example = tokenizer([pair[0] for pair in PARITY_PAIRS[:2]], ["a b c", "a"], padding=True, return_tensors="pt")
 
-    class Logits(torch.nn.Module):
+    class Traced(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = network
+            self.network = loaded.network
 
         def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.network(**dict(zip(names, tensors, strict=True))).logits
-            return logits
+            found: torch.Tensor = self.network(**dict(zip(names, tensors, strict=True)))[loaded.output]
+            return found
 
-    axes = {name: {0: "batch", 1: "tokens"} for name in names} | {"logits": {0: "batch"}}
+    axes = {name: {0: "batch", 1: "tokens"} for name in names} | {loaded.output: {0: "batch"}}
+    if loaded.output != "logits":
+        axes[loaded.output][1] = "tokens"
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Logits().eval(),
+            Traced().eval(),
             tuple(example[name] for name in names),
             str(path),
             input_names=names,
-            output_names=["logits"],
+            output_names=[loaded.output],
             dynamic_axes=axes,
             opset_version=17,
             # The tracing exporter keeps batch and length free for every encoder and needs no onnxscript.
@@ -182,13 +263,8 @@ def _trace(network: Any, tokenizer: Any, path: Path) -> None:
         )
 
 
-def _parity(network: Any, tokenizer: Any, source: ModelSource) -> list[ParityRow]:
+def _parity(loaded: _Classifier | _Modular, source: ModelSource) -> list[ParityRow]:
     exported = OnnxCrossEncoder(source, activation="identity")
-    rows = []
-    for pair in PARITY_PAIRS:
-        features = tokenizer(*pair, truncation="only_second", max_length=exported.max_length, return_tensors="pt")
-        with torch.inference_mode():
-            logits = network(**features).logits.numpy()
-            (expected,) = relevance_logits(logits, source.name, relevant=source.relevant_label)
-        rows.append(ParityRow(pair, float(expected), exported.score([pair])[0]))
-    return rows
+    return [
+        ParityRow(pair, loaded.logit(pair, exported.max_length), exported.score([pair])[0]) for pair in PARITY_PAIRS
+    ]

@@ -8,9 +8,10 @@ from pathlib import Path, PurePosixPath
 from langchain_crossrerank.cross_encoders.graph_files import EXACT_GRAPHS, ROUGH_GRAPHS, choose_graph
 from langchain_crossrerank.cross_encoders.hub import HubRepository
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED, BUNDLED_FOLDER, DESCRIPTION_FILES, ModelSource
+from langchain_crossrerank.cross_encoders.pickles import find_pickle, pickle_error
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError
 
-_SAFETENSORS_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+_WEIGHTS_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _CARD = "README.md"
 
 
@@ -31,6 +32,7 @@ def find_source(
     token: str | None = None,
     weights: bool = True,
     safetensors: bool = False,
+    code: bool = False,
 ) -> ModelSource:
     """Find a model by `"bundled"`, a folder, or a name on the Hugging Face hub.
 
@@ -46,13 +48,14 @@ def find_source(
         token: Access token for private and gated repositories; `None` for the one that is logged in, or `HF_TOKEN`.
         weights: Whether to fetch the ONNX graph too.
         safetensors: Whether to fetch torch weights and everything a tokenizer may need instead.
+        code: Whether to fetch Python files with them.
 
     Returns:
         The model's name and folder.
 
     Raises:
         InvalidInputError: If `subfolder` or `file_name` leads out of the model's folder.
-        ModelNotFoundError: If there is no such model, or it cannot be reached.
+        ModelNotFoundError: If there is no such model, it cannot be reached, or its weights are there as pickles only.
     """
     for what, path in (("subfolder", subfolder), ("file_name", file_name)):
         if path is not None and (PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or not path):
@@ -67,9 +70,10 @@ def find_source(
         reason = "it is a file" if folder.is_file() else f"looked at {folder.absolute()}"
         raise ModelNotFoundError(f"there is no model folder {name!r} ({reason}); pass the folder with config.json.")
     hub = HubRepository(name, revision, token, local_files_only, subfolder)
-    return ModelSource(
-        name, _inside(name, hub.fetch(_patterns(hub, file_name, weights, safetensors)), subfolder), file_name=file_name
-    )
+    snapshot = hub.fetch(_patterns(hub, file_name, weights, safetensors, code))
+    # The hub's local cache has a folder for each commit.
+    commit = snapshot.name if snapshot.parent.name == "snapshots" else None
+    return ModelSource(name, _inside(name, snapshot, subfolder), file_name=file_name, commit=commit)
 
 
 def _inside(name: str, folder: Path, subfolder: str | None) -> Path:
@@ -79,10 +83,11 @@ def _inside(name: str, folder: Path, subfolder: str | None) -> Path:
     return place
 
 
-def _patterns(hub: HubRepository, file_name: str | None, weights: bool, safetensors: bool) -> list[str]:
+def _patterns(hub: HubRepository, file_name: str | None, weights: bool, safetensors: bool, code: bool) -> list[str]:
     """Return which files of a repository to fetch."""
     if safetensors:
-        return [*_SAFETENSORS_FILES, _CARD]
+        _check_weights(hub.name, hub.files())
+        return [*_WEIGHTS_FILES, _CARD, *(["*.py"] if code else [])]
     if not weights:
         return [*DESCRIPTION_FILES, _CARD]
     if file_name is not None:
@@ -90,6 +95,8 @@ def _patterns(hub: HubRepository, file_name: str | None, weights: bool, safetens
     else:
         listed = hub.files()
         chosen = choose_graph(listed, hub.name) if listed is not None else None
+        if listed is not None and chosen is None:
+            _check_weights(hub.name, listed)
         graphs = [chosen] if chosen else [] if listed is not None else list(EXACT_GRAPHS + ROUGH_GRAPHS)
     # External data has the graph's name with _data or .data behind it, and sometimes a number.
     return [
@@ -98,3 +105,10 @@ def _patterns(hub: HubRepository, file_name: str | None, weights: bool, safetens
         *graphs,
         *(f"{graph}{ending}*" for graph in graphs for ending in ("_data", ".data")),
     ]
+
+
+def _check_weights(name: str, listed: list[str] | None) -> None:
+    """Raise if a repository is known to have weights as pickles only."""
+    pickled = find_pickle(listed or ())
+    if pickled is not None:
+        raise pickle_error(name, pickled)

@@ -325,7 +325,9 @@ def _load_weights(settings: ModelSettings, source: ModelSource, where: dict[str,
         "instruction": settings.instruction,
         "trust_remote_code": settings.trust_remote_code,
     }
-    weights = find_source(settings.model, **where, safetensors=True)
+    # The commit that was looked at, in case the branch has moved since.
+    where = {**where, "revision": source.commit or settings.revision}
+    weights = find_source(settings.model, **where, safetensors=True, code=settings.trust_remote_code)
     if source.is_causal:
         from langchain_crossrerank.cross_encoders.backends.causal import load_causal
 

@@ -48,6 +48,7 @@ class TokenizerConfig(_Description):
     model_max_length: _Length | None = None
     model_input_names: list[str] | None = None
     truncation_side: str = "right"
+    padding_side: str = "right"
     do_lower_case: bool | None = None
     strip_accents: bool | None = None
     tokenize_chinese_chars: bool = True

@@ -50,6 +50,8 @@ DESCRIPTION_FILES = (
 _NO_LIMIT = 10**9
 _LEAST_LENGTH = 8
 _DEFAULT_LENGTH = 512
+MAX_DEFAULT_LENGTH = 8192
+"""Tokens that are read by default of a model that sets no limit."""
 
 # These count positions from behind the padding id.
 _SHIFTED_POSITIONS = {
@@ -69,11 +71,13 @@ class ModelSource:
         name: What the caller asked for.
         folder: The folder with `config.json` and `tokenizer.json`, with links and `..` resolved.
         file_name: The graph that the caller asked for, relative to the folder; `None` for the best one there.
+        commit: The commit on the hub that the files are from; `None` for a folder.
     """
 
     name: str
     folder: Path
     file_name: str | None = field(default=None, kw_only=True)
+    commit: str | None = field(default=None, kw_only=True)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -252,7 +256,8 @@ class ModelSource:
         """The tokens of a pair that are read unless the caller says otherwise.
 
         That is the tokenizer's own limit or that of the positions, whichever is lower, as in sentence-transformers;
-        `max_seq_length` of `sentence_bert_config.json` replaces the tokenizer's. 512 if nothing is said.
+        `max_seq_length` of `sentence_bert_config.json` replaces the tokenizer's. If nothing is said, 512, or
+        `MAX_DEFAULT_LENGTH` for models without a table of positions.
 
         Raises:
             UnsupportedModelError: If it is too small for a query and a passage.
@@ -261,7 +266,8 @@ class ModelSource:
         limit = own or self.tokenizer_settings.model_max_length or self.settings.max_length
         # Tokenizers without a limit of their own say 1e30.
         limits = [each for each in (limit, self.position_limit) if each and each < _NO_LIMIT]
-        length = int(min(limits, default=_DEFAULT_LENGTH))
+        has_table = self.settings.model_type not in _NO_POSITION_TABLE
+        length = int(min(limits, default=_DEFAULT_LENGTH if has_table else MAX_DEFAULT_LENGTH))
         if length < _LEAST_LENGTH:
             raise UnsupportedModelError(
                 f"{self.name!r} reads {length} tokens by its config, which is too few for a query and a passage; "

@@ -34,12 +34,12 @@ _PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "npu", "mlu", "musa", "privateuseone")
 
 _NOT_SUPPORTED: dict[Backend, tuple[str, ...]] = {
-    "onnx": ("trust_remote_code",),
-    "openvino": ("trust_remote_code",),
+    "onnx": ("trust_remote_code", "instruction"),
+    "openvino": ("trust_remote_code", "instruction"),
     "torch": ("num_threads", "file_name"),
     "remote": (
         *("max_batch_tokens", "num_threads", "device", "revision", "local_files_only", "trust_remote_code"),
-        *("subfolder", "file_name", "token"),
+        *("subfolder", "file_name", "token", "instruction"),
     ),
 }
 

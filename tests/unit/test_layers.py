@@ -30,6 +30,7 @@ LAYERS = (
         "cross_encoders.languages",
         "cross_encoders.scheduling",
         "cross_encoders.scores",
+        "cross_encoders.pickles",
         "cross_encoders.precision",
         "cross_encoders.truncation",
     },

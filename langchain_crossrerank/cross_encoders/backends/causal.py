@@ -14,10 +14,10 @@ from langchain_crossrerank.cross_encoders.backends.weights import (
     check_complete,
     first_line,
     is_saved_cross_encoder,
-    refuse_pickles,
 )
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
+from langchain_crossrerank.cross_encoders.pickles import refuse_pickles
 from langchain_crossrerank.errors import UnsupportedModelError
 
 DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
@@ -81,7 +81,7 @@ class CausalCrossEncoder(TorchCrossEncoder):
     def _load(
         self, source: ModelSource, *, device: str | None, dtype: torch.dtype | str, trust_remote_code: bool
     ) -> SentenceTransformer:
-        refuse_pickles(source)
+        refuse_pickles(source.name, source.folder)
         try:
             transformer = ReportedTransformer(
                 str(source.folder),

@@ -30,6 +30,7 @@ from langchain_crossrerank.cross_encoders.languages import LanguageCheck, card_l
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pair_encoder import PairEncoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
+from langchain_crossrerank.cross_encoders.pickles import refuse_pickles
 from langchain_crossrerank.cross_encoders.precision import Precision
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 from langchain_crossrerank.cross_encoders.scores import Activation, check_num_labels, relevance_logits, sigmoid
@@ -50,6 +51,7 @@ ATTENTION_BYTES = 2**30
 and each head of one layer. A forward pass peaks at about twice as much."""
 
 _USUAL_HEADS = 12
+_SAME_SCORE = 1e-3
 _TEST_PAIR = ("which precision is faster here?", "a passage of the usual length " * 20)
 _logger = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class OnnxCrossEncoder(CrossEncoder):
 
     backend = "onnx"
     _knows_tokens = True
+    _pads_left = False
 
     def __init__(
         self,
@@ -122,6 +125,8 @@ class OnnxCrossEncoder(CrossEncoder):
         self._pairs = PairEncoder(load_tokenizer(source), self.max_length, truncation_side)
         self._language_check = LanguageCheck(card_languages(source.folder), self._pairs.token_spans)
         self._window_tokenizers: dict[int, Tokenizer] = {}
+        if source.tokenizer_settings.padding_side == "left":
+            self._pads_left = self._is_padded_on_the_left()
         if precision == "auto":
             self._choose_precision()
         # Quantised activations share one scale in a batch, so a pair's score depends on the others in its batch.
@@ -169,6 +174,7 @@ class OnnxCrossEncoder(CrossEncoder):
         """The model's own graph."""
         path = self._source.onnx_file
         if path is None:
+            refuse_pickles(self.name, self._source.folder)
             raise ModelNotFoundError(
                 f"the model {self.name!r} has no ONNX graph (model.onnx or onnx/model.onnx in "
                 f'{self._source.folder}). Either run it on torch: `pip install "langchain-crossrerank[torch]"` and '
@@ -300,14 +306,31 @@ class OnnxCrossEncoder(CrossEncoder):
         ids = np.full(shape, self._source.pad_token_id, dtype=np.int64)
         types, mask = np.zeros_like(ids), np.zeros_like(ids)
         for row, item in enumerate(batch):
-            ids[row, : item.tokens], segments = item.features
+            start = shape[1] - item.tokens if self._pads_left else 0
+            place = slice(start, start + item.tokens)
+            ids[row, place], segments = item.features
             if self._source.sends_segments:
-                types[row, : item.tokens] = segments
-            mask[row, : item.tokens] = 1
+                types[row, place] = segments
+            mask[row, place] = 1
         self._check_ids(ids)
-        start = self._source.first_position
-        places = np.where(mask, np.cumsum(mask, axis=1) - 1 + start, max(0, start - 1))
+        first = self._source.first_position
+        places = np.where(mask, np.cumsum(mask, axis=1) - 1 + first, max(0, first - 1))
         return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask, "position_ids": places}
+
+    def _is_padded_on_the_left(self) -> bool:
+        """Return whether a padded pair scores as it does alone with the padding on the left.
+
+        The tokenizer says left. Models that read their last token need that; one that reads its first token, and only
+        says so, would read padding.
+        """
+        if self._fixed_tokens:
+            # Nothing runs without padding, so there is nothing to compare with.
+            return True
+        short, long = self._encode([("a", "b"), _TEST_PAIR])
+        (alone,) = self._score_batch([short])
+        self._pads_left = True
+        padded = self._score_batch([short, long])[0] if self._fixed_batch != 1 else alone
+        return abs(padded - alone) < _SAME_SCORE
 
     def _check_ids(self, ids: Any) -> None:
         """Raise if the tokenizer makes ids that the model has no embedding for."""

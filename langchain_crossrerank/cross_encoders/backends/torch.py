@@ -19,7 +19,7 @@ from langchain_crossrerank.cross_encoders.backends.weights import load_modules
 from langchain_crossrerank.cross_encoders.base import DEFAULT_MAX_BATCH_TOKENS, CrossEncoder
 from langchain_crossrerank.cross_encoders.fingerprints import READ_SUFFIXES, ReadFiles, fingerprint
 from langchain_crossrerank.cross_encoders.languages import LanguageCheck, TokenSpan, card_languages
-from langchain_crossrerank.cross_encoders.model_files import ModelSource
+from langchain_crossrerank.cross_encoders.model_files import MAX_DEFAULT_LENGTH, ModelSource
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.precision import torch_dtype, torch_precision
 from langchain_crossrerank.cross_encoders.scores import (
@@ -31,9 +31,6 @@ from langchain_crossrerank.cross_encoders.scores import (
 )
 from langchain_crossrerank.cross_encoders.truncation import Spans
 from langchain_crossrerank.errors import InvalidInputError, ScoringError, UnsupportedModelError
-
-MAX_DEFAULT_LENGTH = 8192
-"""Default `max_length`, in tokens, of LLM rerankers that could read more and of models without a limit of their own."""
 
 _NO_LIMIT = 10**9
 _POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")

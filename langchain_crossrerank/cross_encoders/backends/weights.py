@@ -11,6 +11,7 @@ from sentence_transformers import CrossEncoder as SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
+from langchain_crossrerank.cross_encoders.pickles import refuse_pickles
 from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 
 MODULES_FILE = "modules.json"
@@ -58,7 +59,7 @@ def load_modules(
         "config_kwargs": {"trust_remote_code": trust_remote_code},
     }
     folder = str(source.folder)
-    refuse_pickles(source)
+    refuse_pickles(source.name, source.folder)
     model: SentenceTransformer
     try:
         if is_saved_cross_encoder(source):
@@ -90,18 +91,6 @@ def is_saved_cross_encoder(source: ModelSource) -> bool:
     except ValueError as err:
         raise UnsupportedModelError(f"{files[1]} is not JSON ({first_line(err)}); fetch the model again.") from err
     return isinstance(saved, dict) and saved.get("model_type") == "CrossEncoder"
-
-
-def refuse_pickles(source: ModelSource) -> None:
-    """Raise `ModelNotFoundError` if a folder has weights as pickles only."""
-    for folder in (source.folder, *(path for path in source.folder.glob("[0-9]_*") if path.is_dir())):
-        pickles = [path for pattern in ("pytorch_model*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)]
-        if pickles and not any(folder.glob("*.safetensors")):
-            raise ModelNotFoundError(
-                f"the weights of {source.name!r} are a pickle ({pickles[0].relative_to(source.folder)}), which could "
-                "run code when it is read; pass a model with safetensors, or convert it where you trust it "
-                "(`AutoModelForSequenceClassification.from_pretrained(...).save_pretrained(folder)`)."
-            )
 
 
 def check_complete(model: SentenceTransformer, name: str) -> None:

@@ -146,6 +146,38 @@ def test_a_subfolder_and_a_token_reach_the_hub(fetches: Fetches, listing: list[s
     assert all(pattern.startswith("sub/") for pattern in call["allow_patterns"])
 
 
+@pytest.mark.parametrize("code", [True, False])
+def test_code_is_fetched_only_for_those_who_trust_it(
+    fetches: Fetches, listing: list[str], tmp_path: Path, code: bool
+) -> None:
+    """Python files come with torch weights if they are to be run, and not otherwise."""
+    listing += ["model.safetensors", "modeling_own.py"]
+    find_source("org/model", safetensors=True, code=code)
+    patterns = fetches[0]["allow_patterns"]
+    assert any(fnmatch("modeling_own.py", pattern) for pattern in patterns) is code
+
+
+@pytest.mark.parametrize("safetensors", [True, False])
+@pytest.mark.parametrize("files", [["pytorch_model.bin"], ["model.safetensors", "2_Dense/pytorch_model.bin"]], ids=str)
+def test_a_repository_of_pickles_is_named_before_anything_is_fetched(
+    fetches: Fetches, listing: list[str], files: list[str], safetensors: bool
+) -> None:
+    """Weights that are only there as pickles are refused whether or not torch is installed."""
+    listing += ["config.json", *files]
+    with pytest.raises(ModelNotFoundError, match=r"'org/model' are a pickle \((2_Dense/)?pytorch_model\.bin\)"):
+        find_source("org/model", safetensors=safetensors)
+    assert fetches == []
+
+
+def test_a_hub_model_knows_its_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The commit is the one whose files were fetched, so that more of its files can be fetched later."""
+    snapshot = tmp_path / "models--org--model" / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(snapshot))
+    assert find_source("org/model", local_files_only=True).commit == "0123abc"
+    assert find_source(tmp_path).commit is None
+
+
 _RESPONSE = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co/org/model"))
 
 

@@ -114,6 +114,7 @@ def test_an_unknown_activation_is_refused(make_source: MakeSource, key: str, nam
             512,
             id="unlimited tokenizer, no positions",
         ),
+        pytest.param({"model_type": "xlnet"}, {"model_max_length": UNLIMITED}, 8192, id="no table of positions"),
         pytest.param(
             {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": None},
             None,

@@ -119,6 +119,7 @@ def test_an_unknown_argument_is_refused_with_the_close_match(unknown: str, hint:
         ("remote", {"revision": "main"}),
         ("remote", {"local_files_only": True}),
         ("remote", {"max_batch_tokens": 64}),
+        *((backend, {"instruction": "find the same case"}) for backend in ("onnx", "openvino", "remote")),
     ],
     ids=str,
 )

@@ -126,6 +126,38 @@ def test_logits_of_any_usual_shape_are_read(make_folder: MakeFolder, expected: A
     assert load(make_folder(graph(inputs=INT64, output_shape=shape))).score(PAIRS) == expected
 
 
+def graph_reading(place: int) -> onnx.ModelProto:
+    """A graph whose logits are what a table says of one token: the first (0) or the last (-1)."""
+    random = np.random.default_rng(0)
+    tensors = {
+        "table": random.normal(size=(WORDS, 4)).astype(np.float32),
+        "head": random.normal(size=(4, 1)).astype(np.float32),
+        "place": np.array(place),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+        helper.make_node("Gather", ["rows", "place"], ["row"], axis=1),
+        helper.make_node("MatMul", ["row", "head"], ["logits"]),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(name, kind, ("batch", "tokens")) for name, kind in INT64.items()],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize(("place", "side"), [(0, "left"), (-1, "left"), (0, "right")])
+def test_padding_moves_no_score(make_folder: MakeFolder, place: int, side: str) -> None:
+    """Padding goes to the side that the tokenizer's config names, unless the graph would then read padding."""
+    folder = make_folder(graph_reading(place), tokenizer={"padding_side": side}, pad_token_id=7)
+    model = load(folder, max_batch_tokens=10_000)
+    alone = [model.score([pair])[0] for pair in PAIRS]
+    assert model.score(PAIRS) == pytest.approx(alone, abs=1e-6)
+
+
 def positions_given(folder: Path) -> Any:
     """The `position_ids` of two pairs, of which the second is shorter."""
     model = load(folder)
