@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -196,7 +196,7 @@ class _Modular:
         self._folder = source.folder
         self._files = source.description_files
         self._model = load_modules(source, device="cpu")
-        self.network: Any = self._model.transformers_model
+        self.network = cast("Any", self._model.transformers_model)
         self.network.set_attn_implementation("eager")
         self.tokenizer: Any = self._model.tokenizer
 
