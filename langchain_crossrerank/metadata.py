@@ -34,3 +34,9 @@ SECTION = "section"
 
 CARRIED = "carried"
 """Metadata key of the number of characters at a chunk's front that were carried from above: headings, header rows."""
+
+BOOSTED_SCORE = "boosted_score"
+"""Metadata key of the score after a boost by metadata; `relevance_score` stays the cross-encoder's."""
+
+KEPT_SPANS = "kept_spans"
+"""Metadata key of the sentences that pruning kept: `[start, end]` of each in characters of the unpruned text."""

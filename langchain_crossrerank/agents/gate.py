@@ -15,7 +15,7 @@ from langchain_core.runnables.config import patch_config
 from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import TypedDict
 
-from langchain_crossrerank.agents.thresholds import MinProbability, check_probability, passage_threshold
+from langchain_crossrerank.agents.thresholds import MinProbability, check_threshold, passage_threshold
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.compressors import RerankInput
 from langchain_crossrerank.errors import InvalidInputError
@@ -77,7 +77,7 @@ class RelevanceGate(RunnableSerializable[GateState, GateResult]):
     if not TYPE_CHECKING:
         # Outside pydantic's validation, which would turn the package's own errors into a ValidationError.
         def __init__(self, **fields: Any) -> None:
-            check_probability(fields.get("min_probability", "measured"))
+            check_threshold(min_probability=fields.get("min_probability", "measured"))
             reranker = CrossEncoderReranker(model=fields.get("model", "bundled"), top_n=None)
             super().__init__(**{**fields, "model": reranker.model})
             passage_threshold(reranker.model_name, self.min_probability)

@@ -13,7 +13,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import BaseModel, Field, StringConstraints, create_model
 
 from langchain_crossrerank.agents.context import CountTokens, estimate_tokens, format_passages
-from langchain_crossrerank.agents.thresholds import MEASURED, MinProbability, check_probability, passage_threshold
+from langchain_crossrerank.agents.thresholds import MEASURED, MinProbability, check_threshold, passage_threshold
 from langchain_crossrerank.checks import check_whole_numbers, shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.metadata import RELEVANCE_SCORE
@@ -81,7 +81,8 @@ def create_rerank_tool(
     Raises:
         InvalidInputError: If an argument is not valid, or the first stage does not take a filter.
     """
-    check_probability(min_probability)
+    if min_probability is not None:
+        check_threshold(min_probability=min_probability)
     check_whole_numbers(max_tokens=(max_tokens, 1))
     searching = _reranking(retriever, options)
     if filters is not None:
