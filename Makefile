@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv-dev/bin
 
-.PHONY: ci browser dev test lint types wheel demo pdf bench clean
+.PHONY: ci browser dev test lint types wheel demo pdf bench docs docs-serve release-check clean
 
 ci: clean browser dev lint types wheel demo
 
@@ -39,6 +39,18 @@ pdf:
 bench:
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/cold_start.py
+
+docs:
+	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/python scripts/docs/build.py
+
+docs-serve:
+	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/python scripts/docs/build.py --serve
+
+release-check:
+	$(BIN)/pip install -q -c constraints.txt -e ".[release]"
+	$(BIN)/python scripts/release_check.py
 
 clean:
 	rm -rf .venv .venv-dev .venv-wheel build dist

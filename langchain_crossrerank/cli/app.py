@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from langchain_crossrerank.cli import cache, demo, measure, models, search, serve, train
+from langchain_crossrerank.cli import about, cache, demo, measure, models, search, serve, train
 from langchain_crossrerank.cli.output import drop_output, note, say
 from langchain_crossrerank.cli.progress import announced_downloads
 from langchain_crossrerank.errors import CrossRerankError
@@ -184,5 +184,7 @@ _add(
     panel="Models",
     examples=["BAAI/bge-reranker-base bge-onnx --precision fp16"],
 )
+_add("models", about.models_command, panel="Models", examples=["", "--json"])
+_add("info", about.info_command, examples=["", "--model BAAI/bge-reranker-base"])
 _add("cache info", cache.info_command, examples=["scores.sqlite"])
 _add("cache clear", cache.clear_command, examples=["scores.sqlite"])
