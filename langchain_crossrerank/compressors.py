@@ -8,19 +8,12 @@ compressors as well.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun, Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from langchain_core.runnables import (
-    Runnable,
-    RunnableBinding,
-    RunnableConfig,
-    RunnableSerializable,
-    RunnableWithFallbacks,
-)
-from langchain_core.runnables.configurable import RunnableConfigurableAlternatives, RunnableConfigurableFields
-from langchain_core.runnables.retry import RunnableRetry
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.utils import AnyConfigurableField, ConfigurableField
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
@@ -83,16 +76,15 @@ class RunnableCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInpu
         self,
         fallbacks: Sequence[Runnable[RerankInput, list[Document]] | BaseDocumentCompressor],
         **kwargs: Any,
-    ) -> FallbackCompressor:
+    ) -> RunnableCompressor:  # type: ignore[override]
         """Add rerankers to try in order when this one raises.
 
         Args:
             fallbacks: Rerankers, or any other document compressors.
             **kwargs: Arguments of LangChain's `with_fallbacks`, for example `exceptions_to_handle`.
         """
-        return FallbackCompressor(
-            runnable=self, fallbacks=[as_runnable_compressor(fallback) for fallback in fallbacks], **kwargs
-        )
+        others = [as_runnable_compressor(fallback) for fallback in fallbacks]
+        return _as_compressor(super().with_fallbacks(others, **kwargs))
 
     def configurable_fields(self, **kwargs: AnyConfigurableField) -> RunnableSerializable[RerankInput, list[Document]]:
         """Let the run configuration set fields."""
@@ -111,26 +103,6 @@ class RunnableCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInpu
             which, default_key=default_key, prefix_keys=prefix_keys, **alternatives
         )
         return cast("RunnableSerializable[RerankInput, list[Document]]", _as_compressor(wrapped))
-
-
-class BoundCompressor(RunnableCompressor, RunnableBinding[RerankInput, list[Document]]):  # type: ignore[no-redef]
-    """A reranker with a run configuration or settings bound to it."""
-
-
-class RetryingCompressor(RunnableCompressor, RunnableRetry[RerankInput, list[Document]]):  # type: ignore[no-redef]
-    """A reranker that is called again when it raises."""
-
-
-class FallbackCompressor(RunnableCompressor, RunnableWithFallbacks[RerankInput, list[Document]]):
-    """A reranker with others to try when it raises."""
-
-
-class ConfigurableCompressor(RunnableCompressor, RunnableConfigurableFields[RerankInput, list[Document]]):
-    """A reranker whose fields the run configuration can set."""
-
-
-class AlternativeCompressors(RunnableCompressor, RunnableConfigurableAlternatives[RerankInput, list[Document]]):
-    """Rerankers that the run configuration chooses from."""
 
 
 class AdaptedCompressor(RunnableCompressor):
@@ -215,18 +187,32 @@ def with_settings(compressor: BaseDocumentCompressor, settings: Mapping[str, Any
     return compressor.model_copy(update=dict(settings))
 
 
-_KINDS: dict[type[Runnable[Any, Any]], type[RunnableCompressor]] = {
-    RunnableRetry: RetryingCompressor,
-    RunnableBinding: BoundCompressor,
-    RunnableConfigurableFields: ConfigurableCompressor,
-    RunnableConfigurableAlternatives: AlternativeCompressors,
-}
-"""Each of LangChain's wrappers with the same one that is a document compressor."""
-
-
 def _as_compressor(wrapped: Runnable[Any, Any]) -> RunnableCompressor:
+    """Return one of LangChain's wrappers as one that is a document compressor; unchanged if it is already."""
     if isinstance(wrapped, RunnableCompressor):
         return wrapped
-    kind = next(ours for theirs, ours in _KINDS.items() if isinstance(wrapped, theirs))
     fields = cast("BaseModel", wrapped)
-    return kind.model_construct(_fields_set=set(fields.model_fields_set), **dict(fields))
+    return _kind_of(type(wrapped)).model_construct(_fields_set=set(fields.model_fields_set), **dict(fields))
+
+
+@cache
+def _kind_of(wrapper: type[Runnable[Any, Any]]) -> type[RunnableCompressor]:
+    """Return the class of one of LangChain's wrappers that are document compressors.
+
+    It is built at its first use: six such classes would take a tenth of the time that importing this package takes.
+    """
+    namespace = {"__module__": __name__, "__doc__": wrapper.__doc__, "__reduce__": _reduce}
+    name = f"{wrapper.__name__.removeprefix('Runnable')}Compressor"
+    return cast("type[RunnableCompressor]", type(wrapper)(name, (RunnableCompressor, wrapper), namespace))
+
+
+def _reduce(wrapped: RunnableCompressor) -> tuple[Any, ...]:
+    # The class has no name in this module, so LangChain's is what is pickled.
+    return _restore, (type(wrapped).__bases__[1], wrapped.__getstate__())
+
+
+def _restore(wrapper: type[Runnable[Any, Any]], state: dict[Any, Any]) -> RunnableCompressor:
+    kind = _kind_of(wrapper)
+    restored = kind.__new__(kind)
+    restored.__setstate__(state)
+    return restored

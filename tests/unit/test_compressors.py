@@ -75,7 +75,7 @@ def test_wrapping_keeps_a_document_compressor(first: str, second: str | None, as
 @pytest.mark.parametrize("kind", [kind for kind in WRAPS if kind != "with_listeners"])
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
 def test_a_wrapped_reranker_can_be_copied(kind: str, how: Callable[[Any], Any]) -> None:
-    """Wrappers are classes of the package, so that copies and other processes know them."""
+    """Copies of wrappers are wrappers, also those that another process makes from a pickle."""
     wrapped = WRAPS[kind](reranker(model="bundled"))
     assert compress(how(wrapped), asynchronous=False) == compress(wrapped, asynchronous=False)
 
