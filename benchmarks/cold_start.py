@@ -1,13 +1,17 @@
 """Cold start: whole processes from `python` to the first reranked list, this package and LangChain's stock path.
 
-    python benchmarks/cold_start.py [--model FOLDER] [--runs 5]
+    python benchmarks/cold_start.py [--model FOLDER] [--runs 5] [--baseline DIR]
 
 Three programs rerank the same three sentences, so that starting and not ranking is what is measured. `stock` uses
 `HuggingFaceCrossEncoder` and LangChain's own `CrossEncoderReranker`; `ours` uses the same weights exported to ONNX;
-`bundled` uses the model inside this package, which has the same shape. They run in turn, each in a fresh process; wall
-time and peak memory are the operating system's figures for that process. Without `--model` the weights are
-all-MiniLM-L6-v2 from the `offline` extra with an untrained head, which costs the same as a trained one. The line below
-the table is `load_cross_encoder("bundled")` alone, with everything imported before.
+`bundled` uses the model inside this package, which has the same shape. `floor` only imports the classes of
+langchain-core that every document compressor builds on, which no program can do without; "above the floor" is what a
+program takes beyond that. They run in turn, each in a fresh process; wall time, processor time and peak memory are the
+operating system's figures for that process. Without `--model` the weights are all-MiniLM-L6-v2 from the `offline`
+extra with an untrained head, which costs the same as a trained one. `load`, below the table, is
+`load_cross_encoder("bundled")` alone, with everything imported before.
+
+`--baseline DIR` runs `ours`, `bundled` and `load` with another checkout of this package, too, in the same rounds.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ import os
 import platform
 import statistics
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +36,12 @@ texts = [
     "The ferry to the island leaves at nine.",
 ]
 documents = [Document(text) for text in texts]
+"""
+
+_FLOOR = """
+from langchain_core.cross_encoders import BaseCrossEncoder
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.runnables import RunnableSerializable
 """
 
 _STOCK = """
@@ -48,6 +60,8 @@ reranker = CrossEncoderReranker(model=sys.argv[1], top_n=3)
 print(reranker.compress_documents(documents, "what does reranking read?")[0])
 """
 
+_COLUMNS = ("seconds", "cpu_seconds", "peak_mib")
+
 _LOAD = """
 import time
 from langchain_crossrerank import load_cross_encoder
@@ -56,6 +70,26 @@ started = time.perf_counter()
 load_cross_encoder("bundled")
 print(time.perf_counter() - started)
 """
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program with the checkout of this package that it imports.
+
+    Attributes:
+        source: Its Python code.
+        checkout: The folder with the package.
+        model: The model that it loads, its first argument.
+    """
+
+    source: str
+    checkout: Path
+    model: str = ""
+
+    def run(self) -> ProcessFigures:
+        """Run the program in a fresh process."""
+        environment = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(self.checkout), "PYTHONSAFEPATH": "1"}
+        return time_process(["-W", "ignore", "-c", self.source, self.model], environment)
 
 
 def prepare(model: str | None, folder: Path) -> None:
@@ -74,10 +108,38 @@ def prepare(model: str | None, folder: Path) -> None:
     export_onnx(str(folder / "torch"), folder / "onnx")
 
 
-def run(program: str, model: str) -> ProcessFigures:
-    """Run a program in a fresh process."""
-    environment = {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
-    return time_process(["-c", _PASSAGES + program, model], environment)
+def measure(programs: Mapping[str, Program], runs: int) -> dict[str, list[ProcessFigures]]:
+    """Run the programs in turns, each in fresh processes."""
+    figures: dict[str, list[ProcessFigures]] = {name: [] for name in programs}
+
+    def start(name: str, _: int) -> None:
+        figures[name].append(programs[name].run())
+
+    in_turns({name: partial(start, name) for name in programs}, rounds=runs)
+    # The first round warms the disk cache.
+    return {name: entries[1:] for name, entries in figures.items()}
+
+
+def table(figures: Mapping[str, Sequence[ProcessFigures]]) -> str:
+    """Return medians as a Markdown table, compared with the floor and with the stock path."""
+    median = {
+        name: {column: statistics.median(getattr(entry, column) for entry in entries) for column in _COLUMNS}
+        for name, entries in figures.items()
+    }
+    floor, stock = median["floor"], median["stock"]
+    lines = [
+        "| program | wall s | above the floor | CPU s | above the floor | peak MiB | times faster than stock "
+        "| memory of stock's |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, each in median.items():
+        wall, cpu, peak = (each[column] for column in _COLUMNS)
+        cells = [
+            *(f"{wall:.2f}", f"{wall - floor['seconds']:.2f}", f"{cpu:.2f}", f"{cpu - floor['cpu_seconds']:.2f}"),
+            *(f"{peak:.0f}", f"{stock['seconds'] / wall:.1f}", f"{peak / stock['peak_mib']:.0%}"),
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -85,39 +147,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder of a sequence-classification model (safetensors)")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--baseline", type=Path, metavar="DIR", help="another checkout, measured side by side")
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.prepare:
         prepare(options.model, options.prepare)
         return
+    here = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as folder:
         # In a process of its own: a child's peak memory starts at its parent's.
         model = ["--model", options.model] if options.model else []
-        time_process([__file__, "--prepare", folder, *model])
-        torch_folder, onnx_folder = Path(folder) / "torch", Path(folder) / "onnx"
+        time_process([__file__, "--prepare", folder, *model], {"PYTHONPATH": str(here)})
+        torch_folder, onnx_folder = str(Path(folder) / "torch"), str(Path(folder) / "onnx")
         programs = {
-            "stock": (_STOCK, str(torch_folder)),
-            "ours": (_OURS, str(onnx_folder)),
-            "bundled": (_OURS, "bundled"),
+            "floor": Program(_FLOOR, here),
+            "stock": Program(_PASSAGES + _STOCK, here, torch_folder),
+            "ours": Program(_PASSAGES + _OURS, here, onnx_folder),
+            "bundled": Program(_PASSAGES + _OURS, here, "bundled"),
+            "load": Program(_LOAD, here),
         }
-        peaks: dict[str, list[float]] = {name: [] for name in programs}
-
-        def start(name: str, _: int) -> None:
-            peaks[name].append(run(*programs[name]).peak_mib)
-
-        # The first round warms the disk cache.
-        walls = in_turns({name: partial(start, name) for name in programs}, rounds=options.runs)
-        loads = [float(time_process(["-c", _LOAD]).output) for _ in range(options.runs)]
-    medians = {name: (walls[name].median, statistics.median(peaks[name][1:])) for name in programs}
+        if options.baseline:
+            programs |= {
+                f"{name}, baseline": replace(programs[name], checkout=options.baseline.resolve())
+                for name in ("ours", "bundled", "load")
+            }
+        figures = measure(programs, options.runs)
+    loads = {name: figures.pop(name) for name in list(figures) if name.startswith("load")}
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.runs} runs each\n"
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, medians of {options.runs} "
+        f"runs\n\n{table(figures)}\n"
     )
-    print("| program | wall s (median) | peak MiB (median) | times faster than stock | memory of stock's |")
-    print("|---|---|---|---|---|")
-    for name, (wall, peak) in medians.items():
-        faster, share = medians["stock"][0] / wall, peak / medians["stock"][1]
-        print(f"| {name} | {wall:.2f} | {peak:.0f} | {faster:.1f} | {share:.0%} |")
-    print(f"\nload_cross_encoder('bundled'): {statistics.median(loads):.2f} s ({min(loads):.2f} to {max(loads):.2f})")
+    for name, entries in loads.items():
+        seconds = [float(entry.output) for entry in entries]
+        print(f"{name}: {statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})")
 
 
 if __name__ == "__main__":

@@ -78,11 +78,13 @@ class ProcessFigures:
 
     Attributes:
         seconds: Wall time.
+        cpu_seconds: Processor time, user and system, of all its threads; it depends less on other load than wall time.
         peak_mib: Peak resident memory in MiB, by the operating system. It starts at the parent's, so keep that small.
         output: What the process wrote to standard output.
     """
 
     seconds: float
+    cpu_seconds: float
     peak_mib: float
     output: str
 
@@ -105,4 +107,4 @@ def time_process(arguments: Sequence[str], environment: Mapping[str, str] | None
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"exit code {process.returncode} of {command!r}; run it by hand to see why")
-    return ProcessFigures(spent, usage.ru_maxrss / 1024, output)
+    return ProcessFigures(spent, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)

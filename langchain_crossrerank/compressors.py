@@ -7,6 +7,7 @@ compressors as well.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
@@ -72,11 +73,11 @@ class RunnableCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInpu
         """Call again when it raises."""
         return _as_compressor(super().with_retry(**kwargs))
 
-    def with_fallbacks(
+    def with_fallbacks(  # type: ignore[override]
         self,
         fallbacks: Sequence[Runnable[RerankInput, list[Document]] | BaseDocumentCompressor],
         **kwargs: Any,
-    ) -> RunnableCompressor:  # type: ignore[override]
+    ) -> RunnableCompressor:
         """Add rerankers to try in order when this one raises.
 
         Args:
@@ -199,11 +200,12 @@ def _as_compressor(wrapped: Runnable[Any, Any]) -> RunnableCompressor:
 def _kind_of(wrapper: type[Runnable[Any, Any]]) -> type[RunnableCompressor]:
     """Return the class of one of LangChain's wrappers that are document compressors.
 
-    It is built at its first use: six such classes would take a tenth of the time that importing this package takes.
+    It is built at its first use, because importing the package would take noticeably longer with all of them.
     """
     namespace = {"__module__": __name__, "__doc__": wrapper.__doc__, "__reduce__": _reduce}
     name = f"{wrapper.__name__.removeprefix('Runnable')}Compressor"
-    return cast("type[RunnableCompressor]", type(wrapper)(name, (RunnableCompressor, wrapper), namespace))
+    kind = types.new_class(name, (RunnableCompressor, wrapper), exec_body=lambda body: body.update(namespace))
+    return cast("type[RunnableCompressor]", kind)
 
 
 def _reduce(wrapped: RunnableCompressor) -> tuple[Any, ...]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from langchain_crossrerank.cross_encoders.model_config import read_description, read_json
 from langchain_crossrerank.errors import UnsupportedModelError
-from langchain_crossrerank.onnx_graphs.appended_head import ACTIVATIONS, Layer, Linear, Normalise, Pool
+from langchain_crossrerank.onnx_graphs.head_layers import ACTIVATIONS, Layer, Linear, Normalise, Pool
 
 _POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
@@ -21,6 +20,8 @@ class ModuleEntry(BaseModel):
     path: str
     type: str
 
+    model_config = ConfigDict(defer_build=True)
+
     @property
     def kind(self) -> str:
         """The module's class, without its package."""
@@ -28,7 +29,7 @@ class ModuleEntry(BaseModel):
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow", defer_build=True)
 
 
 class _PoolingSettings(_Settings):
@@ -125,6 +126,7 @@ def _dense(place: Path, name: str) -> Linear:
 
 def _weights(place: Path) -> dict[str, Any]:
     """Read a module's weights, which must be safetensors, in fp32."""
+    import numpy as np
     from safetensors.numpy import load_file
 
     path = place / "model.safetensors"

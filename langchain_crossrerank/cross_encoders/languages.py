@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import yaml
-
 MULTILINGUAL_MODEL = "BAAI/bge-reranker-v2-m3"
 """A cross-encoder for many languages, to name in a warning."""
 
@@ -92,6 +90,8 @@ def script_of(text: str) -> str:
 
 def card_languages(folder: Path) -> tuple[str, ...]:
     """Return the languages that a model's card lists, as ISO 639 codes; empty if it lists none or cannot be read."""
+    import yaml
+
     try:
         with (folder / "README.md").open(encoding="utf-8") as file:
             text = file.read(_CARD_CHARACTERS)

@@ -20,7 +20,8 @@ _Length = Annotated[float, Field(ge=1)]
 
 
 class _Description(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
+    # Built at the first use: a model has some of these files, and none of them is needed before one is loaded.
+    model_config = ConfigDict(strict=True, extra="ignore", defer_build=True)
 
 
 class TransformerConfig(_Description):
@@ -106,7 +107,7 @@ def read_description(path: Path, kind: type[_Model]) -> _Model:
         UnsupportedModelError: If it is not a JSON object, or a field has an impossible value.
     """
     if not path.is_file():
-        return kind()
+        return kind.model_construct()
     content = read_json(path)
     if not isinstance(content, dict):
         raise UnsupportedModelError(f"{path} does not contain a JSON object; fetch or export the model again.")

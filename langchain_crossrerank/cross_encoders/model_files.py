@@ -10,6 +10,7 @@ from typing import Any
 
 from langchain_crossrerank.cross_encoders.graph_files import EXACT_GRAPHS, choose_graph
 from langchain_crossrerank.cross_encoders.head_modules import has_head_modules, read_head, read_modules
+from langchain_crossrerank.cross_encoders.languages import card_languages
 from langchain_crossrerank.cross_encoders.model_config import (
     DenseConfig,
     SentenceBertConfig,
@@ -21,12 +22,15 @@ from langchain_crossrerank.cross_encoders.model_config import (
 )
 from langchain_crossrerank.cross_encoders.scores import Activation, relevant_label
 from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
-from langchain_crossrerank.onnx_graphs.appended_head import Layer
+from langchain_crossrerank.onnx_graphs.head_layers import Layer
 
 BUNDLED = "bundled"
 """The name of the model inside this package."""
 
 BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / "minilm-l6-en-v1"
+
+_BUNDLED_LANGUAGES = ("en",)
+"""The languages of its card, so that it loads without a parser of cards."""
 
 DESCRIPTION_FILES = (
     "config.json",
@@ -105,6 +109,11 @@ class ModelSource:
     def is_bundled(self) -> bool:
         """Whether this is the model inside the package, whose files are trusted as its code is."""
         return self.folder == BUNDLED_FOLDER
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that the model's card lists, as ISO 639 codes; empty if it lists none."""
+        return _BUNDLED_LANGUAGES if self.is_bundled else card_languages(self.folder)
 
     @property
     def description_files(self) -> list[Path]:

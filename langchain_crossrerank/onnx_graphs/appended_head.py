@@ -2,73 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from onnx import TensorProto, helper, numpy_helper
 
 from langchain_crossrerank.errors import UnsupportedModelError
-
-Pooling = Literal["cls", "mean"]
-"""Which vector stands for a text: that of its first token, or the mean of all of its tokens."""
-
-ACTIVATIONS = ("Identity", "GELU", "ReLU", "SiLU", "Sigmoid", "Tanh")
-"""Activations that can be appended, as torch names their classes."""
+from langchain_crossrerank.onnx_graphs.head_layers import Layer, Normalise, Pool, Pooling
 
 _LEAST_OPSET = 17
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Makes one vector of the vectors of a text's tokens."""
-
-    mode: Pooling
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A linear layer.
-
-    Attributes:
-        weight: Shape (outputs, inputs), float32.
-        bias: Shape (outputs,), or `None`.
-        activation: One of `ACTIVATIONS`.
-    """
-
-    weight: Any = field(repr=False)
-    bias: Any = field(repr=False)
-    activation: str
-
-
-@dataclass(frozen=True)
-class Normalise:
-    """A layer normalisation.
-
-    Attributes:
-        weight: Shape (size,), float32.
-        bias: Shape (size,), float32.
-        epsilon: What is added to the variance.
-    """
-
-    weight: Any = field(repr=False)
-    bias: Any = field(repr=False)
-    epsilon: float = 1e-5
-
-
-Layer = Pool | Linear | Normalise
-
-
-def head_hash(layers: Sequence[Layer]) -> str:
-    """Return a hash of layers and their weights, 32 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    for layer in layers:
-        digest.update(repr(layer).encode())
-        for name in ("weight", "bias"):
-            array = getattr(layer, name, None)
-            digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def append_head(model: Any, layers: Sequence[Layer]) -> None:
@@ -81,8 +24,6 @@ def append_head(model: Any, layers: Sequence[Layer]) -> None:
     Raises:
         UnsupportedModelError: If the graph has no output for each token, or its operator set is too old.
     """
-    from onnx import TensorProto, helper, numpy_helper
-
     (output,) = model.graph.output
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if len(output.type.tensor_type.shape.dim) != 3 or opset < _LEAST_OPSET:

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import onnxruntime
-from filelock import FileLock, Timeout
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from langchain_crossrerank._machine import available_memory, cached_file, recall, remember, usable_cores
 from langchain_crossrerank.errors import GraphRewriteError, UnsupportedModelError
 from langchain_crossrerank.files import PRIVATE, open_regular, write_whole
-from langchain_crossrerank.onnx_graphs.appended_head import Layer, head_hash
+from langchain_crossrerank.onnx_graphs.head_layers import Layer, head_hash
 from langchain_crossrerank.onnx_graphs.sessions import Graph
 from langchain_crossrerank.onnx_graphs.stored_weights import StoredWeight, WeightFiles, check_location
 
@@ -71,6 +70,8 @@ class PreparedGraph:
 
 class _Record(BaseModel):
     """What is known of a graph, kept beside its structure."""
+
+    model_config = ConfigDict(defer_build=True)
 
     structure: str = ""
     weights: list[StoredWeight] = []
@@ -314,6 +315,8 @@ def _is_own(file: Path) -> bool:
 @contextlib.contextmanager
 def _only_one(name: str) -> Iterator[bool]:
     """Let one process in at a time; yield whether this one may work, or has waited too long."""
+    from filelock import FileLock, Timeout
+
     try:
         file = cached_file(f"{name}.lock")
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,8 @@ from onnx import numpy_helper
 
 from langchain_crossrerank.errors import UnsupportedModelError
 from langchain_crossrerank.files import open_regular
-from langchain_crossrerank.onnx_graphs.appended_head import Layer, append_head
+from langchain_crossrerank.onnx_graphs.appended_head import append_head
+from langchain_crossrerank.onnx_graphs.head_layers import Layer
 from langchain_crossrerank.onnx_graphs.stored_weights import ARRAY_TYPES, StoredWeight, WeightFiles, check_location
 
 INLINE_BYTES = 32 * 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from langchain_crossrerank.cross_encoders.calibration import (
     measure_batch_tokens,
 )
 from langchain_crossrerank.cross_encoders.fingerprints import ReadFiles, fingerprint
-from langchain_crossrerank.cross_encoders.languages import LanguageCheck, card_languages
+from langchain_crossrerank.cross_encoders.languages import LanguageCheck
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pair_encoder import PairEncoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
@@ -116,14 +117,17 @@ class OnnxCrossEncoder(CrossEncoder):
         own_files = [self.onnx_file] if source.is_bundled else []
         self._files = ReadFiles(source.folder, [*source.description_files, *own_files])
         self._graph = self._prepare_graph("fp32" if precision == "auto" else precision)
-        self._session = ProcessSession(self._checked_session)
+        with ThreadPoolExecutor(1) as pool:
+            # onnxruntime opens a graph outside the interpreter, which reads the tokenizer in the meantime.
+            tokenizer = pool.submit(load_tokenizer, source)
+            self._session = ProcessSession(self._checked_session)
         self._fixed_batch, self._fixed_tokens = self._session.inputs["input_ids"].shape
         self.max_length = min(self.max_length, self._fixed_tokens or self.max_length)
         self.max_batch_pairs = self._fixed_batch
         truncation_side = source.tokenizer_settings.truncation_side
         self._reads_whole_passages = truncation_side == "left"
-        self._pairs = PairEncoder(load_tokenizer(source), self.max_length, truncation_side)
-        self._language_check = LanguageCheck(card_languages(source.folder), self._pairs.token_spans)
+        self._pairs = PairEncoder(tokenizer.result(), self.max_length, truncation_side)
+        self._language_check = LanguageCheck(source.languages, self._pairs.token_spans)
         self._window_tokenizers: dict[int, Tokenizer] = {}
         if source.tokenizer_settings.padding_side == "left":
             self._pads_left = self._is_padded_on_the_left()

@@ -16,7 +16,7 @@ from langchain_crossrerank.cross_encoders.languages import (
     scripts_of,
 )
 from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
-from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER
+from langchain_crossrerank.cross_encoders.model_files import BUNDLED, BUNDLED_FOLDER, ModelSource
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder
 
@@ -116,6 +116,11 @@ def test_a_missing_card_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_bytes(b"---\xff\n---\n")
     assert card_languages(tmp_path) == ()
     assert card_languages(BUNDLED_FOLDER) == ("en",)
+
+
+def test_the_languages_of_the_bundled_model_are_its_cards() -> None:
+    """What is known of the bundled model without reading its card is what the card says."""
+    assert ModelSource(BUNDLED, BUNDLED_FOLDER).languages == card_languages(BUNDLED_FOLDER)
 
 
 def characters(text: str) -> Sequence[TokenSpan]:
