@@ -1,10 +1,10 @@
-"""Blocks of a text: what is a heading, an item, a row, and what says nothing."""
+"""Blocks of a text: what is a heading, an item, code, and what says nothing."""
 
 from __future__ import annotations
 
 import pytest
 
-from langchain_crossrerank.blocks import Markup, block_text, markup_of, split_blocks
+from langchain_crossrerank.blocks import Markup, block_text, split_blocks
 
 
 def described(text: str, markup: Markup = "any") -> list[tuple[str, str]]:
@@ -35,30 +35,6 @@ def test_levels_of_headings() -> None:
     rst = split_blocks("A\n===\n\nB\n---\n\nC\n===\n", "rst")
     assert [block.level for block in markdown] == [1, 3, 2]
     assert [block.level for block in rst] == [1, 2, 1]
-
-
-def test_rows_of_a_table_know_their_header() -> None:
-    """Each row points at the header row, and has its cells."""
-    text = "| Name | Price |\n|---|---|\n| Parking | 2 euros |\n| Card | 5 euros |\n"
-    header, *rows = split_blocks(text, "markdown")
-    assert (header.level, header.words) == (1, ("Name", "Price"))
-    assert [row.words for row in rows] == [("Parking", "2 euros"), ("Card", "5 euros")]
-    assert {row.lead for row in rows} == {(header.start, header.end)}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "+------+-------+\n| Name | Price |\n+======+=======+\n| Pen  | two   |\n|      | euros |\n+------+-------+\n",
-        "====  =====\nName  Price\n====  =====\nPen   two\n      euros\n====  =====\n",
-    ],
-    ids=["grid", "simple"],
-)
-def test_tables_of_restructuredtext(text: str) -> None:
-    """Grid tables and simple tables have rows, also where a cell goes over two lines."""
-    (row,) = [block for block in split_blocks(text, "rst") if not block.level]
-    assert row.words == ("Pen", "two euros")
-    assert row.lead is not None
 
 
 def test_lines_of_a_card_are_items_and_wrapped_prose_is_not() -> None:
@@ -115,26 +91,6 @@ def test_headings_that_are_known_are_taken(text: str, title: str) -> None:
     assert (heading.kind, heading.level, heading.words) == ("heading", 2, (title,))
     assert (heading.start, heading.end) == (0, len(text))
     assert paragraph.start == len(text) + 1
-
-
-@pytest.mark.parametrize(
-    ("metadata", "expected"),
-    [
-        ({}, "any"),
-        ({"source": "a.md"}, "markdown"),
-        ({"source": "a.docx"}, "markdown"),
-        ({"source": "ls.1.gz"}, "markdown"),
-        ({"source": "a.rst"}, "rst"),
-        ({"source": "a.py"}, "code"),
-        ({"source": "a.pdf"}, "plain"),
-        ({"source": "a.pdf", "page": 3}, "plain"),
-        ({"source": "https://a.org/b"}, "any"),
-        ({"source": "notes.txt"}, "any"),
-    ],
-)
-def test_the_source_says_how_structure_is_marked(metadata: dict[str, object], expected: str) -> None:
-    """A PDF's text has no marks, a Markdown file's has, and an unknown one may have any."""
-    assert markup_of(metadata) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""How a text marks its structure, by the type of its file, and its text without inline markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any, Literal
+
+Markup = Literal["any", "markdown", "rst", "plain", "code"]
+"""How a text marks its structure; `"any"` accepts the marks of Markdown and reStructuredText."""
+
+MARKDOWN_SUFFIXES = (".md", ".markdown", ".html", ".htm", ".docx", ".pptx", ".xlsx", ".epub", ".ipynb", ".csv")
+"""Types of files whose text is Markdown, as it is or once it is converted."""
+
+CODE_SUFFIXES = (
+    ".py", ".pyi", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".java", ".kt", ".scala", ".go", ".rs", ".c", ".h", ".cc",
+    ".cpp", ".hpp", ".cs", ".swift", ".rb", ".php", ".pl", ".pm", ".lua", ".r", ".jl", ".m", ".hs", ".ml", ".ex",
+    ".erl", ".clj", ".sh", ".bash", ".zsh", ".ps1", ".sql", ".toml", ".yaml", ".yml", ".ini", ".cfg",
+)  # fmt: skip
+"""Types of source files, whose text has no marks of structure but blank lines."""
+
+_MARKUP = (
+    (re.compile(r"<!--.*?-->", re.DOTALL), ""),
+    (re.compile(r"!\[[^\]\n]{0,500}\]\([^)\n]{0,2000}\)"), ""),
+    (re.compile(r"\[([^\[\]\n]{1,500})\]\([^()\n]{0,2000}(?:\([^()\n]{0,200}\)[^()\n]{0,200})?\)"), r"\1"),
+    (re.compile(r"\[([^\[\]\n]{1,500})\]\[[^\]\n]{0,200}\]"), r"\1"),
+    (re.compile(r"</?[a-zA-Z][^<>\n]{0,2000}>"), ""),
+    (re.compile(r"(?<!`)(`{1,2})(?!`)([^`\n]{1,500}?)\1(?!`)"), r"\2"),
+    (re.compile(r"(?<![\w*])(\*{1,3})(?=[^\s*])([^*\n]{1,500}?[^\s*]|\S)\1(?![\w*])"), r"\2"),
+    (re.compile(r"(?<![\w_])(_{1,2})(?=[^\s_])([^_\n]{1,500}?[^\s_]|[^\s_])\1(?![\w_])"), r"\2"),
+    (re.compile(r" ?\{#[\w-]{1,100}\}"), ""),
+)
+_RST_MARKUP = (
+    (re.compile(r":[\w:.+-]{2,30}:`~?!?([^`<\n]{1,300}?)(?:\s*<[^>`\n]{1,500}>)?`"), r"\1"),
+    (re.compile(r"`([^`<\n]{1,300}?)\s*<[^>`\n]{1,500}>`_{1,2}"), r"\1"),
+    (re.compile(r"(?<!`)`([^`\n]{1,300})`_{1,2}"), r"\1"),
+    (re.compile(r"\|([\w -]{1,60})\|"), r"\1"),
+)
+
+_ESCAPED = re.compile(r"\\([\\`*_{}\[\]()#+\-.!|<>~'\"])")
+_LONGEST_MARKED = 20_000
+"""Characters of a text up to which inline markup is looked for."""
+
+
+def markup_of(metadata: Mapping[str, Any]) -> Markup:
+    """Return how a document's text marks its structure, by the metadata.
+
+    Args:
+        metadata: A document's metadata; without `source` the markup is `"any"`.
+    """
+    if "page" in metadata:
+        return "plain"
+    source = metadata.get("source")
+    if not isinstance(source, str):
+        return "any"
+    suffix = PurePath(source.removesuffix(".gz")).suffix.lower()
+    if suffix in MARKDOWN_SUFFIXES or _is_manual_page(suffix):
+        return "markdown"
+    if suffix in (".rst", ".rest"):
+        return "rst"
+    if suffix == ".pdf":
+        return "plain"
+    return "code" if suffix in CODE_SUFFIXES else "any"
+
+
+def plain_text(text: str, markup: Markup = "any") -> str:
+    """Return a text without inline markup, on one line."""
+    if markup in ("markdown", "rst", "any") and len(text) <= _LONGEST_MARKED:
+        for pattern, replacement in (*(_RST_MARKUP if markup != "markdown" else ()), *_MARKUP):
+            text = pattern.sub(replacement, text)
+        text = _ESCAPED.sub(r"\1", text)
+    return " ".join(text.split())
+
+
+def _is_manual_page(suffix: str) -> bool:
+    return len(suffix) in (2, 3) and suffix[1:2].isdigit()

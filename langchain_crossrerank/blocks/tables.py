@@ -1,0 +1,113 @@
+"""Tables in plain text: pipes between cells, grids, and columns under rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from langchain_crossrerank.blocks.lines import Block, Line, noise
+
+_TABLE_RULE = re.compile(r"\s*\|?\s*:?-{1,}:?\s*(?:\|\s*:?-{1,}:?\s*)*\|?\s*")
+_GRID_RULE = re.compile(r"\s*\+(?:[-=]{2,}\+)+\s*")
+_SIMPLE_RULE = re.compile(r"\s*={2,}(?:\s+={2,})+\s*")
+
+
+def is_grid_rule(line: Line) -> bool:
+    """Return whether a line is a rule of a grid table, such as `+---+---+`."""
+    return _GRID_RULE.fullmatch(line.text) is not None
+
+
+def is_column_rule(line: Line) -> bool:
+    """Return whether a line is a rule of a table whose columns are set apart by spaces, such as `===  ====`."""
+    return _SIMPLE_RULE.fullmatch(line.text) is not None
+
+
+def is_header_rule(line: Line) -> bool:
+    """Return whether a line separates the header of a table with pipes from its rows."""
+    return "-" in line.text and "|" in line.text and _TABLE_RULE.fullmatch(line.text) is not None
+
+
+def pipe_rows(rows: Sequence[Line]) -> list[Block]:
+    """Return the rows of a table with pipes: a header, its rule, and the rest."""
+    header = rows[0]
+    lead = (header.start, rows[1].end)
+    return [
+        Block("row", *lead, 1, words=_cells(header.text)),
+        *(
+            Block("row", line.start, line.end, lead=lead, words=cells)
+            for line in rows[2:]
+            if (cells := _cells(line.text))
+        ),
+    ]
+
+
+def headless_rows(rows: Sequence[Line]) -> list[Block]:
+    """Return rows with pipes whose header is not there, such as a chunk from the middle of a table."""
+    return [
+        noise(line)
+        if _TABLE_RULE.fullmatch(line.text) or not _cells(line.text)
+        else Block("row", line.start, line.end, words=_cells(line.text))
+        for line in rows
+    ]
+
+
+def column_rows(rows: Sequence[Line]) -> list[Block]:
+    """Return the rows of a table whose first line is a rule that shows its columns; empty if it has none."""
+    starts = [mark.start() for mark in re.finditer(r"=+", rows[0].text)]
+    found: list[Block] = []
+    has_header = sum(map(is_column_rule, rows)) > 2
+    header: list[Line] = []
+    for line in rows[1:]:
+        if line.is_blank or re.fullmatch(r"[\s\-]+", line.text):
+            continue
+        if is_column_rule(line):
+            has_header = False
+        elif has_header:
+            header.append(line)
+        else:
+            cells = tuple(
+                line.text[start:stop].strip() for start, stop in zip(starts, [*starts[1:], None], strict=True)
+            )
+            lead = (header[0].start, header[-1].end) if header else None
+            if found and not cells[0] and found[-1].kind == "row":
+                joined = zip(found[-1].words, cells, strict=True)
+                words = tuple(f"{above} {below}".strip() for above, below in joined)
+                found[-1] = replace(found[-1], end=line.end, words=words)
+            else:
+                found.append(Block("row", line.start, line.end, lead=lead, words=cells))
+    if header:
+        names = tuple(" ".join(re.split(r"\s{2,}", line.text.strip())) for line in header)
+        found.insert(0, Block("row", header[0].start, header[-1].end, 1, words=names))
+    return found
+
+
+def grid_rows(lines: Sequence[Line]) -> list[Block]:
+    """Return the rows of a grid table: cells may go over several lines, and `===` ends the header."""
+    groups: list[list[Line]] = [[]]
+    header_ends = 0
+    for line in lines:
+        if is_grid_rule(line):
+            if "=" in line.text and groups[-1]:
+                header_ends = len(groups)
+            groups.append([])
+        elif "|" in line.text:
+            groups[-1].append(line)
+    rows: list[Block] = []
+    header: tuple[int, int] | None = None
+    for number, group in enumerate(groups, start=1):
+        if not group:
+            continue
+        split = [_cells(line.text) for line in group]
+        columns = max(map(len, split))
+        words = tuple(" ".join(row[c] for row in split if c < len(row) and row[c]) for c in range(columns))
+        is_header = number <= header_ends
+        rows.append(Block("row", group[0].start, group[-1].end, int(is_header), None if is_header else header, words))
+        if is_header:
+            header = (group[0].start, group[-1].end)
+    return rows
+
+
+def _cells(row: str) -> tuple[str, ...]:
+    cells = tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip().removeprefix("|").removesuffix("|")))
+    return cells if any(cells) else ()
