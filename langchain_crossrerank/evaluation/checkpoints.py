@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.query_runs import QueryRun
@@ -91,30 +92,24 @@ class Checkpoint:
 
     def _read(self, line: str, number: int) -> None:
         try:
-            entry = _Entry.model_validate_json(line)
+            entry = _LINES.validate_json(line)
         except ValidationError as err:
             raise InvalidInputError(
                 f"the checkpoint {str(self.path)!r} is damaged in line {number} ({line[:60]!r}); "
                 "delete that line, or the file to start over."
             ) from err
-        values = {name: getattr(entry, name) for name in entry.model_fields_set - {"query_id", "query"}}
-        self._finished[entry.query_id, entry.query] = QueryRun(**values)
+        found = {field.name: getattr(entry, field.name) for field in fields(QueryRun)}
+        self._finished[entry.query_id, entry.query] = QueryRun(**found)
 
 
-class _Entry(BaseModel):
-    """A line of the file; the other fields are those of `QueryRun`."""
+@dataclass(kw_only=True)
+class _Line(QueryRun):
+    """A line of the file: a query, and what it found."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
 
     query_id: str
     query: str
-    before: list[str]
-    after: list[str]
-    retrieve_ms: float
-    rerank_ms: float
-    degraded: bool = False
-    passages: int = 0
-    truncated: int = 0
-    blank: int = 0
-    itself: bool = False
-    candidates: str = ""
+
+
+_LINES = TypeAdapter(_Line)

@@ -9,6 +9,7 @@ from typing import Any
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.display.reportable import Reportable
 from langchain_crossrerank.evaluation.display.reports import Cell, Column, Differences, Kind, Report, Section
+from langchain_crossrerank.evaluation.results.differences import extremes
 from langchain_crossrerank.evaluation.results.lists import QueryLists, difference_of
 from langchain_crossrerank.evaluation.results.rerankers import RerankerComparison, RerankerMeasure
 from langchain_crossrerank.evaluation.significance import MIN_QUERIES, verdict_of
@@ -106,9 +107,8 @@ class EvaluationResult(Reportable):
         Args:
             most: The largest number of queries in each list.
         """
-        moved = [(key, after - before) for key, (before, after) in self.measures[0].per_query.items()]
-        moved.sort(key=lambda entry: entry[1])
-        return [e for e in moved[::-1] if e[1] > 0][:most], [e for e in moved if e[1] < 0][:most]
+        per_query = self.measures[0].per_query
+        return extremes({key: after - before for key, (before, after) in per_query.items()}, most)
 
     def latency_ms(self) -> dict[str, float]:
         """Return the median and 95th percentile of both stages, in milliseconds."""

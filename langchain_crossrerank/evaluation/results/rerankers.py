@@ -9,10 +9,9 @@ from typing import Any
 
 from langchain_crossrerank.evaluation.display.reportable import Reportable
 from langchain_crossrerank.evaluation.display.reports import Cell, Column, Differences, Kind, Report, Section
+from langchain_crossrerank.evaluation.results.differences import TIE, extremes
 from langchain_crossrerank.evaluation.results.lists import QueryLists, difference_of
 from langchain_crossrerank.evaluation.significance import MIN_QUERIES, paired_difference, verdict_of
-
-_TIE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ class RerankerMeasure:
         pairs = {key: (values[key], against[key]) for key in values}
         found = paired_difference([other for _, other in pairs.values()], [value for value, _ in pairs.values()])
         differences = [value - other for value, other in pairs.values()]
-        wins = sum(difference > _TIE for difference in differences)
-        losses = sum(difference < -_TIE for difference in differences)
+        wins = sum(difference > TIE for difference in differences)
+        losses = sum(difference < -TIE for difference in differences)
         return cls(
             name=name,
             model=statistics.fmean(value for value, _ in pairs.values()),
@@ -126,12 +125,8 @@ class RerankerComparison(Reportable):
         Args:
             most: The largest number of queries in each list.
         """
-        moved = sorted(
-            ((key, value - other) for key, (value, other) in self.measures[0].per_query.items()),
-            key=lambda entry: -entry[1],
-        )
-        won = [entry for entry in moved if entry[1] > _TIE][:most]
-        return won, [entry for entry in moved[::-1] if entry[1] < -_TIE][:most]
+        per_query = self.measures[0].per_query
+        return extremes({key: value - other for key, (value, other) in per_query.items()}, most)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the documents' texts as plain data, ready for JSON."""
