@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from langchain_crossrerank.cli import about, cache, demo, measure, models, search, serve, train
+from langchain_crossrerank.cli import about, cache, demo, measure, models, score, search, serve, train
 from langchain_crossrerank.cli.output import drop_output, note, say
 from langchain_crossrerank.cli.progress import announced_downloads
 from langchain_crossrerank.errors import CrossRerankError
@@ -165,6 +165,15 @@ _add(
     measure.profile_command,
     panel="Measure",
     examples=[f'{PDF} "What is LoRA?" --offline --repeats 5'],
+)
+_add(
+    "score",
+    score.score_command,
+    panel="Search",
+    examples=[
+        "pairs.jsonl scored.jsonl --offline",
+        "queries.parquet scored.parquet --candidates-column hits --on-error skip",
+    ],
 )
 _add(
     "train",

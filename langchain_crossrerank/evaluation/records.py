@@ -38,12 +38,14 @@ class Record:
         line: The record as the file shows it, for messages.
         fields: Values by key, or, where the file has no header or the line does not fit it, a list of columns.
         header: The header that the line does not fit.
+        problem: Why the line could not be read at all, from a tolerant reader; `fields` is then empty.
     """
 
     where: str
     line: str
     fields: Mapping[str, Any] | list[str]
     header: Sequence[str] = ()
+    problem: InvalidInputError | None = None
 
 
 def plain_key(key: object) -> str:
@@ -51,7 +53,9 @@ def plain_key(key: object) -> str:
     return "".join(character for character in str(key).casefold() if character.isalnum())
 
 
-def read_records(file: str | os.PathLike[str], *, header_keys: frozenset[str]) -> Iterator[Record]:
+def read_records(
+    file: str | os.PathLike[str], *, header_keys: frozenset[str], tolerant: bool = False
+) -> Iterator[Record]:
     """Read a file, record by record.
 
     Byte order marks, UTF-16, Windows line ends and blank lines are read over. A text file is JSON if it starts like
@@ -60,6 +64,7 @@ def read_records(file: str | os.PathLike[str], *, header_keys: frozenset[str]) -
     Args:
         file: The file; `.gz` files are unpacked.
         header_keys: Plain keys by which the first cell of a header is recognised.
+        tolerant: Whether a malformed line of JSON Lines or CSV becomes a record with a `problem` instead of an error.
 
     Raises:
         InvalidInputError: If the file is missing or malformed, with file and line.
@@ -75,7 +80,7 @@ def read_records(file: str | os.PathLike[str], *, header_keys: frozenset[str]) -
         return
     try:
         with _open_text(path) as text:
-            yield from _read_text(path, text, header_keys)
+            yield from _read_text(path, text, header_keys, tolerant)
     except UnicodeDecodeError as err:
         raise InvalidInputError(f"{path} is not UTF-8 text ({err}); convert it.") from err
     except (gzip.BadGzipFile, EOFError) as err:
@@ -109,10 +114,24 @@ def _open_text(path: Path) -> IO[str]:
     if encoding is None and b"\0" in start:
         # UTF-16 without a mark: in text of any script the ends of lines and the separators have a zero byte.
         encoding = "utf-16-be" if start.find(b"\0") % 2 == 0 else "utf-16-le"
-    return io.TextIOWrapper(_open_bytes(path), encoding=encoding or "utf-8", newline=None)
+    # Bytes that are not UTF-8 are found line by line, so that the message can name the line.
+    errors = "strict" if encoding and encoding.startswith("utf-16") else "surrogateescape"
+    return io.TextIOWrapper(_open_bytes(path), encoding=encoding or "utf-8", errors=errors, newline=None)
 
 
-def _read_text(path: Path, text: IO[str], header_keys: frozenset[str]) -> Iterator[Record]:
+def _check_decoded(where: str, text: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as err:
+        byte = ord(text[err.start]) & 0xFF
+        raise InvalidInputError(
+            f"{where}: byte 0x{byte:02x} at character {err.start + 1} is not UTF-8 text; convert the file."
+        ) from err
+
+
+def _read_text(path: Path, text: IO[str], header_keys: frozenset[str], tolerant: bool) -> Iterator[Record]:
     lines = enumerate(text, start=1)
     first = next(((number, line) for number, line in lines if line.strip()), None)
     if first is None:
@@ -120,31 +139,42 @@ def _read_text(path: Path, text: IO[str], header_keys: frozenset[str]) -> Iterat
     suffix = _suffix(path)
     if suffix == ".json" or (suffix not in (".jsonl", ".ndjson") and first[1].lstrip()[0] in "[{"):
         rest = first[1] + text.read()
+        _check_decoded(str(path), rest)
         try:
             yield from _from_json(path, json.loads(rest))
         except ValueError:
             # Not one value: JSON Lines under another name.
             numbered = enumerate(rest.splitlines(keepends=True), start=first[0])
-            yield from _json_lines(path, numbered)
+            yield from _json_lines(path, numbered, tolerant)
     elif suffix in (".jsonl", ".ndjson"):
-        yield from _json_lines(path, chain([first], lines))
+        yield from _json_lines(path, chain([first], lines), tolerant)
     elif suffix == ".csv":
-        yield from _csv_rows(path, chain([first], lines), header_keys)
+        yield from _csv_rows(path, chain([first], lines), header_keys, tolerant)
     else:
         yield from _separated(path, chain([first], lines), header_keys)
 
 
-def _json_lines(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Record]:
+def _json_lines(path: Path, lines: Iterator[tuple[int, str]], tolerant: bool) -> Iterator[Record]:
     for number, line in lines:
         text = line.rstrip("\r\n")
         if not text.strip():
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(text)
-        except ValueError as err:
-            raise InvalidInputError(f"{where}: {cut(text, 80)!r} is not JSON ({err}).") from err
-        yield Record(where, text, _object(where, row))
+            yield Record(where, text, _json_object(where, text))
+        except InvalidInputError as err:
+            if not tolerant:
+                raise
+            yield Record(where, text, {}, problem=err)
+
+
+def _json_object(where: str, text: str) -> Mapping[str, Any]:
+    _check_decoded(where, text)
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as err:
+        raise InvalidInputError(f"{where}: {cut(text, 80)!r} is not JSON ({err}).") from err
+    return _object(where, row)
 
 
 def _from_json(path: Path, content: Any) -> Iterator[Record]:
@@ -177,7 +207,19 @@ def _object(where: str, row: Any) -> Mapping[str, Any]:
     return row
 
 
-def _csv_rows(path: Path, lines: Iterator[tuple[int, str]], header_keys: frozenset[str]) -> Iterator[Record]:
+def read_header(file: str | os.PathLike[str]) -> list[str]:
+    """Return the cells of a CSV file's first row; an empty file has none.
+
+    Raises:
+        InvalidInputError: If the file is missing or not CSV.
+    """
+    record = next(read_records(file, header_keys=frozenset()), None)
+    return list(record.fields) if record else []
+
+
+def _csv_rows(
+    path: Path, lines: Iterator[tuple[int, str]], header_keys: frozenset[str], tolerant: bool
+) -> Iterator[Record]:
     # A passage may be longer than the module's limit of 128 KiB.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     number = 0
@@ -191,21 +233,36 @@ def _csv_rows(path: Path, lines: Iterator[tuple[int, str]], header_keys: frozens
     sample = next(iter(numbered()), "")
     delimiter = max(",;\t|", key=sample.count)
     reader = csv.reader(chain([sample], numbered()), delimiter=delimiter, strict=True)
+    begins = number
     while True:
+        where = f"{path}, line {begins}"
         try:
-            row = next(reader, None)
-        except csv.Error as err:
-            raise InvalidInputError(f"{path}, line {number}: not CSV ({err}).") from err
+            row = _next_row(reader, where)
+        except InvalidInputError as err:
+            if not tolerant:
+                raise
+            yield Record(where, "", {}, problem=err)
+            row = []
         if row is None:
             return
+        # Rows with line ends in their cells are named by their first line.
+        begins = number + 1
         if not any(cell.strip() for cell in row):
             continue
-        where = f"{path}, line {number}"
         if header is None:
             header = row if plain_key(row[0]) in header_keys or _names(row, header_keys) else []
             if header:
                 continue
         yield _row(where, delimiter.join(row), header, row)
+
+
+def _next_row(reader: Iterator[list[str]], where: str) -> list[str] | None:
+    try:
+        row = next(reader, None)
+    except csv.Error as err:
+        raise InvalidInputError(f"{where}: not CSV ({err}).") from err
+    _check_decoded(where, "".join(row or ()))
+    return row
 
 
 def _separated(path: Path, lines: Iterator[tuple[int, str]], header_keys: frozenset[str]) -> Iterator[Record]:
@@ -219,6 +276,7 @@ def _separated(path: Path, lines: Iterator[tuple[int, str]], header_keys: frozen
             tabs = "\t" in text
         columns = text.split("\t") if tabs else text.split()
         where = f"{path}, line {number}"
+        _check_decoded(where, text)
         if header is None:
             header = columns if plain_key(columns[0]) in header_keys else []
             if header:
@@ -245,9 +303,9 @@ def _read_parquet(path: Path) -> Iterator[Record]:
     try:
         table = pyarrow.parquet.ParquetFile(path)
         number = 0
-        for batch in table.iter_batches(batch_size=4096):
+        for batch in table.iter_batches(batch_size=1024):
             for row in batch.to_pylist():
                 number += 1
                 yield Record(f"{path}, row {number}", cut(repr(row), 200), row)
-    except pyarrow.ArrowException as err:
+    except (pyarrow.ArrowException, OSError) as err:
         raise InvalidInputError(f"{path} is not a Parquet file ({err}).") from err

@@ -49,9 +49,10 @@ LAYERS = (
     {"reranker"},
     {"retrievers", "extractive"},
     {"chains", "evaluation"},
-    {"agents"},
+    {"agents", "scoring"},
     {"training"},
     {"server"},
+    {"ray"},
     {"cli"},
     {"__main__", ""},
 )

@@ -11,6 +11,7 @@ import pytest
 
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation import load_beir, load_corpus, load_qrels, load_run
+from langchain_crossrerank.evaluation.records import read_header, read_records
 from tests.unit.evaluation.conftest import CORPUS, Write, WriteBeir
 
 
@@ -86,3 +87,50 @@ def test_a_row_of_another_length_than_the_header_is_named(write: Write) -> None:
         InvalidInputError, match=r"lines\.tsv, line 3: 'q1\\td2' is not .*: it has 2 columns, but the header has 3"
     ):
         load_qrels(write("query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\n"))
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.csv", "corpus.tsv"])
+def test_bytes_that_are_not_utf8_are_found_by_their_line(tmp_path: Path, name: str) -> None:
+    """A file with one bad byte is refused with the number of its line, in every text format."""
+    mark = {"corpus.csv": b",", "corpus.tsv": b"\t"}.get(name)
+    rows = [b'{"_id": "%d", "text": "%s"}' if mark is None else b"%d" + mark + b"%s"] * 3
+    lines = [
+        row % (number, text) for number, (row, text) in enumerate(zip(rows, (b"a", b"caf\xe9", b"b"), strict=True))
+    ]
+    file = tmp_path / name
+    file.write_bytes(b"\n".join([*([] if mark is None else [b"id" + mark + b"text"]), *lines]))
+    with pytest.raises(InvalidInputError, match=rf"corpus\.\w+, line {2 + (mark is not None)}: byte 0xe9"):
+        load_corpus(file)
+
+
+def test_a_csv_row_over_several_lines_is_named_by_its_first(write: Write) -> None:
+    """A row with line ends in a cell, and a quote that is never closed, are found where they begin."""
+    rows = 'id,text\n1,"one\ntwo"\n2,b,c\n'
+    with pytest.raises(InvalidInputError, match=r"lines\.csv, line 4: "):
+        load_corpus(write(rows, "lines.csv"))
+    with pytest.raises(InvalidInputError, match=r"open\.csv, line 2: not CSV"):
+        load_corpus(write('id,text\n1,"one\ntwo\nthree\n', "open.csv"))
+
+
+def test_a_tolerant_reader_goes_on_after_a_malformed_line(write: Write) -> None:
+    """Malformed lines become records with a problem, in their place among the others."""
+    lines = write('{"a": 1}\n{broken\n[1]\n{"a": 2}\n', "rows.jsonl")
+    records = list(read_records(lines, header_keys=frozenset(), tolerant=True))
+    assert [record.fields for record in records] == [{"a": 1}, {}, {}, {"a": 2}]
+    assert [str(record.problem).partition(": ")[0] for record in records if record.problem] == [
+        f"{lines}, line 2",
+        f"{lines}, line 3",
+    ]
+    rows = write('a,b\n1,2\n"x"y,2\n3,4\n', "rows.csv")
+    records = list(read_records(rows, header_keys=frozenset({"a"}), tolerant=True))
+    assert [record.fields for record in records if record.problem is None] == [
+        {"a": "1", "b": "2"},
+        {"a": "3", "b": "4"},
+    ]
+    assert [str(record.problem).partition(": ")[0] for record in records if record.problem] == [f"{rows}, line 3"]
+
+
+def test_the_header_of_a_csv_file_is_read_whole(write: Write) -> None:
+    """Column names are returned in order, repeated ones as well; a file without rows has none."""
+    assert read_header(write('\n"a",b,b,\n1,2,3,4\n', "rows.csv")) == ["a", "b", "b", ""]
+    assert read_header(write("", "empty.csv")) == []

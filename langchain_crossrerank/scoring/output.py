@@ -1,0 +1,100 @@
+"""Writes a table again with a column of scores: JSON Lines, CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from langchain_crossrerank.evaluation.records import Record
+from langchain_crossrerank.files import open_whole
+from langchain_crossrerank.scoring.columns import Columns
+from langchain_crossrerank.scoring.journal import Entry
+
+ScoredRecords = Iterator[tuple[Record, Entry]]
+"""The records of the input in order, each with what is known of it."""
+
+_ROW_GROUP_BYTES = 32 << 20
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_json_lines(path: Path, scored: ScoredRecords, columns: Columns) -> None:
+    """Write the lines of the input with one more key; all else on a line is left as it was written."""
+    key = json.dumps(columns.score)
+    with open_durable(path) as file:
+        for record, entry in scored:
+            if not isinstance(entry, str):
+                file.write(f"{record.line.rstrip()[:-1].rstrip()}, {key}: {json.dumps(entry)}}}\n".encode())
+
+
+def write_csv(path: Path, scored: ScoredRecords, columns: Columns, header: list[str]) -> None:
+    """Write the rows of the input with one more cell, separated by commas.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it.
+    """
+    with open_durable(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*map(_cell, header), columns.score])
+        for record, entry in scored:
+            if not isinstance(entry, str):
+                cells = [_cell(record.fields[name]) for name in header]  # type: ignore[call-overload]
+                writer.writerow([*cells, json.dumps(entry)])
+        text.detach()
+
+
+def write_parquet(path: Path, source: Path, entries: Iterator[Entry], columns: Columns) -> None:
+    """Write the row groups of the input with one more column; types and metadata stay."""
+    import pyarrow
+    import pyarrow.parquet
+
+    kind = pyarrow.list_(pyarrow.float64()) if columns.is_list else pyarrow.float64()
+    table = pyarrow.parquet.ParquetFile(source)
+    schema = table.schema_arrow.append(pyarrow.field(columns.score, kind))
+    with open_durable(path) as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        waiting: list[Any] = []
+        for batch in table.iter_batches(batch_size=1024):
+            scores = [next(entries) for _ in range(batch.num_rows)]
+            kept = [not isinstance(score, str) for score in scores]
+            column = pyarrow.array([score for score in scores if not isinstance(score, str)], kind)
+            rows = batch.filter(pyarrow.array(kept))
+            waiting.append(pyarrow.RecordBatch.from_arrays([*rows.columns, column], schema=schema))
+            if sum(part.nbytes for part in waiting) >= _ROW_GROUP_BYTES:
+                writer.write_table(pyarrow.Table.from_batches(waiting, schema))
+                waiting = []
+        if waiting:
+            writer.write_table(pyarrow.Table.from_batches(waiting, schema))
+
+
+def write_errors(path: Path, scored: ScoredRecords) -> None:
+    """Write a JSON line for each row without a score: where it is, why, and what the file has there."""
+    with open_durable(path) as file:
+        for record, entry in scored:
+            if isinstance(entry, str):
+                line = json.dumps({"where": record.where, "error": entry, "line": record.line})
+                file.write(line.encode() + b"\n")
+
+
+@contextmanager
+def open_durable(path: Path) -> Iterator[BinaryIO]:
+    """Like `open_whole`, and the content is on the disk before the file has its name."""
+    with open_whole(path) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _cell(text: Any) -> str:
+    """Keep a spreadsheet from running text as a formula; a number is no formula."""
+    if not str(text).startswith(_FORMULA_STARTS):
+        return str(text)
+    try:
+        return str(text) if math.isfinite(float(text)) else f"'{text}"
+    except ValueError:
+        return f"'{text}"
