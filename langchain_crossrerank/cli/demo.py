@@ -7,22 +7,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langchain_crossrerank.checks import cut
 from langchain_crossrerank.cli.options import Embeddings, K, Model, TopN
-from langchain_crossrerank.cli.output import say, show_table
-from langchain_crossrerank.cli.search import list_sources
+from langchain_crossrerank.cli.output import make_console, say, show_table
 from langchain_crossrerank.cli.stages import Stages
 from langchain_crossrerank.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
-    from langchain_crossrerank.cross_encoders.base import CrossEncoder
     from langchain_crossrerank.evaluation import Comparison
-    from langchain_crossrerank.extractive import Quote
 
 DEMO_QUESTIONS = (
-    "Does QLoRA compute in four bits?",
     "What is catastrophic forgetting?",
-    "What is LoRA?",
+    "How do the storage type and the computation type differ in QLoRA?",
+    "How large is the vocabulary of GPT-2?",
 )
 """What the demo asks the PDF; the last is a question that the first stage answers well by itself."""
 
@@ -33,7 +29,6 @@ def demo_command(model: Model = None, embeddings: Embeddings = None, k: K = 20, 
     Without --model and --embeddings it uses the models inside the package: the cross-encoder "bundled"
     (minilm-l6-en-v1) and the embeddings all-MiniLM-L6-v2.
     """
-    from langchain_crossrerank.cli.tables import ranking_table
     from langchain_crossrerank.evaluation import compare
 
     started = time.perf_counter()
@@ -42,37 +37,30 @@ def demo_command(model: Model = None, embeddings: Embeddings = None, k: K = 20, 
     retriever, _ = stages.over_files([pdf])
     say(f"Indexed {pdf.name} in {time.perf_counter() - started:.1f} s. Offline: no network, no API key.\n")
     for question in DEMO_QUESTIONS:
-        comparison = compare(retriever, question)
-        quotes = _find_quotes(comparison, stages.load_model())
-        say(f"Query: {question}")
-        show_table(ranking_table(comparison, {rank: (quote.start, quote.end) for rank, quote in reversed(quotes)}))
-        say(f"{_what_changed(comparison)}\n\nAnswer, quoted without a language model:")
-        for rank, quote in quotes:
-            say(f'- "{quote.shown}" [{rank}]')
-        say(f"\nSources (score, file):\n{list_sources(comparison)}\n")
-        say(f"First stage {comparison.retrieve_ms:.0f} ms, rerank {comparison.rerank_ms:.0f} ms\n{'=' * 60}\n")
-    say('Now with your own files:  crossrerank ask FILE "your question" --offline')
-    say('Both lists side by side:  crossrerank compare FILE "your question" --offline')
+        _show(compare(retriever, question))
+    say('Answers from your own files:\n  crossrerank ask FILE "your question" --offline')
+    say('Both lists as a page:\n  crossrerank compare FILE "your question" --offline --output lists.html')
 
 
-def _find_quotes(comparison: Comparison, model: CrossEncoder) -> list[tuple[int, Quote]]:
-    """Find the statements that answer, best first, with the place of their passage in the reranked list."""
-    from langchain_core.documents import Document
+def _show(comparison: Comparison) -> None:
+    """Show what the first stage put first, what the reranker did about it, and how long both took."""
+    from langchain_crossrerank.cli.tables import heading, passage_line, ranking_list
 
-    from langchain_crossrerank.extractive import ExtractiveAnswerer
-
-    kept = [Document(ranked.text, metadata=ranked.metadata) for ranked in comparison.reranked]
-    quotes = ExtractiveAnswerer(model, max_sentences=2).quote(comparison.query, kept)
-    return [(1 + next(i for i, document in enumerate(kept) if document is quote.document), quote) for quote in quotes]
-
-
-def _what_changed(comparison: Comparison) -> str:
-    """Say what the reranker did for the question, also where that is nothing."""
-    best = comparison.reranked[0]
-    if best.initial_rank == 1:
-        return "The first stage had this passage first, too; reranking was not needed here."
-    first = " ".join(comparison.documents[0].text.split())
-    return f"The first stage had this passage in place {best.initial_rank}. Its own first was:\n  {cut(first, 76)}"
+    show_table(heading(comparison.query))
+    if not comparison.reranked:
+        say("Nothing was kept.\n")
+        return
+    first, best = comparison.documents[0], comparison.reranked[0]
+    if first is not best:
+        place = "dropped" if first.rank is None else f"place {first.rank}"
+        score = "" if first.score is None else f", score {first.score:.3f}"
+        say(f"\nWithout reranking, this comes first (the reranker: {place}{score}):")
+        show_table(passage_line(first))
+        say(f"With reranking, the best passage comes up from place {best.initial_rank}:\n")
+    else:
+        say("\nBoth stages have the same passage first: reranking is not needed here.\n")
+    show_table(ranking_list(comparison, emphasis="" if make_console().is_terminal else "*"))
+    say(f"First stage {comparison.retrieve_ms:.0f} ms, rerank {comparison.rerank_ms:.0f} ms\n")
 
 
 def demo_pdf() -> Path:

@@ -1,20 +1,24 @@
-"""Lays a report out as a coloured table for a terminal."""
+"""Lays reports and rankings out for a terminal, in colour."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from langchain_core.documents import Document
 from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from langchain_crossrerank._terminal import neutralise, one_line
-from langchain_crossrerank.checks import cut
+from langchain_crossrerank.evaluation.display.plain import cut_words
 from langchain_crossrerank.evaluation.display.reports import Cell, Column, Kind, Report
+from langchain_crossrerank.metadata import CARRIED
+from langchain_crossrerank.sources import describe_source
 
 if TYPE_CHECKING:
     from langchain_crossrerank.evaluation import Comparison, RankedDocument
@@ -23,8 +27,11 @@ _STYLES: dict[Kind, str] = {"up": "green", "down": "red", "flat": "dim", "": ""}
 _LONGEST = 110
 """Characters of a long text that a cell shows."""
 
-_AROUND = 20
-"""Characters shown before and after the sentence that answers."""
+_AROUND = 5
+"""Words shown before the sentence that answers."""
+
+_AFTER = 60
+"""Characters shown after it."""
 
 
 def report_table(report: Report, notes: Sequence[str] = ()) -> RenderableType:
@@ -50,29 +57,48 @@ def report_table(report: Report, notes: Sequence[str] = ()) -> RenderableType:
     return Group(*parts)
 
 
-def ranking_table(comparison: Comparison, answers: Mapping[int, tuple[int, int]]) -> Table:
-    """Lay the reranked list out: place, place in the first stage, score as a bar, and the sentence that answers.
+def heading(text: str) -> RenderableType:
+    """Lay a heading out: a line across the terminal that begins with the text."""
+    return Rule(_text(text, "bold"), align="left", style="cyan")
+
+
+def ranking_list(comparison: Comparison, *, emphasis: str = "") -> RenderableType:
+    """Lay the reranked list out: places, score as a bar, source, and the passage with the sentence that answers.
 
     Args:
         comparison: A query before and after reranking.
-        answers: For a place in the reranked list, from 1, the characters to highlight in its text: start and end.
+        emphasis: What to put around the sentence that answers, where it cannot be bold.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
-    table.add_column("#", justify="right")
-    table.add_column("was", justify="right")
-    table.add_column("score", justify="right")
-    table.add_column("", width=10)
-    table.add_column("passage", ratio=1, overflow="fold")
+    parts: list[RenderableType] = []
     for document in comparison.reranked:
         score = document.score or 0.0
-        table.add_row(
-            str(document.rank),
-            _text(f"{document.initial_rank}", _STYLES[_kind(document)]),
-            f"{score:.3f}",
-            ProgressBar(total=1.0, completed=score, width=10, complete_style="cyan", finished_style="cyan"),
-            _passage(document.text, answers.get(document.rank or 0)),
+        head = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        for width in (1, 7, 5, 24):
+            head.add_column(width=width, no_wrap=True)
+        head.add_column(justify="right", ratio=1)
+        source = describe_source(Document(document.text, metadata=document.metadata))
+        head.add_row(
+            _text(str(document.rank), "bold"),
+            _text(f"was {document.initial_rank}", _STYLES[_kind(document)]),
+            "-" if document.score is None else f"{score:.3f}",
+            ProgressBar(
+                total=1.0, completed=min(1.0, max(0.0, score)), width=24, complete_style="cyan", finished_style="cyan"
+            ),
+            _text(source, "dim"),
         )
-    return table
+        parts += [head, Padding(_passage(document, emphasis), (0, 0, 1, 3))]
+    return Group(*parts)
+
+
+def passage_line(document: RankedDocument) -> RenderableType:
+    """Lay the start of a passage out, between quotation marks and dim."""
+    return Padding(_text(f'"{cut_words(own_text(document), _LONGEST)}"', "dim"), (0, 0, 1, 3))
+
+
+def own_text(document: RankedDocument) -> str:
+    """A passage's text without the headings that its chunk carries in front."""
+    carried = document.metadata.get(CARRIED, 0)
+    return document.text[carried:] if isinstance(carried, int) and carried > 0 else document.text
 
 
 def _kind(document: RankedDocument) -> Kind:
@@ -80,15 +106,20 @@ def _kind(document: RankedDocument) -> Kind:
     return "flat" if rank == document.initial_rank else "up" if rank < document.initial_rank else "down"
 
 
-def _passage(text: str, answer: tuple[int, int] | None) -> Text:
+def _passage(document: RankedDocument, emphasis: str) -> Text:
     """Show the sentence that answers with what surrounds it, or the start of the passage."""
-    if answer is None:
-        return _text(cut(" ".join(text.split()), _LONGEST))
-    start, end = answer
-    before, found, after = (" ".join(part.split()) for part in (text[:start], text[start:end], text[end:]))
-    head = f"...{before[-_AROUND:]} " if len(before) > _AROUND else f"{before} " if before else ""
-    tail = f" {after[:_AROUND]}..." if len(after) > _AROUND else f" {after}" if after else ""
-    return Text.assemble(_text(head, "dim"), _text(found, "bold"), _text(tail, "dim"))
+    if document.answer is None:
+        return _text(cut_words(own_text(document), _LONGEST), "dim")
+    start, end = document.answer
+    begin = len(document.text) - len(own_text(document))
+    before = document.text[min(begin, start) : start].split()
+    found, after = " ".join(document.text[start:end].split()), document.text[end:]
+    head = " ".join(["...", *before[-_AROUND:]] if len(before) > _AROUND else before)
+    return Text.assemble(
+        _text(f"{head} " if head else "", "dim"),
+        _text(f"{emphasis}{found}{emphasis}", "bold"),
+        _text(f" {cut_words(after, _AFTER)}" if after.strip() else "", "dim"),
+    )
 
 
 def _table(report: Report) -> Table:
@@ -112,7 +143,7 @@ def _add_column(table: Table, column: Column) -> None:
 
 def _cell(cell: Cell, column: Column) -> Text:
     text = " ".join(cell.text.split())
-    return _text(cut(text, _LONGEST) if column.fills else text, _STYLES[cell.kind])
+    return _text(cut_words(text, _LONGEST) if column.fills else text, _STYLES[cell.kind])
 
 
 def _list(entries: Sequence[tuple[str, str]], kind: Kind) -> Table:

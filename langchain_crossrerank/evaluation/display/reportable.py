@@ -50,6 +50,10 @@ class Reportable(ABC):
     def __str__(self) -> str:
         return self.to_text()
 
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:  # noqa: ARG002 - IPython's signature
+        # Without this, IPython's text form is the repr, with every field.
+        return {"text/plain": str(self)}
+
     def _repr_html_(self) -> str | None:
         # A notebook shows the text where this is None.
         return report_html(self.report()) if can_show_html() else None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 from rich.console import Console
 
-from langchain_crossrerank.cli.tables import ranking_table, report_table
+from langchain_crossrerank.cli.tables import ranking_list, report_table
 from langchain_crossrerank.evaluation import Comparison, RankedDocument
 from langchain_crossrerank.evaluation.display.reports import Cell, Column, Report, Section, Stages
 
@@ -68,33 +69,56 @@ def test_long_texts_are_wrapped_and_figures_are_not() -> None:
     assert "-0.500" in shown
 
 
-def make_comparison(text: str, *, initial_rank: int = 3, score: float | None = 0.5) -> Comparison:
+def make_comparison(
+    text: str,
+    *,
+    initial_rank: int = 3,
+    score: float | None = 0.5,
+    answer: tuple[int, int] | None = None,
+    **metadata: Any,
+) -> Comparison:
     """A comparison with one document that was kept."""
-    document = RankedDocument(text, {}, initial_rank, 1, score)
+    document = RankedDocument(text, metadata, initial_rank, 1, score, answer)
     return Comparison(query="?", documents=[document], model="bundled", retrieve_ms=1.0, rerank_ms=1.0)
 
 
-def ranking(comparison: Comparison, answers: dict[int, tuple[int, int]]) -> str:
+def ranking(comparison: Comparison, **kwargs: Any) -> str:
     """What a terminal gets of a ranking."""
     file = io.StringIO()
-    Console(file=file, width=80, force_terminal=True, color_system="standard").print(ranking_table(comparison, answers))
+    Console(file=file, width=80, force_terminal=True, color_system="standard").print(ranking_list(comparison, **kwargs))
     return file.getvalue()
 
 
 def test_a_ranking_highlights_the_sentence_that_answers() -> None:
-    """The quoted sentence is bold, however far back in the passage it is; what surrounds it is cut."""
-    text = f"{'Before. ' * 40}The answer is nine. {'After. ' * 40}"
+    """The sentence is bold, however far back in the passage it is; what surrounds it is cut between words."""
+    text = f"{'Before it. ' * 40}The answer is nine. {'After it. ' * 40}"
     start = text.index("The answer")
-    shown = ranking(make_comparison(text), {1: (start, start + len("The answer is nine."))})
+    shown = ranking(make_comparison(text, answer=(start, start + len("The answer is nine."))))
     assert re.search(r"\x1b\[1mThe answer is nine\.", shown)
-    assert shown.count("Before.") < 4
-    assert re.search(r"\x1b\[32m *3\x1b", shown)
+    assert 0 < shown.count("Before") < 4
+    words = set(re.findall(r"[A-Za-z]+", re.sub(r"\x1b\[[\d;]*m", "", shown)))
+    assert words == {"Before", "it", "The", "answer", "is", "nine", "After", "was", "unknown", "source"}
+    assert re.search(r"\x1b\[32mwas 3 *\x1b", shown)
     assert "0.500" in shown
 
 
-def test_a_ranking_shows_the_start_of_a_passage_without_quotes() -> None:
-    """Without a quote the start of the passage is shown, safe for the terminal; a missing score is 0."""
-    shown = ranking(make_comparison(f"start \x1b]0;pwned\x07 {'more ' * 100}", score=None), {})
+def test_a_ranking_marks_the_answer_where_nothing_is_bold() -> None:
+    """In a pipe the sentence is between the marks that are asked for."""
+    shown = ranking(make_comparison("It is nine. Yes.", answer=(0, 11)), emphasis="*")
+    assert "*It is nine.*" in shown
+
+
+def test_a_ranking_shows_the_start_of_a_passage_without_an_answer() -> None:
+    """Without an answer the start of the passage is shown, safe for the terminal; a missing score is a dash."""
+    shown = ranking(make_comparison(f"start \x1b]0;pwned\x07 {'more ' * 100}", score=None))
     assert "start \\x1b]0;pwned\\x07 more" in shown
     assert "\x07" not in shown
-    assert "0.000" in shown
+    assert re.search(r"was 3 *\S* *- ", shown)
+
+
+def test_a_ranking_leaves_out_the_headings_that_a_chunk_carries() -> None:
+    """What a chunk carries in front of its own text is not its start, and its source is named."""
+    shown = ranking(make_comparison("1. Title\n\nIts own text.", carried=10, source="folder/a.pdf", page=4))
+    assert "Title" not in shown
+    assert "Its own text." in shown
+    assert "a.pdf, page 5" in shown

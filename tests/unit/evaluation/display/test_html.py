@@ -202,8 +202,10 @@ def test_the_knee_is_marked_in_the_chart() -> None:
 
 def test_a_notebook_without_the_template_engine_shows_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without jinja2 there is no HTML form, so that a notebook shows the text instead of an error."""
+    formatters = pytest.importorskip("IPython.core.formatters", reason="needs ipykernel")
     monkeypatch.setattr("langchain_crossrerank.evaluation.display.html.missing_modules", lambda *_: ["jinja2"])
-    assert comparison([1])._repr_html_() is None
+    shown, _ = formatters.DisplayFormatter().format(comparison([1]))
+    assert shown == {"text/plain": str(comparison([1]))}
 
 
 @every_hostile
