@@ -1,7 +1,7 @@
 """Measures a cross-encoder with modules as its head next to sentence-transformers: seconds, and how scores differ.
 
 Writes a folder in the shape of cross-encoder/ettin-reranker-32m-v1 with random weights: ModernBERT, pooling of the
-first token, Dense, LayerNorm, Dense, and a graph without a head. It is loaded without torch in a process of its own, which
+first token, Dense, LayerNorm, Dense, and a graph without a head. A process of its own loads it without torch and
 scores 20 passages of about 500 tokens; sentence-transformers does the same in turn. Run on an idle machine:
 `python benchmarks/modular.py`. Needs the `export` extra.
 """
