@@ -11,6 +11,8 @@ from langchain_chroma import Chroma
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
+from langchain_crossrerank.errors import IndexingError
+
 _opened: dict[str, tuple[int, int] | None] = {}
 """The database file, as device and inode, that this process opened in each folder."""
 
@@ -21,6 +23,9 @@ def open_kept_chroma(folder: Path, embeddings: Embeddings) -> KeptChroma:
     Chroma shares one open database between all collections of a process with the same folder *name*. A relative name
     means another folder after a change of directory, and a folder that was deleted and made again holds another
     database: in both cases chunks would go to the old one, without an error.
+
+    Raises:
+        IndexingError: If the database cannot be made or opened.
     """
     name = str(folder.absolute())
     database = Path(name) / "chroma.sqlite3"
@@ -28,12 +33,20 @@ def open_kept_chroma(folder: Path, embeddings: Embeddings) -> KeptChroma:
     if found is None or found != _opened.get(name, found):
         SharedSystemClient._identifier_to_system.pop(name, None)
         SharedSystemClient._identifier_to_refcount.pop(name, None)
-    store = KeptChroma(
-        collection_name="crossrerank",
-        embedding_function=embeddings,
-        persist_directory=name,
-        collection_metadata={"hnsw:space": "cosine"},
-    )
+    try:
+        store = KeptChroma(
+            collection_name="crossrerank",
+            embedding_function=embeddings,
+            persist_directory=name,
+            collection_metadata={"hnsw:space": "cosine"},
+        )
+    except Exception as err:
+        # Chroma's errors for a full disk, a damaged database and a folder without rights have no common class.
+        raise IndexingError(
+            f"the index in {name!r} cannot be opened ({type(err).__name__}: {err}); free some space, or delete the "
+            "folder to index again.",
+            path=name,
+        ) from err
     _opened[name] = _identify(database)
     return store
 
