@@ -138,6 +138,12 @@ _add(
     examples=[f'{PDF} "What is LoRA?" --offline --k 50 --top-n 3', f'{PDF} "What is LoRA?" --output lists.html'],
 )
 _add(
+    "ui",
+    serve.ui_command,
+    panel="Serve",
+    examples=[PDF, "notes/ more.md --model bundled --model BAAI/bge-reranker-base"],
+)
+_add(
     "serve",
     serve.serve_command,
     panel="Serve",

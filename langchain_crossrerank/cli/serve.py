@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import webbrowser
 from typing import Annotated
 
 import typer
 
 from langchain_crossrerank.checks import check_whole_numbers
-from langchain_crossrerank.cli.options import Backend, FileName, Precision, Subfolder, given
+from langchain_crossrerank.cli.options import Backend, FileName, Files, Precision, Subfolder, given
 from langchain_crossrerank.cli.output import note
 from langchain_crossrerank.extras import check_extra
 
@@ -105,6 +106,40 @@ def serve_command(
     listener = listen(host, port)
     note(f"serving {', '.join(config.models)} on {_url(host, listener.getsockname()[1])}, with a page to try it")
     serve(config, listener, workers=workers, access_log=access_log)
+
+
+def ui_command(
+    files: Files,
+    *,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="MODEL", help='Cross-encoder; may be repeated.  [dim]default: "bundled"[/dim]'),
+    ] = None,
+    port: Port = 8000,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Index files and open a page on them that shows what a cross-encoder changes.
+
+    The first stage is BM25. Everything stays on this machine.
+    """
+    check_extra("server", needed_for="the page")
+    from langchain_crossrerank.server.config import ServerConfig, local_hosts, named_models
+    from langchain_crossrerank.server.page import cut_into_passages
+    from langchain_crossrerank.server.running import listen, serve
+
+    passages, failures = cut_into_passages(files)
+    for failure in failures:
+        note(f"skipped: {failure}")
+    config = ServerConfig(
+        models=named_models(models or ["bundled"]), passages=passages, allowed_hosts=local_hosts("127.0.0.1")
+    )
+    listener = listen("127.0.0.1", port)
+    url = _url("127.0.0.1", listener.getsockname()[1])
+    note(f"showing {len(passages)} passages on {url}; Ctrl+C stops")
+    if browser:
+        # Connections wait in the socket's queue until the server accepts them.
+        webbrowser.open(url)
+    serve(config, listener)
 
 
 def _url(host: str, port: int) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -22,17 +22,20 @@ from langchain_crossrerank.server.access import check_access
 from langchain_crossrerank.server.bodies import read_json
 from langchain_crossrerank.server.config import ServerConfig
 from langchain_crossrerank.server.dialects import cohere, tei, vllm
-from langchain_crossrerank.server.dialects.base import Dialect
+from langchain_crossrerank.server.dialects.base import Call, Dialect
 from langchain_crossrerank.server.models import ServedModels
 from langchain_crossrerank.server.openapi import openapi_document
+from langchain_crossrerank.server.page import Page
 from langchain_crossrerank.server.problems import Problem
 from langchain_crossrerank.server.scoring import ClientGoneError, Queue, Scoring, while_connected
 
 CLIENT_GONE = 499
 """The status, never sent, of a request whose client went away; as nginx counts it."""
 
-Choose = Callable[[Mapping[str, Any]], Dialect]
+Choose = Callable[[Mapping[str, Any]], Dialect[Call]]
 """Tells the dialect of a request by its body."""
+
+Content = TypeVar("Content")
 
 _logger = logging.getLogger(__name__)
 
@@ -45,11 +48,14 @@ UNDECIDED = Dialect("unknown", cohere.V1.read, _either_error)
 """The dialect of `/rerank` as long as the body is not read: an error that clients of Cohere and of TEI understand."""
 
 
-def _by_body(payload: Mapping[str, Any]) -> Dialect:
+_PAGE: Dialect[Mapping[str, Any]] = Dialect("page", lambda payload: payload, _either_error)
+
+
+def _by_body(payload: Mapping[str, Any]) -> Dialect[Call]:
     return tei.DIALECT if "texts" in payload else cohere.V1
 
 
-_DIALECTS: dict[str, tuple[Dialect, Choose]] = {
+_DIALECTS: dict[str, tuple[Dialect[Call], Choose]] = {
     "/rerank": (UNDECIDED, _by_body),
     "/v1/rerank": (cohere.V1, lambda _: cohere.V1),
     "/v2/rerank": (cohere.V2, lambda _: cohere.V2),
@@ -80,6 +86,7 @@ class _Server:
         self._metrics = metrics.Metrics()
         self._scoring = Scoring(self._models, config.limits, self._metrics)
         self._queue = Queue(config.limits.queue)
+        self._page = Page(config, self._models, self._scoring, self._answer_page)
         self._openapi = openapi_document(needs_key=bool(config.api_keys))
 
     def app(self) -> Starlette:
@@ -89,6 +96,7 @@ class _Server:
             Route("/health", self._health),
             Route("/metrics", self._show_metrics),
             Route("/openapi.json", self._show_openapi),
+            *self._page.routes(),
         ]
         return Starlette(
             routes=routes,
@@ -117,16 +125,30 @@ class _Server:
 
     async def _answer(self, request: Request) -> Response:
         """Answer a request to score or rank."""
-        started = time.monotonic()
         dialect, choose = _DIALECTS[request.url.path]
+        return await self._answering(request, dialect, choose, lambda call: self._score(request, call))
+
+    async def _score(self, request: Request, call: Call) -> Any:
+        return call.render(await while_connected(request, self._scoring.run(call)))
+
+    async def _answer_page(self, request: Request, answer: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Response:
+        return await self._answering(request, _PAGE, lambda _: _PAGE, answer)
+
+    async def _answering(
+        self,
+        request: Request,
+        dialect: Dialect[Content],
+        choose: Callable[[Mapping[str, Any]], Dialect[Content]],
+        answer: Callable[[Content], Awaitable[Any]],
+    ) -> Response:
+        """Take a place in the queue, read the body, have it answered, and count it."""
+        started = time.monotonic()
         try:
             with self._queue.place():
                 self._metrics.in_flight(self._queue.length)
                 payload = await read_json(request, self._config.limits)
                 dialect = choose(payload)
-                call = dialect.read(payload)
-                scored = await while_connected(request, self._scoring.run(call))
-                response: Response = JSONResponse(call.render(scored))
+                response: Response = JSONResponse(await answer(dialect.read(payload)))
         except Problem as problem:
             response = error_response(dialect, problem)
         except ClientGoneError:
@@ -179,7 +201,7 @@ class _Access:
         await self._app(scope, receive, send)
 
 
-def error_response(dialect: Dialect, problem: Problem) -> Response:
+def error_response(dialect: Dialect[Any], problem: Problem) -> Response:
     """Say in a dialect what is wrong."""
     status = dialect.status(problem)
     headers = {} if problem.retry_after is None else {"retry-after": str(problem.retry_after)}
@@ -188,7 +210,7 @@ def error_response(dialect: Dialect, problem: Problem) -> Response:
     return JSONResponse(dialect.error_body(problem, status), status, headers=headers)
 
 
-def _dialect_at(path: str) -> Dialect:
+def _dialect_at(path: str) -> Dialect[Call]:
     return _DIALECTS[path][0] if path in _DIALECTS else UNDECIDED
 
 

@@ -55,10 +55,12 @@ class PagePassage:
     Attributes:
         text: The passage.
         source: Where it is from, for people.
+        file: The name of its file.
     """
 
     text: str
     source: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)

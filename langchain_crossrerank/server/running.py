@@ -104,6 +104,8 @@ def configure_logging(*, access_log: bool) -> None:
         force=True,
     )
     logging.getLogger("langchain_crossrerank").setLevel(logging.INFO)
+    # It sets a level of its own, the lowest.
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.WARNING)
 
 

@@ -15,9 +15,9 @@ from pydantic import BaseModel, NonNegativeInt
 
 from langchain_crossrerank.errors import InvalidInputError, TrainingError
 from langchain_crossrerank.files import write_whole
+from langchain_crossrerank.lexical import LexicalIndex, words
 from langchain_crossrerank.training.data import TrainingData, TrainingExample
 from langchain_crossrerank.training.embeddings import model_key, unit_vectors
-from langchain_crossrerank.training.lexical import LexicalIndex, words
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from langchain_crossrerank.training.lexical import words
+from langchain_crossrerank.lexical import words
 
 _END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"“'(-])")
 

@@ -22,7 +22,7 @@ ROOT = Path(langchain_crossrerank.__file__).parent
 LAYERS = (
     {"errors", "_process", "_terminal", "redaction"},
     {"checks", "extras", "files", "metadata", "model_catalogue", "passages", "sentences", "sources"},
-    {"_machine", "_threads", "blending", "blocks", "downloads", "embeddings", "models", "pages"},
+    {"_machine", "_threads", "blending", "blocks", "downloads", "embeddings", "lexical", "models", "pages"},
     {"onnx_graphs", "indexing"},
     {
         "cross_encoders.fingerprints",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -75,19 +75,22 @@ class Call:
     may_truncate: bool = True
 
 
+Content = TypeVar("Content", covariant=True)  # noqa: PLC0105 - the name that a reader expects
+
+
 @dataclass(frozen=True)
-class Dialect:
+class Dialect(Generic[Content]):
     """How a family of clients speaks.
 
     Attributes:
         name: The dialect in metrics.
-        read: Makes a call of a decoded body.
+        read: Makes of a decoded body what is answered, mostly a `Call`.
         error_body: Writes a problem, with its status.
         statuses: Where the status of a problem differs from `STATUS`.
     """
 
     name: str
-    read: Callable[[Mapping[str, Any]], Call]
+    read: Callable[[Mapping[str, Any]], Content]
     error_body: Callable[[Problem, int], Any]
     statuses: Mapping[Kind, int] = field(default_factory=dict)
 

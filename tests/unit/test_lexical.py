@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-lexical = pytest.importorskip("langchain_crossrerank.training.lexical", reason="needs the training extra")
+lexical = pytest.importorskip("langchain_crossrerank.lexical", reason="needs the training extra")
 
 
 def test_rare_shared_words_rank_first(passages: list[str]) -> None:

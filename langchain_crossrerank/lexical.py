@@ -1,4 +1,4 @@
-"""BM25 over passages in memory, from `bm25s`: the first stage that negatives are mined from."""
+"""BM25 over passages in memory, from `bm25s`: a first stage that needs no model."""
 
 from __future__ import annotations
 
