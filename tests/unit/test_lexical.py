@@ -6,12 +6,20 @@ import math
 
 import pytest
 
-lexical = pytest.importorskip("langchain_crossrerank.lexical", reason="needs the training extra")
+lexical = pytest.importorskip("langchain_crossrerank.lexical", reason="needs the server or the training extra")
+
+PASSAGES = [
+    "The heron is a bird that waits in shallow water.",
+    "The heron hunts fish in shallow water at dawn.",
+    "A ferry crosses the water to the island at nine.",
+    "Bread needs flour, water, salt and time.",
+    "The stork is a bird that nests on roofs.",
+]
 
 
-def test_rare_shared_words_rank_first(passages: list[str]) -> None:
+def test_rare_shared_words_rank_first() -> None:
     """The passages with the rarer words of the query come first, and those that share none are not found."""
-    index = lexical.LexicalIndex(passages)
+    index = lexical.LexicalIndex(PASSAGES)
     found = index.search("herons in shallow water", 10)
     assert set(found[:2]) == {0, 1}
     assert 4 not in found
@@ -19,15 +27,15 @@ def test_rare_shared_words_rank_first(passages: list[str]) -> None:
     assert index.search("?!", 10) == []
 
 
-def test_k_limits_the_result(passages: list[str]) -> None:
+def test_k_limits_the_result() -> None:
     """`search` returns at most `k` positions."""
-    index = lexical.LexicalIndex(passages)
+    index = lexical.LexicalIndex(PASSAGES)
     assert index.search("water", 2) == index.search("water", 5)[:2]
 
 
-def test_idf_is_that_of_lucene(passages: list[str]) -> None:
+def test_idf_is_that_of_lucene() -> None:
     """A word in one of five passages has the IDF ln(1 + 4.5 / 1.5), and an unknown word the same."""
-    index = lexical.LexicalIndex(passages)
+    index = lexical.LexicalIndex(PASSAGES)
     assert index.idf("ferry") == pytest.approx(math.log(1 + 4.5 / 1.5))
     assert index.idf("water") < index.idf("heron") < index.idf("ferry") == index.idf("zeppelin")
 
