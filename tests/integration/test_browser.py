@@ -287,7 +287,8 @@ def test_sliders_say_what_would_be_kept(browser: Browser, found: dict[str, Any])
 
 
 def test_ribbons_follow_an_opened_passage(browser: Browser, found: dict[str, Any]) -> None:
-    """Each ribbon ends at the middle of its row, also when the passage above it is open."""
+    """Each ribbon ends at the middle of its row, also when the passage above it is open; without the script,
+    ribbons that cannot follow fade."""
     gap = (
         "const box = inside.querySelector('.ribbons').getBoundingClientRect();"
         "return [...inside.querySelectorAll('.after > li')].map(row => {"
@@ -297,8 +298,14 @@ def test_ribbons_follow_an_opened_passage(browser: Browser, found: dict[str, Any
         " const { top, height } = row.querySelector('summary').getBoundingClientRect();"
         " return Math.abs(end - top - height / 2); });"
     )
-    (page,) = browser.measure([{"name": "compare", "html": found["compare"].to_html(), "read": gap}], width=1280)
+    html = found["compare"].to_html()
+    seen = "return Number(view.getComputedStyle(inside.querySelector('.ribbons')).opacity);"
+    whole = {"name": "compare", "html": html, "read": gap}
+    still = {"name": "without script", "html": re.sub("<script>.*</script>", "", html, flags=re.DOTALL), "read": seen}
+    page, visible, faded = browser.measure([whole, {**whole, "read": seen}, still], width=1280)
     assert max(page["read"]) < 2
+    assert visible["read"] == 1
+    assert faded["read"] < 0.2
 
 
 def test_gains_and_losses_can_be_filtered(browser: Browser, found: dict[str, Any]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_crossrerank.evaluation.display.plain import cut_words
 from langchain_crossrerank.evaluation.display.reports import (
     Chart,
     Differences,
+    Listed,
     Passage,
     Point,
     Report,
@@ -28,6 +30,9 @@ _LISTED_QUERIES = 100
 
 _PREVIEW = 220
 """Characters of a passage that is not opened."""
+
+_FULL_LINE = 50
+"""Characters of a line from which on its break may be one of layout."""
 
 _LEAST_BAR = 2.0
 """Per cent of a bar's width that the lowest score still has."""
@@ -102,7 +107,7 @@ def _ribbons(chart: Ribbons, *, whole: bool) -> dict[str, Any]:
             passage,
             0.0 if passage.score is None else max(_LEAST_BAR, 100 * (passage.score - floor) / span),
             _preview(passage),
-            _parts(passage),
+            _parts(replace(passage, text=_reflow(passage.text))),
         )
         for passage in chart.passages
     ]
@@ -125,6 +130,18 @@ def _parts(passage: Passage) -> tuple[str, str, str]:
     """A passage's text before, in and after the sentence that answers."""
     start, end = passage.answer or (0, 0)
     return passage.text[:start], passage.text[start:end], passage.text[end:]
+
+
+def _reflow(text: str) -> str:
+    """Put a space in place of each line break inside a sentence, as in the text of a PDF; no character moves."""
+    lines = text.split("\n")
+    flowing = lines[0]
+    for line, following in itertools.pairwise(lines):
+        continues = (
+            len(line) >= _FULL_LINE and not line.rstrip().endswith((".", ":", "!", "?")) and following[:1].islower()
+        )
+        flowing += (" " if continues else "\n") + following
+    return flowing
 
 
 def _preview(passage: Passage) -> tuple[str, str, str]:
@@ -152,8 +169,8 @@ def _differences(chart: Differences) -> dict[str, Any]:
             "top": 100 * (high - max(query.difference, 0)) / span,
             "height": max(0.6, 100 * abs(query.difference) / span),
             "opens": place < _LISTED_QUERIES or place >= count - _LISTED_QUERIES,
-            "before": [(listed, cut_words(listed.text, _PREVIEW)) for listed in query.before],
-            "after": [(listed, cut_words(listed.text, _PREVIEW)) for listed in query.after],
+            "before": _previews(query.before),
+            "after": _previews(query.after),
         }
         for place, query in enumerate(chart.queries)
     ]
@@ -167,6 +184,11 @@ def _differences(chart: Differences) -> dict[str, Any]:
         "zero": 100 * high / span,
         "counts": {"up": kinds.count("up"), "down": kinds.count("down"), "": count},
     }
+
+
+def _previews(documents: Sequence[Listed]) -> list[tuple[Listed, str]]:
+    """Documents with the start of each to preview."""
+    return [(replace(listed, text=_reflow(listed.text)), cut_words(listed.text, _PREVIEW)) for listed in documents]
 
 
 def _tradeoff(chart: Tradeoff) -> dict[str, Any]:

@@ -113,6 +113,13 @@ def test_a_passage_is_whole_and_its_answer_is_marked() -> None:
     assert preview.endswith(" ...")
 
 
+def test_lines_that_a_layout_broke_are_joined() -> None:
+    """A sentence over several full lines is one paragraph; lists, tables and short lines stay as they are."""
+    broken = "This sentence is broken by the layout of the page that it is on,\nand goes on here.\n- item\nshort\nlines"
+    html = Comparison("q", [RankedDocument(broken, {}, 1, 1, 0.5)], "m", 0, 0)._repr_html_()
+    assert "that it is on, and goes on here.\n- item\nshort\nlines</p>" in str(html)
+
+
 def test_a_preview_begins_after_the_headings_that_a_chunk_carries() -> None:
     """Rows of one section do not all begin with its headings."""
     document = RankedDocument("1. Title\n\nIts own text.", {"carried": 10}, 1, 1, 0.5)
