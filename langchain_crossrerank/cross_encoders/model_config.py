@@ -63,6 +63,7 @@ class SentenceTransformersConfig(_Description):
     model_type: str | None = None
     prompts: dict[str, str | None] | None = None
     default_prompt_name: str | None = None
+    truncate_dim: Annotated[int, Field(ge=1)] | None = None
 
 
 class SentenceBertConfig(_Description):

@@ -25,9 +25,11 @@ from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelErr
 from langchain_crossrerank.onnx_graphs.head_layers import Layer
 
 BUNDLED = "bundled"
-"""The name of the model inside this package."""
+"""The name of the models inside this package, of the cross-encoder and of the embeddings."""
 
-BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / "minilm-l6-en-v1"
+_MODELS = Path(__file__).parent.parent / "models"
+BUNDLED_FOLDER = _MODELS / "minilm-l6-en-v1"
+BUNDLED_EMBEDDINGS_FOLDER = _MODELS / "all-minilm-l6-v2"
 
 _BUNDLED_LANGUAGES = ("en",)
 """The languages of its card, so that it loads without a parser of cards."""
@@ -45,7 +47,7 @@ DESCRIPTION_FILES = (
     *(
         f"{number}_{name}/{file}"
         for number in range(1, 6)
-        for name in ("Pooling", "Dense", "LayerNorm", "Dropout")
+        for name in ("Pooling", "Dense", "LayerNorm", "Dropout", "Normalize")
         for file in ("config.json", "model.safetensors")
     ),
 )
@@ -105,10 +107,15 @@ class ModelSource:
         """The fields of `tokenizer_config.json` that are read here, checked."""
         return read_description(self.folder / "tokenizer_config.json", TokenizerConfig)
 
+    @cached_property
+    def sentence_transformers(self) -> SentenceTransformersConfig:
+        """The fields of `config_sentence_transformers.json` that are read here, checked."""
+        return read_description(self.folder / "config_sentence_transformers.json", SentenceTransformersConfig)
+
     @property
     def is_bundled(self) -> bool:
-        """Whether this is the model inside the package, whose files are trusted as its code is."""
-        return self.folder == BUNDLED_FOLDER
+        """Whether this is a model inside the package, whose files are trusted as its code is."""
+        return self.folder in (BUNDLED_FOLDER, BUNDLED_EMBEDDINGS_FOLDER)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -187,7 +194,7 @@ class ModelSource:
         """
         saved = self.settings.sentence_transformers or {}
         # Releases from 6 on write it into a file of their own.
-        own = read_description(self.folder / "config_sentence_transformers.json", SentenceTransformersConfig)
+        own = self.sentence_transformers
         named = (own.activation_fn, saved.get("activation_fn"), self.settings.sbert_ce_default_activation_function)
         units = [self._unit(name) for name in named if name is not None]
         return units[0] if units else "sigmoid" if self.num_labels == 1 else "identity"
@@ -195,11 +202,16 @@ class ModelSource:
     @property
     def default_prompt(self) -> str:
         """What sentence-transformers puts before each query; empty if nothing."""
-        saved = read_description(self.folder / "config_sentence_transformers.json", SentenceTransformersConfig)
+        saved = self.sentence_transformers
         is_read = saved.model_type == "CrossEncoder" and (self.folder / "modules.json").is_file()
         if not is_read or saved.default_prompt_name is None:
             return ""
         return (saved.prompts or {}).get(saved.default_prompt_name) or ""
+
+    def saved_prompt(self, *names: str) -> str:
+        """Return the first prompt that is saved under one of these names for texts to embed; empty if none is."""
+        saved = self.sentence_transformers.prompts or {}
+        return next((prompt for name in names if (prompt := saved.get(name))), "")
 
     @property
     def has_chat_template(self) -> bool:
@@ -251,6 +263,11 @@ class ModelSource:
         """Whether the tokenizer sends `token_type_ids`; a model whose tokenizer does not gets zeros."""
         names = self.tokenizer_settings.model_input_names
         return names is None or "token_type_ids" in names
+
+    @property
+    def reads_lower_case(self) -> bool:
+        """Whether texts are lower-cased before they are tokenised, whatever the tokenizer does itself."""
+        return read_description(self.folder / "sentence_bert_config.json", SentenceBertConfig).do_lower_case
 
     @property
     def position_limit(self) -> int | None:

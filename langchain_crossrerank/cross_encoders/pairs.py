@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from langchain_crossrerank.checks import check_query, shorten
 from langchain_crossrerank.errors import InvalidInputError
@@ -12,6 +12,16 @@ from langchain_crossrerank.errors import InvalidInputError
 TextPair = tuple[str, str]
 """A query and a passage, in this order."""
 
+
+class HasTokens(Protocol):
+    """Anything whose tokens are counted."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, special tokens included."""
+
+
+Counted = TypeVar("Counted", bound=HasTokens)
 
 _ENCODE_PAIRS = 64
 _ENCODE_CHARACTERS = 200_000
@@ -91,9 +101,9 @@ def check_text_pairs(text_pairs: Iterable[TextPair]) -> list[TextPair]:
 
 
 def plan_batches(
-    encoded: Sequence[EncodedPair], max_batch_tokens: int, max_batch_pairs: int | None = None
-) -> list[list[EncodedPair]]:
-    """Group pairs of similar length so that no batch has more than `max_batch_tokens` tokens, padding included.
+    encoded: Sequence[Counted], max_batch_tokens: int, max_batch_pairs: int | None = None
+) -> list[list[Counted]]:
+    """Group pairs, or texts, of similar length so that no batch has more than `max_batch_tokens` tokens with padding.
 
     Args:
         encoded: Pairs with their token counts.
@@ -103,7 +113,7 @@ def plan_batches(
     Returns:
         Batches, those of the longest pairs first, so that memory peaks at the start and not late in the work.
     """
-    batches: list[list[EncodedPair]] = []
+    batches: list[list[Counted]] = []
     for item in sorted(encoded, key=lambda pair: -pair.tokens):
         current = batches[-1] if batches else []
         fits = bool(current) and (len(current) + 1) * current[0].tokens <= max_batch_tokens

