@@ -143,7 +143,7 @@ class ExtractiveAnswerer:
 
 
 def best_statements(
-    model: CrossEncoder, question: str, documents: Sequence[Document], *, min_probability: float = 0.02
+    model: CrossEncoder, question: str, documents: Sequence[Document], *, min_probability: float = 0.1
 ) -> list[Quote | None]:
     """Find the statement of each document that answers a question best.
 

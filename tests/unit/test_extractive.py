@@ -10,8 +10,14 @@ from langchain_core.documents import Document
 pytest.importorskip("sentencex", reason="needs the rag extra")
 
 from langchain_crossrerank.errors import MissingExtraError
-from langchain_crossrerank.extractive import NOT_ENOUGH_INFORMATION, ExtractiveAnswerer, find_quotes, split_sentences
-from langchain_crossrerank.testing import FakeCrossEncoder
+from langchain_crossrerank.extractive import (
+    NOT_ENOUGH_INFORMATION,
+    ExtractiveAnswerer,
+    best_statements,
+    find_quotes,
+    split_sentences,
+)
+from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 
 
 def texts(*documents: str, **metadata: Any) -> list[str]:
@@ -137,3 +143,13 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("langchain_crossrerank.extras.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"answering without a language model.*\[rag\]"):
         ExtractiveAnswerer(FakeCrossEncoder())
+
+
+def test_each_document_has_its_own_best_statement() -> None:
+    """The likeliest statement of each document is found in one call, and none where all are unlikely or missing."""
+    model = ScriptedCrossEncoder({"It is late.": 2.0, "It is early.": 1.0}, default=-5.0)
+    documents = [Document("It is early. It is late."), Document("Nobody knows."), Document(""), Document("It is late.")]
+    found = best_statements(model, "What is late?", documents)
+    assert [None if quote is None else quote.text for quote in found] == ["It is late.", None, None, "It is late."]
+    assert found[0] is not None
+    assert documents[0].page_content[found[0].start : found[0].end] == "It is late."
