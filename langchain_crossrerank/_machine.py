@@ -7,7 +7,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +151,10 @@ def remember(name: str, content: dict[str, Any]) -> None:
 
 def machine_key(*parts: object) -> str:
     """Return a short name for this kind of processor and everything else that decides how fast something runs."""
-    described = "|".join(map(str, (_processor(), version("onnxruntime"), *parts)))
+    # Loaded by now; the metadata of the installed distribution would take milliseconds to find and parse.
+    import onnxruntime
+
+    described = "|".join(map(str, (_processor(), onnxruntime.__version__, *parts)))
     return hashlib.blake2b(described.encode(), digest_size=12).hexdigest()
 
 

@@ -38,7 +38,9 @@ class ReadFiles:
 
     def __init__(self, folder: str | os.PathLike[str], paths: Iterable[str | os.PathLike[str]]) -> None:
         self._folder = Path(folder)
-        self._states = {path: state for path in sorted({Path(path) for path in paths}) if (state := _state(path))}
+        # Most of the files that a model may have are not there, and only those that are become paths.
+        found = {path: state for path in paths if (state := _state(path))}
+        self._states = dict(sorted((Path(path), state) for path, state in found.items()))
 
     @classmethod
     def of_folder(cls, folder: str | os.PathLike[str], *, suffixes: frozenset[str] = READ_SUFFIXES) -> ReadFiles:
@@ -80,9 +82,9 @@ def fingerprint(backend: str, files: ReadFiles | str, **settings: Any) -> str:
     return f"{backend}:{content}:{json.dumps(settings, sort_keys=True, default=repr)}"
 
 
-def _state(path: Path) -> tuple[int, ...] | None:
+def _state(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
