@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -96,6 +96,29 @@ def is_packed(model: Any) -> bool:
         for node in model.graph.node
         if node.op_type == "DequantizeLinear"
     )
+
+
+def unpack_weight(stored: Mapping[str, Any], name: str) -> Any:
+    """Return a weight of a packed graph as it is computed with.
+
+    Args:
+        stored: The graph's initializers as arrays, by name.
+        name: The weight's name in the graph that was packed.
+
+    Returns:
+        The weight in its own shape, float32; `None` if there is none of this name.
+    """
+    if name in stored:
+        return stored[name].astype(np.float32)
+    if f"{name}_f16" in stored:
+        return stored[f"{name}_f16"].astype(np.float32)
+    if f"{name}_q8" not in stored:
+        return None
+    values, scale = (stored[f"{name}_{part}"].astype(np.float32) for part in ("q8", "scale"))
+    if values.ndim == 3:
+        return (values * scale).reshape(len(values), -1)
+    axis = next(axis for axis in (0, 1) if values.shape[axis] != scale.shape[axis])
+    return values * np.repeat(scale, values.shape[axis] // scale.shape[axis], axis=axis)
 
 
 def rounded(array: Any) -> Any:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from langchain_crossrerank import load_cross_encoder
+from langchain_crossrerank.onnx_graphs.packing import unpack_weight
 from langchain_crossrerank.training.models import WEIGHTS, WarmStartModel
 from langchain_crossrerank.training.warm_start import WarmStartConfig, WarmStartCrossEncoder
 
@@ -47,12 +48,9 @@ class PackedGraph:
     def tensor(self, name: str) -> Any:
         """Return a tensor by its name, unpacked if necessary; `None` if it is not a constant."""
         name = name if name in self._stored else OLDER_NAMES.get(name, name)
-        if name in self._stored:
-            return self._stored[name].astype(np.float32)
-        if f"{name}_q8" in self._stored:
-            return _unpack(self._stored[f"{name}_q8"], self._stored[f"{name}_scale"])
-        if f"{name}_f16" in self._stored:
-            return self._stored[f"{name}_f16"].astype(np.float32)
+        weight = unpack_weight(self._stored, name)
+        if weight is not None:
+            return weight
         maker = self._makers.get(name)
         return self.tensor(maker.input[0]) if maker is not None and maker.op_type == "Identity" else None
 
@@ -76,14 +74,6 @@ class PackedGraph:
         """Return what is added to the sum of the word and position embeddings before the norm `embeddings`."""
         norm = next(node for node in self._graph.node if f"{embeddings}embedding_norm.weight" in node.input)
         return next(value for name in self._makers[norm.input[0]].input if (value := self.tensor(name)) is not None)
-
-
-def _unpack(values: Any, scale: Any) -> Any:
-    values, scale = values.astype(np.float32), scale.astype(np.float32)
-    if values.ndim == 3:  # a table, in blocks of its rows
-        return (values * scale).reshape(len(values), -1)
-    axis = next(axis for axis in (0, 1) if values.shape[axis] != scale.shape[axis])
-    return values * np.repeat(scale, values.shape[axis] // scale.shape[axis], axis=axis)
 
 
 def restore(folder: Path) -> WarmStartCrossEncoder:

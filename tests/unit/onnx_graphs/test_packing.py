@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
@@ -34,6 +35,11 @@ def packed(request: pytest.FixtureRequest, tiny_onnx_folder: Path, tmp_path: Pat
     return folder
 
 
+def arrays(graph: Path) -> dict[str, Any]:
+    """Read the weights of a graph by name."""
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(str(graph)).graph.initializer}
+
+
 def test_packed_weights_keep_scores_close(packed: Path, tiny_onnx_folder: Path) -> None:
     """A graph packed in sixteen or eight bits returns probabilities within 0.02, the bundled model's tolerance."""
     exact, stored = (
@@ -43,6 +49,18 @@ def test_packed_weights_keep_scores_close(packed: Path, tiny_onnx_folder: Path) 
     assert stored == pytest.approx(exact, abs=0.02)
     assert stored != exact
     assert all(math.isfinite(score) for score in stored)
+
+
+def test_packed_weights_can_be_unpacked(packed: Path, tiny_onnx_folder: Path) -> None:
+    """Every matrix and table comes back in its own shape, as near to what it was as eight bits allow."""
+    original, stored = arrays(tiny_onnx_folder / "model.onnx"), arrays(packed / "model.onnx")
+    weights = {name: array for name, array in original.items() if array.ndim == 2 and array.dtype == np.float32}
+    assert weights
+    for name, array in weights.items():
+        unpacked = packing.unpack_weight(stored, name)
+        assert unpacked.shape == array.shape
+        assert np.abs(unpacked - array).max() <= np.abs(array).max() / 127
+    assert packing.unpack_weight(stored, "no weight") is None
 
 
 def test_packed_weights_take_less_space(packed: Path, tiny_onnx_folder: Path) -> None:
