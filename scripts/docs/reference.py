@@ -49,7 +49,10 @@ API_PAGES = {
 """API pages by file name: title, first sentence, and the modules whose public names they have."""
 
 PUBLIC_MODULES = (
+    "agents.pruning",
+    "agents.transformers",
     "cross_encoders.wrappers.cascade",
+    "cross_encoders.wrappers.pooled",
     "evaluation",
     "indexing",
     "testing",
@@ -79,7 +82,8 @@ def _names_of(path: str) -> list[str]:
     return [
         name
         for name, value in vars(module).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == path
+        # Pydantic adds parametrised bases, whose names are no identifiers.
+        if not name.startswith("_") and name.isidentifier() and getattr(value, "__module__", None) == path
     ]
 
 

@@ -68,31 +68,29 @@ def test_every_block_is_run_or_says_why_not(page: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("chat", "in_new_folder")
-@pytest.mark.parametrize("page", with_blocks("python"))
-def test_python_of_a_page_runs(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A page's Python runs from top to bottom, offline, in one namespace, and prints something."""
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_to_run(page, "python") or blocks_to_run(page, "sh")])
+def test_a_page_runs_from_top_to_bottom(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page's Python runs offline in one namespace, its commands succeed, and its pip lines name extras that exist."""
     namespace: dict[str, object] = {}
-    for block in blocks_to_run(page, "python"):
-        code = "\n" * block.line + block.code
-        exec(compile(code, page, "exec"), namespace)
-    assert capsys.readouterr().out.strip() or "print(" not in "".join(b.code for b in blocks_to_run(page, "python"))
+    for block in [block for block in read_blocks(DOCS / page) if block.reason is None]:
+        if block.language == "python":
+            exec(compile("\n" * block.line + block.code, page, "exec"), namespace)
+            assert capsys.readouterr().out.strip() or "print(" not in block.code
+        elif block.language == "sh":
+            run_commands(block)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("in_new_folder")
-@pytest.mark.parametrize("page", with_blocks("sh"))
-def test_commands_of_a_page_run(page: str) -> None:
-    """Each `crossrerank` line of a page succeeds; pip lines name extras that there are."""
+def run_commands(block: CodeBlock) -> None:
+    """Run the `crossrerank` lines of a block; other lines install packages or set variables."""
     from langchain_crossrerank.cli import main
 
-    for block in blocks_to_run(page, "sh"):
-        for line in block.code.splitlines():
-            words = shlex.split(line, comments=True)
-            if words[:1] == ["crossrerank"]:
-                assert main(words[1:]) == 0, line
-            else:
-                assert words[:1] in (["pip"], ["export"], []), f"line {block.line}: nothing runs {line!r}"
-                assert set(named_extras(line)) <= set(EXTRAS), line
+    for line in block.code.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["crossrerank"]:
+            assert main(words[1:]) == 0, line
+        else:
+            assert words[:1] in (["pip"], ["export"], []), f"line {block.line}: nothing runs {line!r}"
+            assert set(named_extras(line)) <= set(EXTRAS), line
 
 
 @pytest.mark.parametrize("page", with_blocks("diff"))
