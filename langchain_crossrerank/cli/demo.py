@@ -27,7 +27,7 @@ def demo_command(model: Model = None, embeddings: Embeddings = None, k: K = 20, 
     """Show two-stage retrieval on a PDF that comes with the package, offline.
 
     Without --model and --embeddings it uses the models inside the package: the cross-encoder "bundled"
-    (minilm-l6-en-v1) and the embeddings all-MiniLM-L6-v2.
+    (minilm-l6-en-v2) and the embeddings all-MiniLM-L6-v2.
     """
     from langchain_crossrerank.evaluation import compare
 

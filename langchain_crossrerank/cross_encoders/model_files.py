@@ -28,7 +28,7 @@ BUNDLED = "bundled"
 """The name of the models inside this package, of the cross-encoder and of the embeddings."""
 
 _MODELS = Path(__file__).parent.parent / "models"
-BUNDLED_FOLDER = _MODELS / "minilm-l6-en-v1"
+BUNDLED_FOLDER = _MODELS / "minilm-l6-en-v2"
 BUNDLED_EMBEDDINGS_FOLDER = _MODELS / "all-minilm-l6-v2"
 
 _BUNDLED_LANGUAGES = ("en",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
@@ -33,13 +34,15 @@ _PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
 # What torch calls its devices; the last few are those of vendors' plug-ins.
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "npu", "mlu", "musa", "privateuseone")
 
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+
 _NOT_SUPPORTED: dict[Backend, tuple[str, ...]] = {
     "onnx": ("trust_remote_code", "instruction"),
-    "openvino": ("trust_remote_code", "instruction"),
-    "torch": ("num_threads", "file_name"),
+    "openvino": ("trust_remote_code", "instruction", "passage_cache"),
+    "torch": ("num_threads", "file_name", "passage_cache"),
     "remote": (
         *("max_batch_tokens", "num_threads", "device", "revision", "local_files_only", "trust_remote_code"),
-        *("subfolder", "file_name", "token", "instruction"),
+        *("subfolder", "file_name", "token", "instruction", "passage_cache"),
     ),
 }
 
@@ -90,6 +93,14 @@ def _as_text(model: object) -> object:
     return os.fspath(model) if isinstance(model, os.PathLike) else model
 
 
+def _as_bytes(size: object) -> object:
+    """Read a text such as "256MB" as a number of bytes; leave anything else as it is."""
+    found = (
+        re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", size.strip(), re.IGNORECASE) if isinstance(size, str) else None
+    )
+    return int(float(found[1]) * _UNITS[found[2].upper()]) if found else size
+
+
 @dataclass(frozen=True, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
 class ModelSettings:
     """What `load_cross_encoder` takes; its docstring explains each of them.
@@ -116,6 +127,9 @@ class ModelSettings:
     subfolder: str | None = Field(default=None, pattern=r"\S", description="a folder inside the model's, or None")
     file_name: str | None = Field(default=None, pattern=r"\.onnx$", description="the name of an .onnx file, or None")
     token: str | None = Field(default=None, repr=False, description="an access token of the hub, or None")
+    passage_cache: Annotated[int | None, BeforeValidator(_as_bytes)] = Field(
+        default=None, ge=1, description='a number of bytes, a text such as "256MB", or None'
+    )
     local_files_only: bool = Field(default=False, description="True or False")
     trust_remote_code: bool = Field(default=False, description="True or False")
     instruction: str | None = Field(default=None, description="a sentence, or None")

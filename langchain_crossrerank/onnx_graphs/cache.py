@@ -68,6 +68,21 @@ class PreparedGraph:
     content_hash: str = ""
 
 
+@dataclass(frozen=True)
+class SplitGraph:
+    """A graph in two parts; see `splitting`.
+
+    Attributes:
+        reading: Computes the states of texts.
+        scoring: Computes logits from the tokens and states of pairs.
+        states: Names of the states.
+    """
+
+    reading: Graph
+    scoring: Graph
+    states: tuple[str, ...]
+
+
 class _Record(BaseModel):
     """What is known of a graph, kept beside its structure."""
 
@@ -79,6 +94,7 @@ class _Record(BaseModel):
     rewritten: bool = False
     unpack: bool = False
     reason: str = ""
+    states: list[str] = []
 
 
 def trusted_graph(onnx_file: Path) -> PreparedGraph:
@@ -128,6 +144,33 @@ def prepare_graph(onnx_file: Path, precision: GraphPrecision = "fp32", head: Seq
     if not prepared.content_hash.startswith(content_hash):
         raise UnsupportedModelError(f"{onnx_file} was changed while it was loaded; load the model again.")
     return prepared
+
+
+def split_graph(onnx_file: Path) -> SplitGraph | None:
+    """Find the two parts of a graph in which query and passage meet late, or make them; `None` for another graph.
+
+    Raises:
+        UnsupportedModelError: If the file is not a whole ONNX graph, or reads files outside its folder.
+    """
+    names = [f"{_hash(onnx_file)}-{_FORMAT}-{onnxruntime.__version__}-{part}" for part in ("reading", "scoring")]
+    found = [_find(onnx_file, name, "fp32", ()) for name in names]
+    record = _record(names[0])
+    if record is not None and found[0] is not None and found[1] is not None:
+        return SplitGraph(found[0].graph, found[1].graph, tuple(record.states))
+    from langchain_crossrerank.onnx_graphs.rewriting import as_graph
+    from langchain_crossrerank.onnx_graphs.splitting import split, state_names
+    from langchain_crossrerank.onnx_graphs.structure import read_structure
+
+    structure = read_structure(onnx_file)
+    states = state_names(structure)
+    if not states:
+        return None
+    external = structure.external_files
+    reading, scoring = (as_graph(part, WeightFiles(onnx_file, part.weights)) for part in split(structure))
+    for name, graph in zip(names, (reading, scoring), strict=True):
+        prepared = PreparedGraph(onnx_file, _external(onnx_file, external), graph, "fp32", rewritten=True)
+        _keep(name, prepared, external, "", states)
+    return SplitGraph(reading, scoring, tuple(states))
 
 
 def _make_once(onnx_file: Path, name: str, precision: GraphPrecision, head: Sequence[Layer]) -> PreparedGraph:
@@ -257,7 +300,9 @@ def _find(onnx_file: Path, name: str, precision: GraphPrecision, head: Sequence[
     )
 
 
-def _keep(name: str, prepared: PreparedGraph, external_files: Sequence[str], reason: str) -> None:
+def _keep(
+    name: str, prepared: PreparedGraph, external_files: Sequence[str], reason: str, states: Sequence[str] = ()
+) -> None:
     graph = prepared.graph
     if not isinstance(graph.model, bytes):
         return
@@ -268,6 +313,7 @@ def _keep(name: str, prepared: PreparedGraph, external_files: Sequence[str], rea
         rewritten=prepared.rewritten,
         unpack=graph.unpack,
         reason=reason,
+        states=list(states),
     )
     _keep_record(name, prepared, external_files, record, graph.model)
 

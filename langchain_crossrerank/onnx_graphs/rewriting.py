@@ -96,7 +96,7 @@ def rewrite(original: Structure, files: WeightFiles) -> Rewritten:
             dims = _observed_dims(made, files)
         _freeze_reshapes(made.model.graph, dims)
         moved = _select_first_token(made.model.graph, dims)
-        made = _without_unused(made)
+        made = without_unused(made)
         difference = _largest_difference(original, made, files)
     except (GraphRewriteError, OSError, MemoryError):
         raise
@@ -150,7 +150,7 @@ def _simplified(original: Structure) -> Structure:
     model.graph.initializer.extend(
         onnx.TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.shape) for weight in original.weights
     )
-    return _without_unused(Structure(model, original.weights, original.external_files))
+    return without_unused(Structure(model, original.weights, original.external_files))
 
 
 def _with_weights_as_inputs(structure: Structure) -> onnx.ModelProto:
@@ -413,7 +413,7 @@ def _narrow_inputs(
     graph.node.extend(nodes)
 
 
-def _without_unused(structure: Structure) -> Structure:
+def without_unused(structure: Structure) -> Structure:
     """Drop, in place, operations and weights that no output needs."""
     graph = structure.model.graph
     needed = {entry.name for entry in graph.output}

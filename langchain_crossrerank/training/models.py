@@ -28,6 +28,7 @@ from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.extras import check_extra
+from langchain_crossrerank.onnx_graphs.splitting import STATES, keep_as_inner_tensors
 from langchain_crossrerank.training.warm_start import WarmStartConfig, WarmStartCrossEncoder, bi_encoder_weights
 
 WARM_START = "CrossRerankWarmStart"
@@ -285,19 +286,23 @@ class WarmStartModel(Trainable):
             for kind in ("ids", "attention_mask", "type_ids")
         )
         names = ["input_ids", "attention_mask", "token_type_ids"]
+        states = STATES[: 1 if network.sparse is None else 2]
+        traced = _WithStates(network.config)
+        traced.load_state_dict(network.state_dict())
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # The tracing exporter keeps batch and length free and needs no onnxscript.
             torch.onnx.export(
-                network.eval(),
+                traced.eval(),
                 inputs,
                 str(folder / "model.onnx"),
                 input_names=names,
-                output_names=["logits"],
-                dynamic_axes={name: {0: "batch", 1: "tokens"} for name in names} | {"logits": {0: "batch"}},
+                output_names=["logits", *states],
+                dynamic_axes={name: {0: "batch", 1: "tokens"} for name in [*names, *states]} | {"logits": {0: "batch"}},
                 opset_version=17,
                 dynamo=False,
             )
+        keep_as_inner_tensors(folder / "model.onnx", states)
         exported = OnnxCrossEncoder(ModelSource(str(folder), folder), activation="identity")
         with torch.no_grad():
             expected = [float(self.logits([pair])[0]) for pair in PARITY_PAIRS]
@@ -307,6 +312,15 @@ class WarmStartModel(Trainable):
                 f"the exported graph differs from torch by {difference:.2g} in logits, so nothing was exported; report "
                 "this as a bug."
             )
+
+
+class _WithStates(WarmStartCrossEncoder):
+    """Returns the states of single texts, too, so that they have names in the exported graph."""
+
+    def forward(  # type: ignore[override]
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
+    ) -> tuple[Tensor, ...]:
+        return self.logits_and_states(input_ids, attention_mask, token_type_ids)
 
 
 def load_trainable(base: str | os.PathLike[str], *, max_length: int = 256) -> Trainable:

@@ -61,19 +61,32 @@ class SparseBranch(nn.Module):
         self.weight = nn.Parameter(torch.tensor(config.weight))
 
     def forward(self, input_ids: Tensor, places: Tensor, apart: Tensor, query: Tensor, passage: Tensor) -> Tensor:
-        """Compute weighted scores of shape (pairs, 1).
+        """Compute weighted scores of shape (pairs, 1); the arguments are those of `encode` and `compare`."""
+        return self.compare(input_ids, self.encode(input_ids, places, apart), query, passage)
+
+    def encode(self, input_ids: Tensor, places: Tensor, apart: Tensor) -> Tensor:
+        """Compute states of shape (pairs, tokens, width), each text's by itself.
 
         Args:
             input_ids: Token ids, shape (pairs, tokens), the query's first.
             places: Each token's place in its own text, same shape.
             apart: Attention bias that keeps query and passage apart, shape (pairs, 1, tokens, tokens).
-            query: Mask of the query's tokens, shape (pairs, tokens).
-            passage: Mask of the passage's tokens, same shape.
         """
         states = self.embedding_norm(self.words(input_ids) + self.positions(places) + self.text_type)
         for layer in self.layers:
             states = layer(states, apart)
-        states = self.transform_norm(functional.gelu(self.transform(states))).float()
+        encoded: Tensor = self.transform_norm(functional.gelu(self.transform(states)))
+        return encoded.float()
+
+    def compare(self, input_ids: Tensor, states: Tensor, query: Tensor, passage: Tensor) -> Tensor:
+        """Compute weighted scores of shape (pairs, 1).
+
+        Args:
+            input_ids: Token ids, shape (pairs, tokens), the query's first.
+            states: What `encode` returned for them.
+            query: Mask of the query's tokens, shape (pairs, tokens).
+            passage: Mask of the passage's tokens, same shape.
+        """
         weights, terms = self._query_terms(input_ids, states, query)
         # Shape (pairs, tokens, terms).
         found = states @ self.words(terms).transpose(1, 2) + self.word_bias[terms][:, None]

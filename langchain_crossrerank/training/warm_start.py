@@ -107,18 +107,16 @@ class WarmStartCrossEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Compute logits of shape (pairs, 1)."""
-        states, places, apart, query, passage = self.encode(input_ids, attention_mask, token_type_ids)
-        logits = self.read_out(input_ids, states, query, passage)
-        if self.sparse is not None:
-            logits = logits + self.sparse(input_ids, places, apart, query, passage)
-        return logits
+        return self.logits_and_states(input_ids, attention_mask, token_type_ids)[0]
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, ...]:
-        """Return the last layer's states and what was derived on the way.
+    def logits_and_states(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Compute logits, and the states of each token that do not depend on the other text.
 
         Returns:
-            States of shape (pairs, tokens, width); each token's place in its own text; the attention bias that keeps
-            query and passage apart; and masks of the tokens of query and passage.
+            Logits of shape (pairs, 1); the states in which query and passage have not met, shape (pairs, tokens,
+            width); and those of the sparse branch, if there is one.
         """
         present = attention_mask.bool()
         passage = token_type_ids.bool() & present
@@ -126,10 +124,17 @@ class WarmStartCrossEncoder(nn.Module):
         places = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         places = (places - passage.long() * query.long().sum(1, keepdim=True)).clamp(min=0)
         apart, joined = self._attention_biases(present, passage)
-        states = self.embedding_norm(self.words(input_ids) + self.positions(places) + self.types.weight[0])
-        for number, layer in enumerate(self.layers):
-            states = layer(states, apart if number < self.config.separate_layers else joined)
-        return states, places, apart, query, passage
+        lower = self.embedding_norm(self.words(input_ids) + self.positions(places) + self.types.weight[0])
+        for layer in self.layers[: self.config.separate_layers]:
+            lower = layer(lower, apart)
+        states = lower
+        for layer in self.layers[self.config.separate_layers :]:
+            states = layer(states, joined)
+        logits = self.read_out(input_ids, states, query, passage)
+        if self.sparse is None:
+            return logits, lower
+        sparse = self.sparse.encode(input_ids, places, apart)
+        return logits + self.sparse.compare(input_ids, sparse, query, passage), lower, sparse
 
     def _attention_biases(self, present: Tensor, passage: Tensor) -> tuple[Tensor, Tensor]:
         """Return the biases of the lower layers and of the upper ones, both of shape (pairs, 1, tokens, tokens)."""

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -80,9 +81,11 @@ def as_typed(query: str) -> str:
     return " ".join(content) if share(query, "keywords") < 1 / 7 and len(content) > 1 else query
 
 
-def varied(data: TrainingData) -> TrainingData:
+def varied(
+    data: TrainingData, *, parts: Mapping[str, float] = PARTS, squad_queries: float = SQUAD_QUERIES
+) -> TrainingData:
     """Select the parts, vary the queries, and put the title before half of the passages, as collections do."""
-    kept = [entry for entry in data.examples if share(entry.unit or entry.query, "part") < PARTS.get(entry.source, 1.0)]
+    kept = [entry for entry in data.examples if share(entry.unit or entry.query, "part") < parts.get(entry.source, 1.0)]
     titles = {text: entry.unit for entry in data.examples for text in entry.positives if entry.unit}
 
     def titled(text: str) -> str:
@@ -95,7 +98,7 @@ def varied(data: TrainingData) -> TrainingData:
     examples = [
         dataclasses.replace(entry, query=as_typed(entry.query), positives=tuple(map(titled, entry.positives)))
         for entry in kept
-        if entry.source != "squad_train" or share(entry.query, "query") < SQUAD_QUERIES
+        if entry.source != "squad_train" or share(entry.query, "query") < squad_queries
     ]
     return TrainingData(examples, passages)
 

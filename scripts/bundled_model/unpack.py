@@ -26,9 +26,6 @@ from langchain_crossrerank.onnx_graphs.packing import unpack_weight
 from langchain_crossrerank.training.models import WEIGHTS, WarmStartModel
 from langchain_crossrerank.training.warm_start import WarmStartConfig, WarmStartCrossEncoder
 
-OLDER_NAMES = {"idf": "rarity"}
-"""What weights were called when `minilm-l6-en-v1` was packed."""
-
 TOLERANCE = 1e-4
 """Largest difference of a logit from the packed model's."""
 
@@ -47,7 +44,6 @@ class PackedGraph:
 
     def tensor(self, name: str) -> Any:
         """Return a tensor by its name, unpacked if necessary; `None` if it is not a constant."""
-        name = name if name in self._stored else OLDER_NAMES.get(name, name)
         weight = unpack_weight(self._stored, name)
         if weight is not None:
             return weight

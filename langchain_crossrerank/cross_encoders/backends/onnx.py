@@ -18,6 +18,7 @@ from tokenizers import Encoding, Tokenizer
 from langchain_crossrerank._machine import machine_key, usable_cores
 from langchain_crossrerank.cross_encoders.backends.onnx_devices import choose_device, providers
 from langchain_crossrerank.cross_encoders.backends.onnx_inputs import pad_rows
+from langchain_crossrerank.cross_encoders.backends.onnx_passages import PassageSession
 from langchain_crossrerank.cross_encoders.backends.onnx_session import ProcessSession
 from langchain_crossrerank.cross_encoders.base import CrossEncoder, LongQuery
 from langchain_crossrerank.cross_encoders.calibration import (
@@ -38,12 +39,13 @@ from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
 from langchain_crossrerank.cross_encoders.scores import Activation, check_num_labels, relevance_logits, sigmoid
 from langchain_crossrerank.cross_encoders.tokenizer_files import load_tokenizer
 from langchain_crossrerank.cross_encoders.truncation import Spans
-from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.onnx_graphs.cache import (
     GraphPrecision,
     PreparedGraph,
     own_graph,
     prepare_graph,
+    split_graph,
     trusted_graph,
 )
 from langchain_crossrerank.onnx_graphs.sessions import Graph, open_session
@@ -75,9 +77,10 @@ class OnnxCrossEncoder(CrossEncoder):
         precision: `"fp32"` is exact. `"int8"` multiplies matrices in eight bits, which moves scores a little and is
             fast where the processor has instructions for it; `"auto"` uses it if a short test here shows it faster.
         device: `"cpu"`, or `"cuda"` if onnxruntime-gpu is installed; `None` for a GPU if it can be used.
+        passage_cache: Bytes in which the states of texts are kept; see `onnx_passages`. `None` for none.
 
     Raises:
-        InvalidInputError: If this onnxruntime cannot use the device.
+        InvalidInputError: If this onnxruntime cannot use the device, or the model cannot keep passages.
         ModelNotFoundError: If the ONNX graph, the config or the tokenizer is missing.
         UnsupportedModelError: If the graph cannot be loaded or its head is not one or two logits.
     """
@@ -96,6 +99,7 @@ class OnnxCrossEncoder(CrossEncoder):
         num_threads: int | None = None,
         precision: Precision = "fp32",
         device: str | None = None,
+        passage_cache: int | None = None,
     ) -> None:
         self.name = source.name
         self.activation = activation or source.activation
@@ -105,6 +109,7 @@ class OnnxCrossEncoder(CrossEncoder):
             "num_threads": num_threads,
             "precision": precision,
             "device": device,
+            "passage_cache": passage_cache,
         }
         self._device = self._choose_device(device)
         self._num_threads = num_threads or usable_cores()
@@ -121,7 +126,9 @@ class OnnxCrossEncoder(CrossEncoder):
         with ThreadPoolExecutor(1) as pool:
             # onnxruntime opens a graph outside the interpreter, which reads the tokenizer in the meantime.
             tokenizer = pool.submit(load_tokenizer, source)
-            self._session = ProcessSession(self._checked_session)
+            self._session: ProcessSession | PassageSession = (
+                ProcessSession(self._checked_session) if passage_cache is None else self._keep_passages(passage_cache)
+            )
         self._fixed_batch, self._fixed_tokens = self._session.inputs["input_ids"].shape
         self.max_length = min(self.max_length, self._fixed_tokens or self.max_length)
         self.max_batch_pairs = self._fixed_batch
@@ -216,6 +223,27 @@ class OnnxCrossEncoder(CrossEncoder):
         if faster_precision(runs, self._machine_key) == "int8":
             self._graph = quantised
             self._session = ProcessSession(self._checked_session)
+
+    def _keep_passages(self, max_bytes: int) -> PassageSession:
+        if self._settings["precision"] != "fp32":
+            raise InvalidInputError(
+                f"passage_cache needs precision='fp32', and it is {self._settings['precision']!r}; leave one of them "
+                "out."
+            )
+        split = split_graph(self.onnx_file)
+        if split is None:
+            raise InvalidInputError(
+                f"{self.name!r} reads query and passage together from its first layer on, so what it reads of a "
+                "passage cannot be kept; load it without passage_cache, or load the bundled model."
+            )
+        reading, scoring = (partial(self.open_graph, graph) for graph in (split.reading, split.scoring))
+        return PassageSession(reading, scoring, split.states, max_bytes)
+
+    @property
+    def passage_counts(self) -> tuple[int, int]:
+        """How many texts were found in the passage cache, and how many had to be read."""
+        kept = self._session
+        return (kept.found, kept.read) if isinstance(kept, PassageSession) else (0, 0)
 
     @property
     def _machine_key(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -41,17 +41,18 @@ class ProcessSession:
 
     Args:
         open_session: Opens an onnxruntime session, or an object with the same methods.
+        states: Names of further inputs, in float32, that a caller of `run` computes.
 
     Raises:
         UnsupportedModelError: If the graph has inputs that cannot be computed from a pair of texts.
     """
 
-    def __init__(self, open_session: Callable[[], Any]) -> None:
+    def __init__(self, open_session: Callable[[], Any], *, states: Collection[str] = ()) -> None:
         self._session = PerProcess(open_session)
         self._turn = ForkSafeLock()
         session = self._session.get()
-        self.inputs = {entry.name: _described(entry) for entry in session.get_inputs()}
-        self._output = session.get_outputs()[0].name
+        self.inputs = {entry.name: _described(entry, states) for entry in session.get_inputs()}
+        self._outputs = [entry.name for entry in session.get_outputs()]
         if "input_ids" not in self.inputs:
             raise UnsupportedModelError(
                 f"the graph has the inputs {sorted(self.inputs)}, without input_ids; it is not a text classifier."
@@ -63,14 +64,24 @@ class ProcessSession:
         Args:
             features: Arrays by name; those that the graph does not read are ignored.
         """
+        return self._run(features, self._outputs[:1])[0]
+
+    def run_all(self, features: Mapping[str, Any]) -> list[Any]:
+        """Return all of the graph's outputs; see `run`."""
+        return self._run(features, self._outputs)
+
+    def _run(self, features: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
         session = self._session.get()
         inputs = {name: features[name].astype(entry.dtype, copy=False) for name, entry in self.inputs.items()}
         options = _run_options(inputs["input_ids"].shape)
         with self._turn, interruptible(partial(setattr, options, "terminate", True)):
-            return session.run([self._output], inputs, options)[0]
+            found: list[Any] = session.run(outputs, inputs, options)
+        return found
 
 
-def _described(entry: Any) -> GraphInput:
+def _described(entry: Any, states: Collection[str]) -> GraphInput:
+    if entry.name in states:
+        return GraphInput(np.float32, (None, None, None))
     if entry.name not in _INPUTS or entry.type not in _WHOLE_NUMBERS:
         raise UnsupportedModelError(
             f"the graph has the input {entry.name!r} of type {entry.type}, which cannot be made from a pair of texts; "

@@ -292,7 +292,7 @@ def test_the_help_names_the_default_models(capsys: pytest.CaptureFixture[str]) -
     assert DEFAULT_MODEL in capsys.readouterr().out
     assert cli.main(["demo", "--help"]) == 0
     output = capsys.readouterr().out
-    assert "minilm-l6-en-v1" in output
+    assert "minilm-l6-en-v2" in output
     assert "all-MiniLM-L6-v2" in output
 
 

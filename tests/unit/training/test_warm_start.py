@@ -45,6 +45,11 @@ def test_query_and_passage_meet_only_in_the_upper_layers() -> None:
         network = WarmStartCrossEncoder(WarmStartConfig(**sizes, num_hidden_layers=2, separate_layers=separate)).eval()
         inputs = [torch.tensor([[1, 5, 6, 2, 1, last, 2]]) for last in (7, 8)]
         types = torch.tensor([[0, 0, 0, 0, 1, 1, 1]])
+        last_states: list[torch.Tensor] = []
+        network.layers[-1].register_forward_hook(
+            lambda _layer, _inputs, output, kept=last_states: kept.append(output[:, :4])
+        )
         with torch.inference_mode():
-            states = [network.encode(ids, torch.ones_like(ids), types)[0][:, :4] for ids in inputs]
-        assert torch.allclose(*states, atol=1e-6) is not meets
+            apart = [network.logits_and_states(ids, torch.ones_like(ids), types)[1][:, :4] for ids in inputs]
+        assert torch.allclose(*last_states, atol=1e-6) is not meets
+        assert torch.allclose(*apart, atol=1e-6)
