@@ -147,6 +147,27 @@ def test_settings_reach_the_torch_backend(
     assert model.settings == {**settings, "trust_remote_code": False, "precision": None, "instruction": None}
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_both_fetches_of_a_load_take_the_same_commit(
+    torch_stub: type[Stub],
+    install_torch: Install,
+    make_folder: MakeFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    trusted: bool,
+) -> None:
+    """A branch that moves during a load does not mix two versions, and code is fetched for those who trust it."""
+    install_torch(True)
+    fetched: list[tuple[str | None, bool]] = []
+
+    def find_source(name: str, **arguments: Any) -> ModelSource:
+        fetched.append((arguments["revision"], arguments.get("code", False)))
+        return ModelSource(name, make_folder(), commit="0123abc")
+
+    monkeypatch.setattr(loading, "find_source", find_source)
+    load_cross_encoder("org/moving", backend="torch", revision="main", trust_remote_code=trusted)
+    assert fetched == [("main", False), ("0123abc", trusted)]
+
+
 @pytest.mark.parametrize(
     ("graph", "torch", "settings", "backend"),
     [

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from langchain_crossrerank.cross_encoders.backends.onnx import ATTENTION_BYTES, OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER, ModelSource
-from langchain_crossrerank.errors import UnsupportedModelError
+from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 
 PAIRS = [
     ("what is lora", "low-rank adaptation of large models"),
@@ -156,6 +156,15 @@ def test_padding_moves_no_score(make_folder: MakeFolder, place: int, side: str) 
     model = load(folder, max_batch_tokens=10_000)
     alone = [model.score([pair])[0] for pair in PAIRS]
     assert model.score(PAIRS) == pytest.approx(alone, abs=1e-6)
+
+
+def test_weights_in_a_pickle_are_named_without_torch(make_folder: MakeFolder) -> None:
+    """A folder with pickled weights alone says so, and does not advise to install torch, which would not read them."""
+    folder = make_folder(graph(inputs=INT64))
+    (folder / "model.onnx").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"not read")
+    with pytest.raises(ModelNotFoundError, match=r"^the weights of 'tiny' are a pickle \(pytorch_model\.bin\)"):
+        load(folder)
 
 
 def positions_given(folder: Path) -> Any:
