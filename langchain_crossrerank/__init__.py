@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_crossrerank.agents.gate import RelevanceGate as RelevanceGate
+    from langchain_crossrerank.agents.history import create_history_query as create_history_query
     from langchain_crossrerank.agents.tool import create_rerank_tool as create_rerank_tool
+    from langchain_crossrerank.agents.tool_selection import RerankToolSelector as RerankToolSelector
     from langchain_crossrerank.chains import create_rag_chain as create_rag_chain
     from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder as RemoteCrossEncoder
     from langchain_crossrerank.cross_encoders.base import CrossEncoder as CrossEncoder
@@ -95,7 +97,9 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "agents.gate": ("RelevanceGate",),
+    "agents.history": ("create_history_query",),
     "agents.tool": ("create_rerank_tool",),
+    "agents.tool_selection": ("RerankToolSelector",),
     "chains": ("create_rag_chain",),
     "cross_encoders.backends.remote.client": ("RemoteCrossEncoder",),
     "cross_encoders.base": ("CrossEncoder",),

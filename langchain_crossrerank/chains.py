@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
@@ -43,9 +43,13 @@ RAG_PROMPT = ChatPromptTemplate.from_messages(
 
 
 class RagAnswer(TypedDict):
-    """What the chain returns: the question, the documents that it was answered from, and the answer."""
+    """What the chain returns: the question, the documents that it was answered from, and the answer.
+
+    With `history` there is also `query`, the question as it is understood without the conversation.
+    """
 
     question: str
+    query: NotRequired[str]
     context: list[Document]
     answer: str
 
@@ -56,6 +60,7 @@ def create_rag_chain(
     *,
     prompt: BasePromptTemplate[Any] = RAG_PROMPT,
     model: BaseCrossEncoder | None = None,
+    history: Runnable[Any, str] | None = None,
 ) -> Runnable[str | dict[str, Any], RagAnswer]:
     """Make a question-answering chain over a retriever.
 
@@ -73,6 +78,9 @@ def create_rag_chain(
         prompt: A prompt with `{context}` and `{question}`.
         model: The cross-encoder that picks sentences if `llm` is `None`; by default the retriever's own, or
             `"bundled"` if it has none.
+        history: What `create_history_query` returns, or another Runnable from `{"question", "history"}` to a question
+            that is understood by itself. Search and answer use that question; the chain then takes the messages of the
+            conversation under `"history"`, and returns the question under `"query"`, too.
 
     Returns:
         A Runnable that batches, streams and runs asynchronously.
@@ -97,11 +105,13 @@ def create_rag_chain(
         answer = RunnableLambda(_prompt_variables) | prompt | llm | StrOutputParser()
     to_input = _retriever_input if takes_dict(coerce_to_runnable(retriever)) else itemgetter("question")
     find = (RunnableLambda(to_input) | retriever).with_config(run_name="context")
-    chain = (
+    chain: Runnable[Any, Any] = (
         RunnableLambda(_as_question).with_config(run_name="question")
         | RunnablePassthrough.assign(context=find)
         | RunnablePassthrough.assign(answer=answer.with_config(run_name="answer"))
     )
+    if history is not None:
+        chain = _with_history(history, find, answer)
     # The type makes the chain a tool of one text argument for `as_tool`; dicts are taken all the same.
     typed = chain.with_config(run_name="rag_chain").with_types(input_type=cast("Any", str))
     return cast("Runnable[str | dict[str, Any], RagAnswer]", typed)
@@ -162,6 +172,23 @@ def _own_cross_encoder(retriever: object) -> Callable[[], CrossEncoder] | None:
         return load_cross_encoder("bundled") if reranker is None else reranker.cross_encoder
 
     return own
+
+
+def _with_history(
+    history: Runnable[Any, str], find: Runnable[Any, Any], answer: Runnable[Any, str]
+) -> Runnable[Any, Any]:
+    """The chain whose steps get the question that `history` made of the conversation."""
+    alone = RunnableLambda(_query_as_question)
+    return (
+        RunnableLambda(_as_question).with_config(run_name="question")
+        | RunnablePassthrough.assign(query=history)
+        | RunnablePassthrough.assign(context=alone | find)
+        | RunnablePassthrough.assign(answer=(alone | answer).with_config(run_name="answer"))
+    )
+
+
+def _query_as_question(state: dict[str, Any]) -> dict[str, Any]:
+    return {**state, "question": state["query"]}
 
 
 def _as_question(value: object) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Unpack, cast
 
 from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import StructuredTool
 from langchain_core.vectorstores import InMemoryVectorStore
@@ -16,6 +17,7 @@ from langchain_crossrerank.agents.context import CountTokens, estimate_tokens, f
 from langchain_crossrerank.agents.thresholds import MEASURED, MinProbability, check_threshold, passage_threshold
 from langchain_crossrerank.checks import check_whole_numbers, shorten
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.metadata import RELEVANCE_SCORE
 from langchain_crossrerank.reranker import CrossEncoderReranker
 from langchain_crossrerank.retrievers import create_rerank_retriever, find_reranker
@@ -53,6 +55,7 @@ def create_rerank_tool(
     count_tokens: CountTokens = estimate_tokens,
     filters: type[BaseModel] | None = None,
     make_filter: Callable[[dict[str, Any]], Any] | None = None,
+    history: Runnable[Any, str] | None = None,
     **options: Unpack[RetrieverOptions],
 ) -> StructuredTool:
     """Make a tool that searches, reranks, and returns only what is relevant.
@@ -76,10 +79,13 @@ def create_rerank_tool(
         make_filter: Returns the store's filter for those arguments, which it gets by name without those that are
             `None`. By default a dict of the field, with several in an `$and`, as Chroma, PGVector and Pinecone take
             it; and a function for an `InMemoryVectorStore`.
+        history: What `create_history_query` returns: it completes the model's query from the conversation, which the
+            tool takes from `"messages"` in the agent's state.
         **options: Arguments of `create_rerank_retriever` if `retriever` does not rerank yet.
 
     Raises:
         InvalidInputError: If an argument is not valid, or the first stage does not take a filter.
+        MissingExtraError: If there is a `history`, and langgraph, from the `agents` extra, is not installed.
     """
     if min_probability is not None:
         check_threshold(min_probability=min_probability)
@@ -100,10 +106,18 @@ def create_rerank_tool(
         filled = {key: value for key, value in given.items() if value is not None}
         return {"filter": make_filter(filled)} if make_filter is not None and filled else {}
 
-    def search(query: str, config: RunnableConfig, **given: Any) -> tuple[str, list[Document]]:
+    def search(
+        query: str, config: RunnableConfig, messages: Sequence[AnyMessage] | None = None, **given: Any
+    ) -> tuple[str, list[Document]]:
+        if history is not None:
+            query = history.invoke(_follow_up(query, messages), config)
         return content(searching.invoke(query, config, **arguments(given)), config)
 
-    async def asearch(query: str, config: RunnableConfig, **given: Any) -> tuple[str, list[Document]]:
+    async def asearch(
+        query: str, config: RunnableConfig, messages: Sequence[AnyMessage] | None = None, **given: Any
+    ) -> tuple[str, list[Document]]:
+        if history is not None:
+            query = await history.ainvoke(_follow_up(query, messages), config)
         return content(await searching.ainvoke(query, config, **arguments(given)), config)
 
     return StructuredTool(
@@ -111,9 +125,27 @@ def create_rerank_tool(
         description=description,
         func=search,
         coroutine=asearch,
-        args_schema=SearchInput if filters is None else create_model("SearchInput", __base__=(filters, SearchInput)),
+        args_schema=_arguments_model(filters, takes_messages=history is not None),
         response_format="content_and_artifact",
     )
+
+
+def _arguments_model(filters: type[BaseModel] | None, *, takes_messages: bool) -> type[BaseModel]:
+    """The tool's arguments: the query first, which a tool takes as a bare string, too."""
+    parts = [] if filters is None else [filters]
+    if takes_messages:
+        check_extra("agents", needed_for="the conversation in a tool", modules=("langgraph",))
+        from langgraph.prebuilt import InjectedState
+
+        messages: Any = (Annotated[list[Any] | None, InjectedState("messages")], None)
+        parts.append(create_model("Conversation", messages=messages))
+    return create_model("SearchInput", __base__=(*parts, SearchInput)) if parts else SearchInput
+
+
+def _follow_up(query: str, messages: Sequence[AnyMessage] | None) -> dict[str, Any]:
+    """The query and the conversation, without the message that calls this tool."""
+    said = [message for message in messages or () if isinstance(message, HumanMessage | AIMessage) and message.text]
+    return {"question": query, "history": said}
 
 
 class _Threshold:

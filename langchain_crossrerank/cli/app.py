@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from langchain_crossrerank.cli import about, cache, demo, measure, models, score, search, serve, train
+from langchain_crossrerank.cli import about, cache, demo, mcp, measure, models, score, search, serve, train
 from langchain_crossrerank.cli.output import drop_output, note, say
 from langchain_crossrerank.cli.progress import announced_downloads
 from langchain_crossrerank.errors import CrossRerankError
@@ -148,6 +148,12 @@ _add(
     serve.serve_command,
     panel="Serve",
     examples=["bundled", "fast=bundled BAAI/bge-reranker-base --port 8080 --workers 2 --cache scores.sqlite"],
+)
+_add(
+    "mcp",
+    mcp.mcp_command,
+    panel="Serve",
+    examples=["--offline", f"{PDF} notes/ --offline", "notes/ --http --port 8765"],
 )
 _add(
     "evaluate",

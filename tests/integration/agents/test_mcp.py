@@ -1,0 +1,176 @@
+"""The MCP server under the SDK's own client, and as a tool of an agent."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mcp", reason="needs the mcp extra")
+
+from langchain_core.documents import Document
+from mcp.shared.memory import create_connected_server_and_client_session as connected
+
+from langchain_crossrerank import CrossEncoderReranker, cli, create_rerank_retriever
+from langchain_crossrerank.agents.mcp_server import NO_RELEVANT_PASSAGE, create_mcp_server
+from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
+from tests.integration.agents.scripted_model import calls, scripted
+
+FERRY = "The ferry to Gotland leaves at seven in the morning."
+BREAD = "Bread is baked at night."
+
+
+def make_server(*, with_files: bool = True, min_probability: float = 0.3) -> Any:
+    """A server whose model counts common words."""
+    reranker = CrossEncoderReranker(model=FakeCrossEncoder())
+    found = [
+        Document(text, metadata={"source": "/srv/island.pdf", "page": page}) for page, text in enumerate((BREAD, FERRY))
+    ]
+    retriever = create_rerank_retriever(lambda query: found, model=FakeCrossEncoder(), top_n=None)
+    return create_mcp_server(reranker, retriever if with_files else None, min_probability=min_probability)
+
+
+async def test_rerank_orders_passages() -> None:
+    """`rerank` returns the relevant passages with their place and score, as structured content."""
+    async with connected(make_server()) as session:
+        result = await session.call_tool("rerank", {"query": "When leaves the ferry?", "passages": [BREAD, FERRY]})
+    assert not result.isError
+    ((passage,), message) = result.structuredContent["passages"], result.structuredContent["message"]
+    assert (passage["index"], passage["text"], message) == (1, FERRY, "")
+    assert passage["score"] > 0.3
+
+
+async def test_search_names_source_page_and_score() -> None:
+    """`search` returns where each passage is from."""
+    async with connected(make_server()) as session:
+        result = await session.call_tool("search", {"query": "When leaves the ferry?", "top_n": 1})
+    (passage,) = result.structuredContent["passages"]
+    assert (passage["text"], passage["source"], passage["page"]) == (FERRY, "island.pdf, page 2", 2)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"), [("rerank", {"passages": [BREAD, FERRY]}), ("rerank", {"passages": []}), ("search", {})]
+)
+async def test_nothing_relevant_is_said(tool: str, arguments: dict[str, Any]) -> None:
+    """Below the threshold there is no passage, and a message says so."""
+    async with connected(make_server()) as session:
+        result = await session.call_tool(tool, {"query": "quantum chromodynamics lattice", **arguments})
+    assert result.structuredContent == {"passages": [], "message": NO_RELEVANT_PASSAGE}
+
+
+async def test_tools_say_what_they_take() -> None:
+    """There is no `search` without files, and both tools have schemas for input and output."""
+    async with connected(make_server(with_files=False)) as session:
+        (only,) = (await session.list_tools()).tools
+        assert only.name == "rerank"
+        assert set(only.inputSchema["properties"]) == {"query", "passages", "top_n"}
+        assert set(only.outputSchema["properties"]) == {"passages", "message"}
+        assert only.annotations.readOnlyHint
+
+
+@pytest.mark.parametrize("arguments", [{"query": " "}, {"query": ""}, {"query": "ferry", "top_n": 0}])
+async def test_wrong_arguments_are_an_error_of_the_call(arguments: dict[str, Any]) -> None:
+    """The host is told what was wrong, and the server goes on."""
+    async with connected(make_server()) as session:
+        assert (await session.call_tool("search", arguments)).isError
+        assert not (await session.call_tool("search", {"query": "ferry"})).isError
+
+
+def test_a_threshold_is_not_guessed() -> None:
+    """A model without a measured threshold needs one when the server is made."""
+    with pytest.raises(InvalidInputError, match="no threshold was measured"):
+        create_mcp_server(CrossEncoderReranker(model=ScriptedCrossEncoder({})))
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    """A folder with a file, next to a secret one."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "island.txt").write_text(f"{FERRY}\n\n{BREAD}\n")
+    (tmp_path / "secret.txt").write_text("The ferry's password is swordfish.")
+    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    return folder
+
+
+def command(*words: str) -> list[str]:
+    """The command that starts the server."""
+    return [sys.executable, "-m", "langchain_crossrerank.cli", "mcp", *words]
+
+
+@pytest.mark.slow
+async def test_an_agent_searches_through_the_command(notes: Path) -> None:
+    """One command on standard input and output is all an agent needs, and only the given folder is searched."""
+    adapters = pytest.importorskip("langchain_mcp_adapters.client", reason="needs langchain-mcp-adapters")
+    agents = pytest.importorskip("langchain.agents", reason="needs the agents extra")
+    program, *words = command(str(notes), "--offline")
+    connection = {"transport": "stdio", "command": program, "args": words, "env": dict(os.environ)}
+    tools = await adapters.MultiServerMCPClient({"crossrerank": connection}).get_tools()
+    assert {tool.name for tool in tools} == {"rerank", "search"}
+    model = scripted(calls("search", query="When does the ferry to Gotland leave?"), "At seven. (island.txt)")
+    agent = agents.create_agent(model, tools)
+    state = await agent.ainvoke({"messages": [("human", "When does the ferry leave?")]})
+    result = state["messages"][2]
+    found = result.artifact["structured_content"]["passages"]
+    assert FERRY in found[0]["text"]
+    assert found[0]["source"] == "island.txt"
+    assert "swordfish" not in str(result.content)
+
+
+@pytest.fixture
+def http_server() -> Iterator[str]:
+    """The command with `--http` on a free port: the address of its protocol."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        command("--offline", "--http", "--port", str(port)), stderr=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    try:
+        for _ in range(600):
+            assert process.poll() is None
+            with socket.socket() as attempt:
+                if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.slow
+async def test_the_command_listens_on_loopback_http(http_server: str) -> None:
+    """`--http` serves the same tools over streamable HTTP."""
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamable_http_client
+
+    arguments = {"query": "When does the ferry to Gotland leave?", "passages": [BREAD, FERRY]}
+    async with streamable_http_client(http_server) as (read, write, _), ClientSession(read, write) as session:
+        await session.initialize()
+        result = await session.call_tool("rerank", arguments)
+    assert result.structuredContent["passages"][0]["text"] == FERRY
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--min-probability", "2"], "--min-probability is 2"),
+        (["--persist", "index"], "name files"),
+        (["missing.pdf", "--offline"], "missing.pdf"),
+    ],
+)
+def test_wrong_calls_are_errors(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong call ends before anything is served, and nothing is on standard output."""
+    assert cli.main(["mcp", *words]) != 0
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
