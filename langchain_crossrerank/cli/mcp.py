@@ -30,7 +30,7 @@ _HOST = "127.0.0.1"
 
 def mcp_command(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="Files and folders that agents may search.")
+        list[str] | None, typer.Argument(metavar="FILE...", help="Files and folders that agents may search.")
     ] = None,
     *,
     http: Annotated[
