@@ -7,7 +7,7 @@ Three programs rerank the same three sentences, so that starting and not ranking
 `bundled` uses the model inside this package, which has the same shape. `floor` only imports the classes of
 langchain-core that every document compressor builds on, which no program can do without; "above the floor" is what a
 program takes beyond that. They run in turn, each in a fresh process; wall time, processor time and peak memory are the
-operating system's figures for that process. Without `--model` the weights are all-MiniLM-L6-v2 from the `offline`
+operating system's figures for that process. Without `--model` the weights are all-MiniLM-L6-v2 from the `training`
 extra with an untrained head, which costs the same as a trained one. `load`, below the table, is
 `load_cross_encoder("bundled")` alone, with onnxruntime and the reranker imported before.
 
