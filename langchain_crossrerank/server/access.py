@@ -66,5 +66,6 @@ def _check_key(request: HTTPConnection, api_keys: Sequence[str]) -> None:
     # All are compared, in constant time, so that nothing can be learned from how long it takes.
     matches = [hmac.compare_digest(sent.encode(), key.encode()) for key in api_keys]
     if not any(matches):
-        what = "the API key is wrong" if sent else "there is no API key"
-        raise Problem("unauthorized", f"{what}; send it as `Authorization: Bearer KEY`.")
+        # In Cohere's words, by which some clients tell this error.
+        what = "invalid api token" if sent else "No API key provided"
+        raise Problem("unauthorized", f"{what}. Send the key as `Authorization: Bearer KEY`.")

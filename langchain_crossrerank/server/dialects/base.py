@@ -111,15 +111,19 @@ def validate(model: type[Body], payload: Mapping[str, Any]) -> Body:
     try:
         return model.model_validate(payload)
     except ValidationError as err:
-        first = err.errors(include_url=False, include_input=True, include_context=False)[0]
+        errors = err.errors(include_url=False, include_input=True, include_context=False)
+        first = errors[0]
         where = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
+        missing = [repr(str(error["loc"][0])) for error in errors if error["type"] == "missing"]
+        if missing:
+            named = "field is" if len(missing) == 1 else "fields are"
+            message = f"a required {named} missing: {', '.join(missing)}."
+        elif first["type"] == "extra_forbidden":
             message = f"{cut(where, 80)!r} is not a field of this request; leave it out."
-        elif first["type"] == "missing":
-            message = f"the field {where!r} is missing."
         else:
             message = f"{where} is {shorten(first['input'])}; {first['msg'][:1].lower()}{first['msg'][1:]}."
-        raise Problem("invalid" if first["type"] in _WRONG_VALUE else "mistyped", message) from None
+        is_value = not missing and first["type"] in _WRONG_VALUE
+        raise Problem("invalid" if is_value else "mistyped", message) from None
 
 
 def read_query(query: str, *, what: str = "query") -> str:

@@ -33,6 +33,7 @@ class RerankRequest(RequestBody):
     model: str | None = Field(default=None, description="A name from `/v1/models`; the first one if left out.")
     top_n: int | None = Field(default=None, ge=1, description="Results to return, all if left out.")
     return_documents: bool | None = Field(default=None, description="Whether results contain the document.")
+    raw_scores: bool | None = Field(default=None, description="Return logits instead of probabilities.")
     max_tokens_per_doc: int | None = Field(default=None, ge=1, description="Tokens to which documents are cut.")
     rank_fields: list[str] | None = Field(
         default=None, min_length=1, description="Fields of the documents to read, in this order."
@@ -54,7 +55,7 @@ class RankedDocument(RequestBody):
     """One document's place and score."""
 
     index: int = Field(description="Position of the document in the request, from 0.")
-    relevance_score: float = Field(description="Probability, from 0 to 1, that the document answers the query.")
+    relevance_score: float = Field(description="Probability from 0 to 1, or a logit if `raw_scores` is true.")
     document: dict[str, Any] | None = Field(default=None, description="Left out unless `return_documents` is true.")
 
 
@@ -85,6 +86,7 @@ def read_request(payload: Mapping[str, Any], *, version: str = "2") -> Call:
         model=body.model,
         pairs=[(query, text) for text in texts],
         render=partial(_render, body, version),
+        logits=bool(body.raw_scores),
         max_passage_tokens=body.max_tokens_per_doc,
         max_pair_tokens=read_token_limit(body.truncate_prompt_tokens),
     )
@@ -127,8 +129,11 @@ def _render(body: RerankRequest, version: str, scored: Scored) -> dict[str, Any]
 
 
 def _error_body(problem: Problem, status: int) -> dict[str, Any]:
-    """Cohere's clients read `message`, Jina's and Infinity's `detail`."""
-    return {"id": str(uuid.uuid4()), "message": str(problem), "detail": str(problem), "code": status}
+    """Cohere's clients read `message`, Jina's and Infinity's `detail`, which is a list for a wrong shape."""
+    detail: Any = str(problem)
+    if problem.kind == "mistyped":
+        detail = [{"loc": ["body"], "msg": str(problem), "type": "value_error"}]
+    return {"id": str(uuid.uuid4()), "message": str(problem), "detail": detail, "code": status}
 
 
 V1 = Dialect("cohere", partial(read_request, version="1"), _error_body)

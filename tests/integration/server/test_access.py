@@ -64,7 +64,7 @@ def test_without_the_key_nothing_is_answered(serve_fake: Serve, headers: dict[st
         answers += [client.post(path, json=BODY, headers=headers) for path in ("/rerank", "/v1/rerank", "/score")]
         assert {answer.status_code for answer in answers} == {httpx.codes.UNAUTHORIZED}
         assert all(answer.headers["www-authenticate"] == "Bearer" for answer in answers)
-        assert answers[4].json()["message"].endswith("send it as `Authorization: Bearer KEY`.")
+        assert answers[4].json()["message"].endswith("Send the key as `Authorization: Bearer KEY`.")
         assert answers[5].json()["error"]["type"] == "AuthenticationError"
         assert KEY not in "".join(answer.text for answer in answers)
 
