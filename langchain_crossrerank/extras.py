@@ -29,6 +29,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "agents": ("langchain", "langgraph"),
     "mcp": ("mcp",),
     "server": ("starlette", "uvicorn", "prometheus_client", "bm25s", "sentencex"),
+    "ray": ("ray", "fastapi", "pyarrow", "starlette", "uvicorn", "prometheus_client"),
 }
 
 
