@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_crossrerank.checks import check_whole_numbers
@@ -108,7 +109,7 @@ def create_deployment(
     least, most = replicas
     check_whole_numbers(replicas=(least, 0), cpus_per_replica=(cpus_per_replica, 1))
     check_whole_numbers(replicas=(most, max(1, least)), ongoing_requests=(ongoing_requests, 1))
-    served = ServerConfig(**{**vars(config), "worker_threads": config.worker_threads or cpus_per_replica})
+    served = replace(config, worker_threads=config.worker_threads or cpus_per_replica)
     # Finds wrong settings here and not in a replica's log.
     ServedModels(served)
 
@@ -117,7 +118,7 @@ def create_deployment(
 
     @serve.ingress(make_app)
     class RerankServer:
-        async def __init__(self) -> None:
+        async def __init__(self) -> None:  # type: ignore[misc]  # Ray Serve awaits it
             # The application finds these models loaded.
             self.models = ServedModels(served)
             await self.models.load()
