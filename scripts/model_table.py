@@ -1,4 +1,4 @@
-"""Prints the README's table of model families from those that the tests score.
+"""Prints the site's table of model families (`docs/reference/model-families.md`) from those that the tests score.
 
 python scripts/model_table.py
 """

@@ -204,6 +204,8 @@ def command_line_page() -> str:
         "# Command line\n",
         "Made from the program: `crossrerank COMMAND --help` shows the same. The exit code is 0 on success, 1 on an "
         "error, 2 for a wrong call, 3 for a gain below `--min-ndcg-gain`, and 130 after an interruption.\n",
+        "Control characters and escape sequences in documents, file names and questions never reach your terminal, and "
+        "`NO_COLOR` turns colours off.\n",
     ]
     lines += _command(root, "crossrerank")
     return "\n".join(lines)
