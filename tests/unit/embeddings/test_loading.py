@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from langchain_crossrerank.cross_encoders.hub import HubRepository
 from langchain_crossrerank.embeddings import load_embeddings
 from langchain_crossrerank.embeddings.onnx import OnnxEmbeddings
 from langchain_crossrerank.errors import InvalidInputError, MissingExtraError, ModelNotFoundError
@@ -89,3 +91,26 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     """A path that leads nowhere raises with the path, and never asks the hub."""
     with pytest.raises(ModelNotFoundError, match="no-such-folder"):
         load_embeddings(tmp_path / "no-such-folder")
+
+
+def test_a_name_on_the_hub_fetches_its_graph_and_its_modules(
+    make_embeddings: MakeEmbeddings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a repository the best graph and the description of all modules are fetched, and no weights for torch."""
+    folder = make_embeddings({"Pooling": {}, "Normalize": {}})
+    (folder / "onnx").mkdir()
+    (folder / "model.onnx").rename(folder / "onnx" / "model.onnx")
+    files = ["config.json", "model.safetensors", "onnx/model.onnx", "onnx/model_O4.onnx", "1_Pooling/config.json"]
+    fetched: list[str] = []
+
+    def fetch(repository: HubRepository, patterns: Sequence[str]) -> Path:
+        fetched.extend(patterns)
+        return folder
+
+    monkeypatch.setattr(HubRepository, "files", lambda repository: files)
+    monkeypatch.setattr(HubRepository, "fetch", fetch)
+    embeddings = load_embeddings("somebody/some-embeddings", local_files_only=True, revision="abc")
+    assert isinstance(embeddings, OnnxEmbeddings)
+    assert "graph='onnx/model.onnx'" in repr(embeddings)
+    assert {"onnx/model.onnx", "1_Pooling/config.json", "2_Normalize/config.json", "modules.json"} <= set(fetched)
+    assert not {"onnx/model_O4.onnx", "model.safetensors", "*.safetensors"} & set(fetched)
