@@ -50,7 +50,7 @@ def title_and_summary(text: str) -> tuple[str, str]:
 
 def _paragraphs(text: str) -> Iterator[str]:
     for block in re.split(r"\n\s*\n", text):
-        if block.strip() and block.strip()[0] not in "<|`#!-:=[{":
+        if block.strip() and not block.strip().startswith((*"<|#!-:=[{", "```")):
             yield block.strip()
 
 

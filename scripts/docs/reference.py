@@ -44,6 +44,11 @@ API_PAGES = {
         ("evaluation",),
     ),
     "training": ("Training", "Fine-tuning a cross-encoder on your own queries.", ("training",)),
+    "scale": (
+        "Scale",
+        "Scoring batches and datasets, and serving on Ray.",
+        ("scoring", "ray"),
+    ),
     "testing": ("Testing", "Deterministic test doubles that ship with the package.", ("testing",)),
 }
 """API pages by file name: title, first sentence, and the modules whose public names they have."""
@@ -55,6 +60,7 @@ PUBLIC_MODULES = (
     "cross_encoders.wrappers.pooled",
     "evaluation",
     "indexing",
+    "ray",
     "testing",
     "training",
     "verification",
@@ -165,9 +171,9 @@ def _faults_of(thing: Any) -> Iterator[str]:
 
 def _described_elsewhere(thing: Any) -> bool:
     """Whether a base class describes the method, or it is the asynchronous twin of one that is described."""
-    owner = getattr(import_module(thing.module.path), thing.parent.name, None)
-    if not inspect.isclass(owner):
+    if not thing.parent.is_class:
         return False
+    owner = getattr(import_module(thing.module.path), thing.parent.name)
     names = (thing.name, thing.name.removeprefix("a"))
     in_bases = any(inspect.getdoc(vars(base).get(thing.name)) for base in owner.__mro__[1:])
     return in_bases or (names[0] != names[1] and names[1] in thing.parent.members)
