@@ -35,6 +35,7 @@ from langchain_crossrerank.errors import InvalidInputError, MissingExtraError, R
 from langchain_crossrerank.metadata import INITIAL_SCORE
 from langchain_crossrerank.passages import check_template, render_passage
 from langchain_crossrerank.redaction import hide, secrets_of_url, show_url
+from langchain_crossrerank.telemetry import record_span
 
 _logger = logging.getLogger(__name__)
 
@@ -239,6 +240,7 @@ class CrossEncoderReranker(RunnableCompressor):
         if not candidates.documents:
             return []
         model: CrossEncoder | None = None
+        started = time.time_ns()
         try:
             deadline = self._deadline()
             source = self._source()
@@ -248,6 +250,7 @@ class CrossEncoderReranker(RunnableCompressor):
             if self._must_raise(err, model):
                 raise
             result, report = self._degrade(candidates, err)
+        record_span("rerank", report.data, started=started)
         if run_manager.handlers:
             callbacks = run_manager.get_child()
             callbacks.on_chain_start(None, {}, name=report.name).on_chain_end(report.data)
@@ -259,6 +262,7 @@ class CrossEncoderReranker(RunnableCompressor):
         if not candidates.documents:
             return []
         model: CrossEncoder | None = None
+        started = time.time_ns()
         try:
             deadline = self._deadline()
             source = self._source()
@@ -269,6 +273,7 @@ class CrossEncoderReranker(RunnableCompressor):
             if self._must_raise(err, model):
                 raise
             result, report = self._degrade(candidates, err)
+        record_span("rerank", report.data, started=started)
         if run_manager.handlers:
             callbacks = run_manager.get_child()
             await (await callbacks.on_chain_start(None, {}, name=report.name)).on_chain_end(report.data)

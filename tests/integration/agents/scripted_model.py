@@ -20,6 +20,7 @@ class ScriptedChatModel(GenericFakeChatModel):
         seen: The messages of each call.
     """
 
+    disable_streaming: bool = True
     offered: list[list[str]] = Field(default_factory=list)
     seen: list[list[BaseMessage]] = Field(default_factory=list)
 
