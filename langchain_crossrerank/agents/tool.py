@@ -9,6 +9,7 @@ from typing import Annotated, Any, Unpack, cast
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import StructuredTool
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import BaseModel, Field, StringConstraints, create_model
@@ -106,16 +107,18 @@ def create_rerank_tool(
         filled = {key: value for key, value in given.items() if value is not None}
         return {"filter": make_filter(filled)} if make_filter is not None and filled else {}
 
-    def search(
-        query: str, config: RunnableConfig, messages: Sequence[AnyMessage] | None = None, **given: Any
-    ) -> tuple[str, list[Document]]:
+    def search(query: str, messages: Sequence[AnyMessage] | None = None, **given: Any) -> tuple[str, list[Document]]:
+        # The configuration in the context is that of the tool's run; as an argument, a tool gets its caller's.
+        config = ensure_config()
         if history is not None:
             query = history.invoke(_follow_up(query, messages), config)
         return content(searching.invoke(query, config, **arguments(given)), config)
 
     async def asearch(
-        query: str, config: RunnableConfig, messages: Sequence[AnyMessage] | None = None, **given: Any
+        query: str, messages: Sequence[AnyMessage] | None = None, **given: Any
     ) -> tuple[str, list[Document]]:
+        # The configuration in the context is that of the tool's run; as an argument, a tool gets its caller's.
+        config = ensure_config()
         if history is not None:
             query = await history.ainvoke(_follow_up(query, messages), config)
         return content(await searching.ainvoke(query, config, **arguments(given)), config)

@@ -24,7 +24,7 @@ PDF = ROOT / "notebooks" / "data" / "llm_fundamentals.pdf"
 
 
 class SearchingModel(BaseChatModel):
-    """Searches for the question as it was asked, and then repeats the best passage, or says that there is none."""
+    """Searches for the question as it was asked, and then repeats what it found, or says that there is nothing."""
 
     @property
     def _llm_type(self) -> str:
@@ -42,7 +42,7 @@ class SearchingModel(BaseChatModel):
         elif last.text == NO_RELEVANT_PASSAGE:
             message = AIMessage("The documents do not say.")
         else:
-            message = AIMessage(last.text.split("\n\n[2]")[0])
+            message = AIMessage(last.text)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
 
