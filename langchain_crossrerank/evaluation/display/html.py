@@ -45,7 +45,7 @@ def can_show_html() -> bool:
 
 def report_html(report: Report) -> str:
     """Lay a report out for a notebook; markup in its texts is shown and not obeyed."""
-    return render("fragment.html", report=report, view=_view(report, whole=False))
+    return render("fragment.html", report=report, view=_view(report))
 
 
 def report_page(reports: Sequence[Report], notes: Sequence[str] = ()) -> str:
@@ -60,19 +60,25 @@ def report_page(reports: Sequence[Report], notes: Sequence[str] = ()) -> str:
         "report.html",
         title=f"{first.heading or first.caption} - crossrerank {first.kind}",
         script="report.js" if any(isinstance(report.chart, Ribbons) for report in reports) else None,
-        sections=[(report, _view(report, whole=True)) for report in reports],
+        sections=[(report, _view(report, part=part)) for part, report in enumerate(reports, start=1)],
         notes=notes,
     )
 
 
-def _view(report: Report, *, whole: bool) -> dict[str, Any]:
-    """Compute what the templates show of a report: heading and lead, and the chart's measures."""
+def _view(report: Report, *, part: int | None = None) -> dict[str, Any]:
+    """Compute what the templates show of a report: heading and lead, and the chart's measures.
+
+    Args:
+        report: The report.
+        part: Which part of a page it is, from 1, so that names are unique on it; `None` in a notebook.
+    """
     heading, lead = report.heading or report.caption, ""
     if isinstance(report.chart, Differences):
         # A verdict and its figures.
         heading, _, lead = heading.partition(": ")
         lead = lead.replace("->", "\N{RIGHTWARDS ARROW}")
-    return {"heading": heading, "lead": lead, **_chart_view(report.chart, whole=whole)}
+    chart = _chart_view(report.chart, whole=part is not None)
+    return {"heading": heading, "lead": lead, "part": part, **chart}
 
 
 def _chart_view(chart: Chart, *, whole: bool) -> dict[str, Any]:
@@ -115,7 +121,7 @@ def _ribbons(chart: Ribbons, *, whole: bool) -> dict[str, Any]:
         "template": "ribbons",
         "chart": chart,
         "rows": rows[:shown],
-        "before": sorted((row for row in rows), key=lambda row: row.passage.before)[:shown],
+        "before": sorted(rows, key=lambda row: row.passage.before)[:shown],
         "paths": [row.passage for row in rows if min(row.passage.before, row.passage.after) <= shown],
         "shown": shown,
         "hidden": count - shown,

@@ -188,6 +188,15 @@ def test_gains_and_losses_can_be_filtered_without_a_script() -> None:
     ]
 
 
+def test_results_on_one_page_do_not_share_names() -> None:
+    """Two evaluations on a page have ids, links and choices of their own."""
+    html = evaluation(3).to_html(others=[evaluation(3)])
+    ids = re.findall(r' id="([^"]+)"', html)
+    assert len(ids) == len(set(ids)) == 6
+    assert sorted(re.findall(r'href="#([^"]+)"', html)) == sorted(ids)
+    assert len(set(re.findall(r' name="([^"]+)"', html)) - {"viewport"}) == 2
+
+
 def test_only_queries_that_moved_most_open_lists() -> None:
     """With very many queries, a page has the lists of the largest gains and losses, and says so for the others."""
     read = Balanced(evaluation(301).to_html())
