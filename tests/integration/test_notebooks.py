@@ -139,7 +139,6 @@ def test_links_lead_somewhere(name: str) -> None:
 def test_notebook_runs_from_clean(name: str) -> None:
     """A notebook runs from its first cell to its last without a network or a key, and shows what it promises."""
     pytest.importorskip("langchain_chroma", reason="needs the rag extra")
-    pytest.importorskip("langchain_chroma", reason="needs the rag extra")
     pytest.importorskip("matplotlib", reason="needs the eval extra")
     pytest.importorskip("ipykernel", reason="needs ipykernel")
     pytest.importorskip("nbclient", reason="needs nbclient")
@@ -149,3 +148,36 @@ def test_notebook_runs_from_clean(name: str) -> None:
     executed = execute(nbformat.read(FOLDER / name, as_version=4))
     found = shown(executed.cells)
     assert [promise for promise in NOTEBOOKS[name] if promise not in found] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed", "kept"),
+    [
+        (("same 5 ms", "first"), ("same 7 ms", "second"), [], ("same 5 ms", "first")),
+        (("score 0.5", "first"), ("score 0.6", "second"), ["x-01"], ("score 0.6", "second")),
+        (("x at 0x7f01", "first"), ("x at 0x7fff", "second"), [], ("x at 0x7f01", "first")),
+    ],
+    ids=["milliseconds", "a score", "an address"],
+)
+def test_only_what_is_new_is_saved(
+    tmp_path: Path, before: tuple[str, str], after: tuple[str, str], changed: list[str], kept: tuple[str, str]
+) -> None:
+    """Outputs that differ in milliseconds alone stay, and a cell of times stays unless another cell changed."""
+    nbformat = pytest.importorskip("nbformat", reason="needs nbformat")
+    pytest.importorskip("nbclient", reason="needs nbclient")
+    script = runpy.run_path(str(FOLDER.parent / "scripts" / "run_notebooks.py"))
+    update = script["update"]
+
+    def notebook(texts: tuple[str, str]) -> Any:
+        cells = [nbformat.v4.new_code_cell(f"cell {place}", id=f"x-0{place}") for place in (1, 2)]
+        for cell, text in zip(cells, texts, strict=True):
+            cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+        cells[1].metadata["tags"] = ["timing"]
+        return nbformat.v4.new_notebook(cells=cells, metadata={"executed": "the code's digest"})
+
+    file = tmp_path / "x.ipynb"
+    nbformat.write(notebook(before), file)
+    update.__globals__["execute"] = lambda _: notebook(after)
+    assert update(file, check=True) == changed
+    assert update(file, check=False) == changed
+    assert tuple(cell.outputs[0].text for cell in nbformat.read(file, as_version=4).cells) == kept
