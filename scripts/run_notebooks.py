@@ -3,7 +3,9 @@
 Cells whose outputs are the same but for milliseconds keep the outputs they have. If that is true of all cells but those
 tagged `timing`, these keep theirs, too, so that a run that found nothing new changes no file.
 
-python scripts/run_notebooks.py [--check] [notebooks/00_reranking_step_by_step.ipynb ...]
+With `--times`, as on an idle machine, all outputs are saved.
+
+python scripts/run_notebooks.py [--check | --times] [notebooks/00_reranking_step_by_step.ipynb ...]
 """
 
 from __future__ import annotations
@@ -101,12 +103,13 @@ def _stable(output: Any) -> str:
     return _ADDRESS.sub("", _MILLISECONDS.sub("#", json.dumps(plain, sort_keys=True)))
 
 
-def update(path: Path, *, check: bool) -> list[str]:
+def update(path: Path, *, check: bool, times: bool = False) -> list[str]:
     """Run a notebook, save what is new, and return the ids of the cells whose outputs changed.
 
     Args:
         path: The notebook.
         check: Whether to leave the file as it is.
+        times: Whether to save outputs in which only times are new, too.
     """
     notebook = nbformat.read(path, as_version=4)
     executed = execute(notebook)
@@ -115,7 +118,7 @@ def update(path: Path, *, check: bool) -> list[str]:
     is_same_code = notebook.metadata.get("executed") == executed.metadata["executed"]
     for before, after in pairs:
         keeps = is_same_code and not changed and before.outputs if is_timing(after) else after.id not in changed
-        after.outputs = before.outputs if keeps else after.outputs
+        after.outputs = before.outputs if keeps and not times else after.outputs
     if not check:
         path.write_text(json.dumps(_plain(executed), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return changed
@@ -131,10 +134,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--check", action="store_true", help="save nothing, and fail if an output is out of date")
+    parser.add_argument("--times", action="store_true", help="save outputs in which only times are new, too")
     arguments = parser.parse_args()
     stale = False
     for path in arguments.notebooks or sorted(FOLDER.glob("*.ipynb")):
-        changed = update(path, check=arguments.check)
+        changed = update(path, check=arguments.check, times=arguments.times)
         stale |= bool(changed)
         print(f"{path.name}: {', '.join(changed) or 'nothing new'}", flush=True)
     return int(stale and arguments.check)

@@ -181,3 +181,5 @@ def test_only_what_is_new_is_saved(
     assert update(file, check=True) == changed
     assert update(file, check=False) == changed
     assert tuple(cell.outputs[0].text for cell in nbformat.read(file, as_version=4).cells) == kept
+    update(file, check=False, times=True)
+    assert tuple(cell.outputs[0].text for cell in nbformat.read(file, as_version=4).cells) == after
