@@ -37,6 +37,14 @@ NOTEBOOKS = {
         "Does this model use it?",
     ),
     "05_production.ipynb": ("hits=10", "best_window", "<mark>", "'reranked': False", "timeout=0.1", "rerank_scores"),
+    "06_agents.ipynb": (
+        "No relevant passage found",
+        "calls search_course",
+        "passage 1 says",
+        "grade -.-> give_up",
+        "best probability",
+        "offered: search_course",
+    ),
 }
 """What each notebook shows at least: kinds of output, and pieces of text."""
 
@@ -140,6 +148,8 @@ def test_notebook_runs_from_clean(name: str) -> None:
     """A notebook runs from its first cell to its last without a network or a key, and shows what it promises."""
     pytest.importorskip("langchain_chroma", reason="needs the rag extra")
     pytest.importorskip("matplotlib", reason="needs the eval extra")
+    if "agents" in name:
+        pytest.importorskip("langchain.agents", reason="needs the agents extra")
     pytest.importorskip("ipykernel", reason="needs ipykernel")
     pytest.importorskip("nbclient", reason="needs nbclient")
     nbformat = pytest.importorskip("nbformat", reason="needs nbformat")
