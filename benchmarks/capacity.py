@@ -35,7 +35,7 @@ MILLIONS = (1, 10, 1000)
 
 
 class TimedScorer(BatchScorer):
-    """Notes for each row when its batch was begun and ended, and by which process."""
+    """Notes for each row when its batch began and ended, and by which process."""
 
     def __call__(self, batch: Any) -> Any:
         """Return the batch with scores and the three columns."""

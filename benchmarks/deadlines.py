@@ -1,8 +1,8 @@
-"""How late a caller with a timeout is back, on every backend, with threads and with asyncio.
+"""How long a call with a timeout takes to return, on every backend, with threads and with asyncio.
 
 Run it with nothing else running: `python benchmarks/deadlines.py`. Each model gets work for many times the timeout: the
 backends on this machine 2,000 long passages, the remote one a server that sends a byte every 100 ms and never ends.
-Prints the seconds until each call was back; with `timeout=1` none may take more than 1.5. Needs the `torch`,
+Prints the seconds until each call returned; with `timeout=1` none may take more than 1.5. Needs the `torch`,
 `openvino` and `remote` extras; what is not installed is left out.
 """
 

@@ -35,7 +35,7 @@ _WARM_UP = 8
 
 
 def read_passages(corpus: Path, count: int) -> list[str]:
-    """Return so many different passages, the corpus again and again."""
+    """Return different passages, going through the corpus as often as needed."""
     texts = [json.loads(line)["text"] for line in corpus.read_text(encoding="utf-8").splitlines()]
     return [f"{number}. {text}" for number, text in zip(range(count), itertools.cycle(texts), strict=False)]
 

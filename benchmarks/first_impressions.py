@@ -4,8 +4,8 @@
 
 Reports the megabytes and packages that are installed, the seconds that this takes, and wall time and peak memory of
 `crossrerank demo`, the first time and again. `--before` installs another set of requirements in the same way, such as
-what the command needed when embeddings ran on torch, and prints how the two compare. Packages are downloaded: the
-network counts, too.
+what the command needed when embeddings ran on torch, and prints how the two compare. Packages are downloaded, so
+the speed of the network counts, too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Environment:
 
 
 def first_requirement() -> str:
-    """Return what the README's first command installs, such as `.[rag,offline]`."""
+    """Return what the README's first command installs, such as `.[rag]`."""
     command = subprocess.run(
         ["python3", "scripts/readme_command.py", "demo"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout

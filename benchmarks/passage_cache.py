@@ -29,7 +29,7 @@ def words() -> list[str]:
 
 
 def text(draw: random.Random, vocabulary: list[str], characters: int) -> str:
-    """Return random words, of about so many characters."""
+    """Return random words of about the given number of characters."""
     chosen = ""
     while len(chosen) < characters:
         chosen += f"{draw.choice(vocabulary)} "

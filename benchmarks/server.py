@@ -98,7 +98,7 @@ def one_client(model: str, url: str, *, requests: int, candidates: int, others: 
 async def many_clients(
     url: str | None, model: str, *, clients: int, requests: int, candidates: int
 ) -> list[list[float]]:
-    """Have clients send requests one after the other, all at once, and return the seconds of each client's requests.
+    """Run clients at once, each sending one request after another; return the seconds of each client's requests.
 
     Args:
         url: The server; `None` for calls in this process.

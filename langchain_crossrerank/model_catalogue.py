@@ -113,7 +113,7 @@ HEADINGS = ("Model", "M", "Languages", "Licence", "Unit", "Tokens", "Quality", "
 
 
 def table_rows() -> list[tuple[str, ...]]:
-    """Return the catalogue as cells of text, one row a model; a figure of quality has the letter of its source."""
+    """Return the catalogue as cells of text, one row per model; a figure of quality has the letter of its source."""
     letters = {source: letter for letter, source in _sources().items()}
     return [
         (

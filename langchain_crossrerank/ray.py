@@ -38,24 +38,24 @@ def score_dataset(
 ) -> ray.data.Dataset:
     """Add a column of scores to a Ray dataset, on a pool of actors that have a model each.
 
-    The dataset is lazy: the work is done when it is written or read. Ray starts an actor again that has died, and
-    repeats the batches whose results were lost, so that every row is in the output once. Rows are in no certain order.
+    The dataset is lazy: the work is done when it is written or read. Ray restarts an actor that has died and
+    repeats the batches whose results were lost, so that every row is in the output once. Rows may change their order.
 
-    Several workers with one core each are faster than one with several cores, and take more memory.
+    Several workers with one core each are faster than one with several cores, but take more memory.
 
     Args:
         dataset: Rows with a query and a passage, or a query and a list of candidates.
         model: What `load_cross_encoder` takes; a folder must exist on every node.
-        workers: Number of actors, or the least and the most.
+        workers: Number of actors, or the minimum and the maximum.
         cpus_per_worker: Cores that each actor uses and reserves.
         batch_rows: Rows that are scored together.
         **scorer: Further arguments of `BatchScorer`: column names, and settings of the model.
 
     Returns:
-        The dataset to come, with the column `"score"`, or `"scores"` with candidates.
+        The lazy dataset, with the column `"score"`, or `"scores"` with candidates.
 
     Raises:
-        InvalidInputError: If a number cannot be used.
+        InvalidInputError: If a number is out of range.
         MissingExtraError: If the `ray` extra is not installed.
     """
     check_extra("ray", needed_for="scoring on Ray")
@@ -86,14 +86,14 @@ def create_deployment(
 ) -> serve.Application:
     """Make the rerank server an application of Ray Serve: `serve.run(create_deployment(...))`.
 
-    Each replica is a server like that of `crossrerank serve`, which batches the requests that it has at a time. A
-    replica takes requests when its models are loaded, and is replaced when it cannot score a pair any more.
+    Each replica is a server like that of `crossrerank serve`, which scores waiting requests together. A
+    replica takes requests once its models are loaded, and is replaced when it can no longer score a pair.
 
     Args:
-        config: Models, keys and limits. Queue, score cache in memory and metrics are each replica's own.
-        replicas: The least and the most replicas.
+        config: Models, keys and limits. Each replica has its own queue, in-memory score cache and metrics.
+        replicas: The minimum and the maximum number of replicas.
         cpus_per_replica: Cores that each replica uses and reserves.
-        ongoing_requests: Requests per replica that autoscaling aims at: more replicas are started above it.
+        ongoing_requests: Requests per replica that autoscaling aims at; above it, more replicas are started.
         options: Further options of `serve.deployment`.
 
     Raises:
@@ -110,7 +110,7 @@ def create_deployment(
     check_whole_numbers(replicas=(least, 0), cpus_per_replica=(cpus_per_replica, 1))
     check_whole_numbers(replicas=(most, max(1, least)), ongoing_requests=(ongoing_requests, 1))
     served = replace(config, worker_threads=config.worker_threads or cpus_per_replica)
-    # Finds wrong settings here and not in a replica's log.
+    # Reports wrong settings here rather than in a replica's log.
     ServedModels(served)
 
     def make_app() -> Starlette:
@@ -119,7 +119,7 @@ def create_deployment(
     @serve.ingress(make_app)
     class RerankServer:
         async def __init__(self) -> None:  # type: ignore[misc]  # Ray Serve awaits it
-            # The application finds these models loaded.
+            # The application then finds these models already loaded.
             self.models = ServedModels(served)
             await self.models.load()
 
@@ -134,7 +134,7 @@ def create_deployment(
         RerankServer,
         name="RerankServer",
         ray_actor_options={"num_cpus": cpus_per_replica},
-        # The server's own queue answers with 429 what is too much.
+        # The server's own queue answers 429 to what is too much.
         max_ongoing_requests=served.limits.queue + 1,
         autoscaling_config={
             "min_replicas": least,

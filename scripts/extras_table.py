@@ -1,4 +1,4 @@
-"""What each extra installs, as the table of the README: megabytes and packages, each in a fresh environment.
+"""What each extra installs: a table of megabytes and packages, each measured in a fresh environment.
 
 python scripts/extras_table.py [EXTRA ...] [--before REQUIREMENT ...]
 

@@ -1,6 +1,6 @@
 """Run the notebooks from scratch and offline, and save them with their outputs.
 
-Cells whose outputs are the same but for milliseconds keep the outputs they have. If that is true of all cells but those
+Cells whose outputs differ only in milliseconds keep the outputs they have. If that is true of all cells but those
 tagged `timing`, these keep theirs, too, so that a run that found nothing new changes no file.
 
 With `--times`, as on an idle machine, all outputs are saved.
@@ -26,14 +26,14 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOWHERE = "http://127.0.0.1:9"
-"""The discard port as a proxy: whatever asks for another machine is refused."""
+"""The discard port as a proxy: whatever contacts another machine is refused."""
 
 _MILLISECONDS = re.compile(r"\d+(\.\d+)?(?=(&nbsp;| )?ms\b)")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+|127\.0\.0\.1:\d+")
 
 
 def offline_environment(folder: str) -> dict[str, str]:
-    """The environment of a kernel that reaches no network, has no key, and no settings of whoever runs it."""
+    """The environment of a kernel without a network, keys, or the settings of whoever runs it."""
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), NOWHERE)
     return {
         **{variable: value for variable, value in os.environ.items() if variable != "CROSSRERANK_API_KEY"},
@@ -89,7 +89,7 @@ def _without_paths(output: Any) -> Any:
 
 
 def is_timing(cell: Any) -> bool:
-    """Whether a cell shows times, which are others in every run."""
+    """Whether a cell shows times, which differ in every run."""
     return "timing" in cell.metadata.get("tags", [])
 
 

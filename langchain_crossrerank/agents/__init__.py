@@ -1,1 +1,1 @@
-"""Reranking for agents and graphs: a retriever tool, a relevance gate, tool selection, and steps after the scores."""
+"""Reranking for agents and graphs: a retriever tool, a relevance gate, tool selection, and steps after reranking."""

@@ -11,7 +11,7 @@ from langchain_crossrerank.metadata import RELEVANCE_SCORE
 from langchain_crossrerank.sources import describe_source
 
 CountTokens = Callable[[str], int]
-"""Returns the number of tokens of a text, for example a chat model's `get_num_tokens`."""
+"""Counts the tokens of a text; for example, a chat model's `get_num_tokens`."""
 
 _CHARACTERS_PER_TOKEN = 4
 _SEPARATOR = "\n\n"
@@ -20,7 +20,7 @@ _HEADER_LIKE = re.compile(r"^\[(\d+)\](?= \()", re.MULTILINE)
 
 
 def estimate_tokens(text: str) -> int:
-    """Estimate the tokens of a text: four ASCII characters to a token, one of any other script."""
+    """Estimate the tokens of a text: one for every four ASCII characters, and one for each other character."""
     ascii_characters = len(text.encode("ascii", errors="ignore"))
     return -(-ascii_characters // _CHARACTERS_PER_TOKEN) + len(text) - ascii_characters
 
@@ -32,12 +32,12 @@ def format_passages(
 
     Args:
         documents: Documents, best first.
-        max_tokens: Tokens that the text may have. Documents that do not fit are left out; if the first one is too long
-            already, its end is cut.
+        max_tokens: Maximum tokens of the text. Documents that do not fit are left out; if even the first is too long,
+            its end is cut.
         count_tokens: Counts the tokens of a text.
 
     Returns:
-        The text, and the documents that are in it.
+        The text, and the documents that it contains.
     """
     passages: list[str] = []
     used = 0
@@ -54,7 +54,7 @@ def format_passages(
 
 
 def cut_to_tokens(text: str, max_tokens: int, count_tokens: CountTokens = estimate_tokens) -> str:
-    """Cut a text at a space so that it has no more than `max_tokens` with the dots at its end."""
+    """Cut a text at a space so that it has at most `max_tokens`, including the dots at its end."""
     if count_tokens(text) <= max_tokens:
         return text
     low, high = 0, len(text)

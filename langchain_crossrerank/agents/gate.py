@@ -34,8 +34,8 @@ class GateResult(TypedDict):
 
     Attributes:
         documents: The relevant documents, best first, with their scores in metadata.
-        relevant: Whether there is one.
-        best_score: The highest probability, from 0 to 1; `None` if there was no document.
+        relevant: Whether any document is.
+        best_score: The highest probability, from 0 to 1; `None` if there were no documents.
     """
 
     documents: list[Document]
@@ -44,7 +44,7 @@ class GateResult(TypedDict):
 
 
 class RelevanceGate(RunnableSerializable[GateState, GateResult]):
-    """Grade documents by a cross-encoder, in place of a call to a language model for each.
+    """Grade documents with a cross-encoder instead of a call to a language model for each.
 
     Use it as a node, and `RelevanceGate.route` as the condition of the edges that follow:
 
@@ -53,7 +53,7 @@ class RelevanceGate(RunnableSerializable[GateState, GateResult]):
     graph.add_conditional_edges("grade", RelevanceGate.route, {"relevant": "answer", "irrelevant": "rewrite"})
     ```
 
-    All documents are scored by the gate's own model, whatever scores they have, because the threshold holds for that
+    The gate scores all documents with its own model, even if they have scores, because the threshold holds for that
     model. Wrap it in a `CachedCrossEncoder` and share it with the reranker to score each pair only once.
     """
 
@@ -61,14 +61,14 @@ class RelevanceGate(RunnableSerializable[GateState, GateResult]):
     """The cross-encoder; see `CrossEncoderReranker.model`."""
 
     min_probability: MinProbability = "measured"
-    """A document is relevant with at least this probability; `"measured"` is the one measured for the model."""
+    """Probability from which a document counts as relevant; `"measured"` is the one measured for the model."""
 
     query_key: str | None = None
-    """The state's key of the query. `None` takes `"query"`, `"question"` or `"input"`, or else the last human message
+    """Key of the query in the state. `None` tries `"query"`, `"question"` and `"input"`, then the last human message
     under `"messages"`."""
 
     documents_key: str = "documents"
-    """The state's key of the documents."""
+    """Key of the documents in the state."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=(), frozen=True)
 
@@ -99,7 +99,7 @@ class RelevanceGate(RunnableSerializable[GateState, GateResult]):
         Args:
             input: The state: a dict with a query, or messages, and documents.
             config: LangChain run configuration; the rerank is a child run of the gate's run.
-            **kwargs: None are taken.
+            **kwargs: Not supported.
 
         Raises:
             InvalidInputError: If the state has no query or no documents, or an argument is passed.
@@ -141,7 +141,7 @@ class RelevanceGate(RunnableSerializable[GateState, GateResult]):
                 return str(message.text)
         looked_for = " or ".join(map(repr, (*_QUERY_KEYS, _MESSAGES) if self.query_key is None else (self.query_key,)))
         raise InvalidInputError(
-            f"the gate's state has the keys {sorted(state)} and no query under {looked_for}; set query_key."
+            f"the gate found no query under {looked_for} in a state with the keys {sorted(state)}; set query_key."
         )
 
     def _checked(self, state: GateState, others: Mapping[str, Any]) -> GateState:
@@ -151,7 +151,7 @@ class RelevanceGate(RunnableSerializable[GateState, GateResult]):
             raise InvalidInputError(f"the gate got {shorten(state)}; pass a dict with a query and documents.")
         if self.documents_key not in state:
             raise InvalidInputError(
-                f"the gate's state has the keys {sorted(state)} and no documents under {self.documents_key!r}; set "
-                "documents_key."
+                f"the gate found no documents under {self.documents_key!r} in a state with the keys {sorted(state)}; "
+                "set documents_key."
             )
         return state

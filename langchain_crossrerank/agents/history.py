@@ -1,4 +1,4 @@
-"""Follow-up questions: a conversation becomes one query that can be understood, searched and reranked by itself."""
+"""Follow-up questions: turns a question and the conversation before it into one query that makes sense alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _REFERS_BACK = re.compile(
 )
 _NAMES_ITS_SUBJECT = re.compile(r"(?:what|who)(?:'s| is| are| was| were) ", re.IGNORECASE)
 _STANDS_ALONE = 4
-"""Words from which on an English question without a word that refers back is understood by itself."""
+"""Words from which an English question without a word that refers back is understood on its own."""
 
 
 class FollowUp(TypedDict):
@@ -61,11 +61,11 @@ def create_history_query(
     unchanged.
 
     Args:
-        llm: The chat model that rewrites the question. `None` needs no model: a question that refers to what was said
-            before gets the last questions of the conversation put in front of it.
-        max_tokens: Tokens that the query may have without a chat model. The question is kept whole, and older questions
-            are left out first. A cross-encoder reads query and passage together, so that a long query takes the
-            passage's place.
+        llm: The chat model that rewrites the question. `None` needs no model: the last questions of the conversation
+            are put in front of a question that refers back to them.
+        max_tokens: Maximum tokens of the query if there is no chat model. The question is kept whole, and older
+            questions are left out first. A cross-encoder reads query and passage together, so a long query leaves
+            fewer tokens for the passage.
         count_tokens: Counts the tokens of a text.
 
     Raises:
@@ -100,8 +100,8 @@ def with_history(
     Args:
         question: The question; kept whole.
         history: The conversation before it, oldest message first.
-        max_tokens: Tokens that the result may have; older questions are left out first, and the oldest of those that
-            are in may be cut.
+        max_tokens: Maximum tokens of the result; older questions are left out first, and the oldest one that is kept
+            may be cut.
         count_tokens: Counts the tokens of a text.
     """
     if not refers_back(question):

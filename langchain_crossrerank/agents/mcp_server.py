@@ -1,4 +1,4 @@
-"""A server of the Model Context Protocol, so that any host of agents gets a second stage of retrieval."""
+"""A server for the Model Context Protocol, which lets any agent host rerank passages and search files."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _INSTRUCTIONS = (
 _INDEX = "index"
 
 Query = Annotated[str, Field(description="A full question, understandable by itself.", min_length=1)]
-TopN = Annotated[int, Field(description="The most passages to return.", ge=1, le=100)]
+TopN = Annotated[int, Field(description="Maximum number of passages to return.", ge=1, le=100)]
 
 
 class RankedPassage(BaseModel):
-    """A passage that was given to `rerank`."""
+    """A passage that was passed to `rerank`."""
 
-    index: int = Field(description="Place in the passages that were given, from 0.")
+    index: int = Field(description="Position among the passages that were passed, from 0.")
     text: str
     score: float = Field(description="Relevance to the query, in the model's unit; higher is better.")
 
@@ -71,11 +71,11 @@ def create_mcp_server(
 ) -> FastMCP:
     """Make a server with the tool `rerank` and, if there is a retriever, `search`.
 
-    Run it with `server.run()`, which speaks on standard input and output, or `server.run("streamable-http")`.
+    Run it with `server.run()`, which uses standard input and output, or `server.run("streamable-http")`.
 
     Args:
-        reranker: Ranks the passages that `rerank` is given.
-        retriever: Searches; made by `create_rerank_retriever` with the same model.
+        reranker: Ranks the passages that are passed to `rerank`.
+        retriever: Searches the files; made by `create_rerank_retriever` with the same model.
         min_probability: Leave out passages whose probability is lower; see `create_rerank_tool`. `None` leaves nothing
             out.
         **settings: Arguments of `FastMCP`, for example `port`.

@@ -1,4 +1,4 @@
-"""Sentence pruning: of each passage, keep the sentences that help to answer the query."""
+"""Sentence pruning: keep the sentences of each passage that help to answer the query."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Span = tuple[int, int]
 
 
 class PruneSentences(RunnableCompressor):
-    """Keep the sentences of passages that help to answer the query, and drop passages without one.
+    """Keep the sentences of passages that help to answer the query, and drop passages that have none.
 
     A sentence's value is its odds times those of its passage, by the cross-encoder. It is kept if its value is not too
     far below that of the best sentence of all passages, so that the best one always stays. List items, table rows and
@@ -50,11 +50,11 @@ class PruneSentences(RunnableCompressor):
     """The cross-encoder; see `CrossEncoderReranker.model`."""
 
     min_odds: MinOdds = "measured"
-    """The least value of a sentence, as a share of the best one's, from 0 to 1. `"measured"` is the share that was
+    """The lowest value that a sentence may have, as a share of the best one's, from 0 to 1. `"measured"` is the share
     measured for the model."""
 
     max_tokens: int | None = Field(default=None, ge=1)
-    """Tokens that the kept sentences may have together, the best ones first; `None` for no limit."""
+    """Maximum tokens of all kept sentences together, chosen from the best down; `None` for no limit."""
 
     count_tokens: CountTokens = estimate_tokens
     """Counts the tokens of a text, for example a chat model's `get_num_tokens`; estimated by default."""
@@ -84,7 +84,7 @@ class PruneSentences(RunnableCompressor):
         Args:
             input: The query and the documents, best first; they are not changed.
             config: LangChain run configuration.
-            **kwargs: None are taken.
+            **kwargs: Not supported.
 
         Raises:
             InvalidInputError: If the input is not a query and documents, or an argument is passed.
@@ -192,7 +192,7 @@ def _pruned(document: Document, spans: Sequence[Span], *, is_whole: bool) -> Doc
     text, end = "", 0
     for start, stop in spans:
         between = document.page_content[end:start]
-        # What stood next to each other still does; a gap becomes a line break.
+        # Sentences that were adjacent stay so; a gap becomes a line break.
         text += (between if between.isspace() else "\n") if text else ""
         text += document.page_content[start:stop]
         end = stop

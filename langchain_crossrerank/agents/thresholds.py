@@ -1,4 +1,4 @@
-"""The probabilities from which on a passage or a sentence counts as relevant, measured for each model."""
+"""Thresholds from which a passage or a sentence counts as relevant, measured for each model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MinOdds = float | Literal["measured"]
 
 
 class Thresholds(NamedTuple):
-    """The probabilities of one model.
+    """The thresholds of one model.
 
     Attributes:
-        passage: A passage with at least this probability answers the query: the one at which the most questions with
-            and without an answer are told apart (`benchmarks/relevance_gate.py`).
+        passage: A passage with at least this probability answers the query. This is the threshold that best
+            separates questions with an answer from questions without one (`benchmarks/relevance_gate.py`).
         sentence_odds: A sentence whose odds, times those of its passage, are at least this share of the best sentence's
             is kept: a share at which few answers are lost (`benchmarks/pruning.py`).
     """

@@ -61,25 +61,26 @@ def create_rerank_tool(
 ) -> StructuredTool:
     """Make a tool that searches, reranks, and returns only what is relevant.
 
-    The model gets numbered passages with source, page and score, or the text that no relevant passage was found; the
+    The model gets numbered passages with source, page and score, or a text saying that nothing relevant was found; the
     message's artifact holds the documents of those passages in the same order. The search is a child run of the tool's
     run, and the run configuration reaches it.
 
     Args:
-        retriever: A retriever made by `create_rerank_retriever`, also one wrapped by LangChain's Runnable methods; or
-            anything that `create_rerank_retriever` takes.
+        retriever: A retriever made by `create_rerank_retriever`, which LangChain's Runnable methods may have wrapped,
+            or anything else that `create_rerank_retriever` takes.
         name: The tool's name.
-        description: What the model is told about it; say what the documents are about.
+        description: The tool's description for the model; say what the documents are about.
         min_probability: Leave out passages whose probability is lower. `"measured"` is the threshold that was measured
             for the model; if there is none, nothing is left out and a warning is logged. `None` leaves nothing out.
-        max_tokens: Tokens of the text for the model. Passages that do not fit are left out of the artifact, too.
+        max_tokens: Maximum tokens of the text for the model. Passages that do not fit are also left out of the
+            artifact.
         count_tokens: Counts the tokens of a text, for example `llm.get_num_tokens`; estimated by default.
         filters: A pydantic model whose fields become arguments of the tool, for example
             `class Filters(BaseModel): year: int | None = Field(None, description="Year of the report")`. What the model
             fills in filters the first stage.
-        make_filter: Returns the store's filter for those arguments, which it gets by name without those that are
-            `None`. By default a dict of the field, with several in an `$and`, as Chroma, PGVector and Pinecone take
-            it; and a function for an `InMemoryVectorStore`.
+        make_filter: Turns those arguments, a dict without the ones that are `None`, into the store's filter. The
+            default is a dict of the field, or an `$and` of several, as Chroma, PGVector and Pinecone expect, and a
+            function for an `InMemoryVectorStore`.
         history: What `create_history_query` returns: it completes the model's query from the conversation, which the
             tool takes from `"messages"` in the agent's state.
         **options: Arguments of `create_rerank_retriever` if `retriever` does not rerank yet.
@@ -134,7 +135,7 @@ def create_rerank_tool(
 
 
 def _arguments_model(filters: type[BaseModel] | None, *, takes_messages: bool) -> type[BaseModel]:
-    """The tool's arguments: the query first, which a tool takes as a bare string, too."""
+    """The tool's arguments; the query comes first, because a tool also takes its first argument as a bare string."""
     parts = [] if filters is None else [filters]
     if takes_messages:
         check_extra("agents", needed_for="the conversation in a tool", modules=("langgraph",))
@@ -152,7 +153,7 @@ def _follow_up(query: str, messages: Sequence[AnyMessage] | None) -> dict[str, A
 
 
 class _Threshold:
-    """Leaves out documents by the probability of the reranker that a call used."""
+    """Leaves out documents to which the reranker of a call gives too low a probability."""
 
     def __init__(self, retriever: Runnable[Any, Any], min_probability: MinProbability | None) -> None:
         self._retriever = retriever

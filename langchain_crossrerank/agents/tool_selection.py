@@ -1,4 +1,4 @@
-"""Tool selection: before each call of the model, only the tools that fit the conversation are offered to it."""
+"""Tool selection: before each call, the model is offered only the tools that fit the conversation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     _Middleware = AgentMiddleware[Any, Any, Any]
 elif missing_modules("agents", ("langchain",)):
-    # The class is there without the extra, and its constructor says which one it needs.
+    # The class can be imported without the extra; its constructor says which one it needs.
     _Middleware = object
 else:
     from langchain.agents.middleware import AgentMiddleware as _Middleware
@@ -38,18 +38,18 @@ class RerankToolSelector(_Middleware):
     The interface is that of LangChain's `LLMToolSelectorMiddleware`, without the call to a language model:
     `create_agent(model, tools, middleware=[RerankToolSelector(max_tools=5)])`. Each selection is a run of its own in
     traces, with the scores of all tools. Tools that were called since the last human message stay, and so do tools that
-    the provider runs, which are given as dicts.
+    the provider runs, which are passed as dicts.
 
     Args:
         model: The cross-encoder; see `CrossEncoderReranker.model`.
         max_tools: The most tools to choose.
         always_include: Names of tools to offer in any case; they do not count against `max_tools`.
-        min_tools: Choose only if there are at least this many tools to choose from; by default more than
-            `max_tools`.
+        min_tools: Choose only if there are at least this many tools to choose from; by default
+            `max_tools + 1`.
 
     Raises:
         MissingExtraError: If langchain, from the `agents` extra, is not installed.
-        InvalidInputError: If a number is not valid; at a call, if `always_include` names a tool that is not there.
+        InvalidInputError: If a number is not valid; during a call, if `always_include` names a tool that is missing.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class RerankToolSelector(_Middleware):
         return await handler(self._narrowed(request, best))
 
     def _choice(self, request: ModelRequest[Any]) -> Any:
-        """The query and the tools to rank, as a reranker's input; `None` if nothing is to be chosen."""
+        """The query and the tools to rank, as a reranker's input; `None` if there is nothing to choose."""
         tools = [tool for tool in request.tools if isinstance(tool, BaseTool)]
         missing = set(self.always_include) - {tool.name for tool in tools}
         if missing:
             raise InvalidInputError(
-                f"always_include names {sorted(missing)}, and the agent has no such tool; it has "
+                f"always_include names {sorted(missing)}, but the agent has no such tool; it has "
                 f"{sorted(tool.name for tool in tools)}."
             )
         candidates = [tool for tool in tools if tool.name not in self.always_include]

@@ -33,7 +33,7 @@ _SHINGLE = 8
 
 
 class DocumentStep(BaseDocumentTransformer, RunnableSerializable[Sequence[Document], list[Document]]):
-    """Base of the steps: a subclass implements `_transform`."""
+    """Base class of the steps: a subclass implements `_transform`."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", frozen=True)
 
@@ -43,7 +43,7 @@ class DocumentStep(BaseDocumentTransformer, RunnableSerializable[Sequence[Docume
         Args:
             input: The documents.
             config: LangChain run configuration.
-            **kwargs: None are taken.
+            **kwargs: Not supported.
 
         Raises:
             InvalidInputError: If the input is not a list of documents, or an argument is passed.
@@ -76,7 +76,7 @@ class DropNearDuplicates(DocumentStep):
 
     Texts are compared by the share of eight-character pieces that they have in common, whatever their language; with
     `embeddings` by the cosine of their vectors, which also finds the same statement in other words. Vectors that
-    LangChain's embedding filters left on the documents are used again.
+    LangChain's embedding filters left on the documents are reused.
     """
 
     embeddings: Embeddings | None = None
@@ -100,7 +100,7 @@ class DropNearDuplicates(DocumentStep):
 class SelectDiverse(DocumentStep):
     """Choose documents that are relevant and differ from each other: maximal marginal relevance by the score.
 
-    Each choice maximises `weight * score - (1 - weight) * similarity`, with scores stretched to 0 to 1 and the
+    Each choice maximises `weight * score - (1 - weight) * similarity`, with scores scaled to 0 to 1 and the
     similarity to the most similar document chosen before. The first is always the best one.
     """
 
@@ -167,10 +167,10 @@ def recency(half_life: timedelta, *, key: str = "date", now: datetime | None = N
 
     Args:
         half_life: Age at which the weight is one half.
-        key: Metadata key of the date: a `datetime`, a `date`, seconds since 1970, or a text in ISO 8601. A document
+        key: Metadata key of the date: a `datetime`, a `date`, seconds since 1970, or an ISO 8601 string. A document
             without it keeps its score.
-        now: The time to count from; by default that of the call. Times without a zone are in UTC.
-        floor: The least weight, from 0 to 1.
+        now: The time to count from; by default, the time of the call. Times without a zone are taken as UTC.
+        floor: The lowest weight, from 0 to 1.
 
     Raises:
         InvalidInputError: If `half_life` is not above 0; in the boost, if a date cannot be read.
@@ -192,7 +192,7 @@ def source_weight(weights: Mapping[str, float], *, key: str = "source") -> Boost
     """Make a boost that weighs a document by the value of a metadata key.
 
     Args:
-        weights: Weight, above 0, by value; a value that is not here has weight 1.
+        weights: Weight, above 0, by value; a value that is not listed has weight 1.
         key: The metadata key.
 
     Raises:
@@ -205,14 +205,14 @@ def source_weight(weights: Mapping[str, float], *, key: str = "source") -> Boost
 
 
 def weighted(score: float, weight: float) -> float:
-    """Multiply a score by a weight so that a higher weight never makes it worse: a logit may be below 0."""
+    """Multiply a score by a weight so that a higher weight never makes it worse, even if it is a negative logit."""
     if score >= 0:
         return score * weight
     return score / weight if weight > 0 else -math.inf
 
 
 def similarities(documents: Sequence[Document], embeddings: Embeddings | None = None) -> npt.NDArray[np.float64]:
-    """Return how similar each document is to each other, from 0 to 1.
+    """Return how similar each document is to every other, from 0 to 1.
 
     Args:
         documents: The documents.
@@ -291,7 +291,7 @@ def _as_time(value: object, key: str) -> datetime:
         return _in_utc(datetime.fromisoformat(str(value)))
     except (ValueError, OverflowError, OSError) as err:
         raise InvalidInputError(
-            f"the metadata key {key!r} is {shorten(value)}, which is no date; use ISO 8601, for example '2024-05-01'."
+            f"the metadata key {key!r} is {shorten(value)}, which is not a date; use ISO 8601, such as '2024-05-01'."
         ) from err
 
 

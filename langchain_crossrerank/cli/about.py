@@ -1,4 +1,4 @@
-"""The commands that describe: models, the catalogue, and info, this installation."""
+"""The commands models, which prints the catalogue, and info, which describes this installation."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ DEMO_QUESTIONS = (
     "How do the storage type and the computation type differ in QLoRA?",
     "How large is the vocabulary of GPT-2?",
 )
-"""What the demo asks the PDF; the last is a question that the first stage answers well by itself."""
+"""The questions that the demo asks about the PDF; the first stage answers the last one well by itself."""
 
 
 def demo_command(model: Model = None, embeddings: Embeddings = None, k: K = 20, top_n: TopN = 3) -> None:

@@ -34,7 +34,7 @@ def mcp_command(
     ] = None,
     *,
     http: Annotated[
-        bool, typer.Option("--http", help="Listen for streamable HTTP on this machine instead of standard input.")
+        bool, typer.Option("--http", help="Serve streamable HTTP on this machine instead of standard input.")
     ] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="With --http: port to listen on.")] = 8765,
     min_probability: Annotated[
@@ -57,7 +57,7 @@ def mcp_command(
     subfolder: Subfolder = None,
     file_name: FileName = None,
 ) -> None:
-    """Serve agents by the Model Context Protocol: rerank passages and, with files, search in them."""
+    """Serve agents over the Model Context Protocol: rerank passages and, with files, search in them."""
     check_extra("mcp", needed_for="the MCP server")
     from langchain_crossrerank.agents.mcp_server import create_mcp_server
     from langchain_crossrerank.agents.thresholds import MEASURED, check_threshold

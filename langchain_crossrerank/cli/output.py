@@ -118,7 +118,7 @@ def report(
         result: What was measured.
         notes: What else to say about it.
         output: The file, or `None`.
-        comparisons: Comparisons of the result with others; CSV has the result alone.
+        comparisons: Comparisons of the result with others; CSV contains only the result.
         width: Columns of the plain text; see `Reportable.to_text`.
     """
     try:

@@ -34,20 +34,22 @@ def score_command(
     offline: Offline = False,
     on_error: Annotated[
         Literal["stop", "skip"],
-        typer.Option(help="At a row that cannot be scored: stop, or leave it out and name it in OUTPUT.errors.jsonl."),
+        typer.Option(help="If a row cannot be scored: stop, or skip it and name it in OUTPUT.errors.jsonl."),
     ] = "stop",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")] = False,
     query_column: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Queries; found by name if left out.", rich_help_panel=_COLUMNS),
+        typer.Option(
+            metavar="NAME", help="Column of the queries; found by name if left out.", rich_help_panel=_COLUMNS
+        ),
     ] = None,
     passage_column: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Passages, one in a row.", rich_help_panel=_COLUMNS),
+        typer.Option(metavar="NAME", help="Column of the passages, one per row.", rich_help_panel=_COLUMNS),
     ] = None,
     candidates_column: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Lists of passages.", rich_help_panel=_COLUMNS),
+        typer.Option(metavar="NAME", help="Column of lists of passages.", rich_help_panel=_COLUMNS),
     ] = None,
     score_column: Annotated[
         str | None,
@@ -60,7 +62,7 @@ def score_command(
 ) -> int:
     """Score the pairs of a file of any length, or resume a run that was stopped.
 
-    A row has a query and a passage, or a query and a list of candidates. The same command resumes.
+    A row has a query and a passage, or a query and a list of candidates. To resume, repeat the command.
     """
     from langchain_crossrerank.scoring import score_file
 

@@ -32,7 +32,7 @@ def serve_command(
         int,
         typer.Option(
             min=1,
-            help="Processes. They share the weights' file pages; the rest of the memory is needed once for each, and "
+            help="Number of processes. They share the weights in memory; everything else is needed once for each, and "
             "the cores are divided among them.",
         ),
     ] = 1,
@@ -44,7 +44,7 @@ def serve_command(
         typer.Option(
             metavar="KEY",
             help="A key that clients must send; may be repeated. Other users of this machine see it in the list of "
-            "processes: better set CROSSRERANK_API_KEY.",
+            "processes, so prefer CROSSRERANK_API_KEY.",
             rich_help_panel=_ACCESS,
         ),
     ] = None,
@@ -64,14 +64,18 @@ def serve_command(
         bool, typer.Option("--access-log", help="Log each request.", rich_help_panel=_ACCESS)
     ] = False,
     max_queue: Annotated[
-        int | None, typer.Option(help="Requests that are worked on at a time; more get 429.", rich_help_panel=_LIMITS)
+        int | None, typer.Option(help="Maximum requests in progress; more get 429.", rich_help_panel=_LIMITS)
     ] = None,
-    max_documents: Annotated[int | None, typer.Option(help="Documents in a request.", rich_help_panel=_LIMITS)] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Tokens in a request.", rich_help_panel=_LIMITS)] = None,
+    max_documents: Annotated[
+        int | None, typer.Option(help="Maximum documents in a request.", rich_help_panel=_LIMITS)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Maximum tokens in a request.", rich_help_panel=_LIMITS)
+    ] = None,
     max_body_bytes: Annotated[
-        int | None, typer.Option(help="Bytes in the body of a request.", rich_help_panel=_LIMITS)
+        int | None, typer.Option(help="Maximum bytes in the body of a request.", rich_help_panel=_LIMITS)
     ] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens of a pair that are read.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Maximum tokens of a pair.")] = None,
     backend: Backend = None,
     precision: Precision = None,
     subfolder: Subfolder = None,
@@ -118,7 +122,7 @@ def ui_command(
     port: Port = 8000,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
-    """Index files and open a page on them that shows what a cross-encoder changes.
+    """Index files and open a page that shows how a cross-encoder reorders their passages.
 
     The first stage is BM25. Everything stays on this machine.
     """

@@ -52,8 +52,9 @@ def load_embeddings(
     """Load a bi-encoder, or return the copy that this process has already loaded with the same settings.
 
     `backend="auto"` picks `"onnx"` if the model has an ONNX graph (`model.onnx` or `onnx/model.onnx`), and otherwise
-    `"torch"`: LangChain's `HuggingFaceEmbeddings`. Both give the vectors of sentence-transformers: pooling,
-    normalisation, prompts and lengths are those that the model's files say. A prompt that is saved as `query` goes
+    `"torch"`: LangChain's `HuggingFaceEmbeddings`. Both return the vectors of sentence-transformers: pooling,
+    normalisation, prompts and lengths come from the model's files. With `backend="torch"`, and with further arguments,
+    each call loads a copy of its own. A prompt that is saved as `query` goes
     before queries; one saved as `document`, `passage` or `corpus` before documents.
 
     Args:
@@ -130,7 +131,7 @@ def _load(settings: EmbeddingSettings) -> Embeddings:
             file_name=settings.file_name,
             token=settings.token,
         )
-    # Without torch, the onnx backend's own error names both ways out.
+    # Without torch, the onnx backend's own error names both remedies.
     if settings.backend == "auto" and not source.prefers_graph and not missing_modules("torch", TORCH_MODULES):
         settings.check_backend("torch")
         return _on_torch(settings, {})
@@ -177,7 +178,7 @@ def _on_torch(settings: EmbeddingSettings, huggingface: dict[str, Any]) -> Embed
         return HuggingFaceEmbeddings(model_name=folder, **arguments)
     except (OSError, ValueError) as err:
         raise ModelNotFoundError(
-            f"the embeddings {settings.name!r} were not found: there is no such folder with a model, and they could "
+            f"the embeddings {settings.name!r} were not found: there is no such model folder, and they could "
             f'not be fetched from the hub. Use "{OFFLINE_EMBEDDINGS}" (on the command line --offline) for '
             "all-MiniLM-L6-v2 from inside this package, pass a folder, or connect to the network."
         ) from err

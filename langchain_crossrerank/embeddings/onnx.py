@@ -51,7 +51,7 @@ from langchain_crossrerank.onnx_graphs.head_layers import Layer, Pool
 from langchain_crossrerank.onnx_graphs.sessions import Graph, open_session
 
 MANY_TEXTS = 256
-"""Texts of one call from which on a progress bar is shown, if one is asked for."""
+"""The most texts of one call for which no progress bar is shown, even if one is asked for."""
 
 _PLANNED_TEXTS = 2048
 _ENCODED_TEXTS = 128
@@ -93,7 +93,7 @@ class OnnxEmbeddings(Embeddings):
     Raises:
         InvalidInputError: If this onnxruntime cannot use the device.
         ModelNotFoundError: If the ONNX graph, the config or the tokenizer is missing.
-        UnsupportedModelError: If the graph cannot be loaded, or something that follows it is not known here.
+        UnsupportedModelError: If the graph cannot be loaded, or a module that follows it is not supported.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class OnnxEmbeddings(Embeddings):
 
     @property
     def precision(self) -> GraphPrecision:
-        """What the graph computes in; another than was asked for where that could not be had."""
+        """What the graph computes in; it may differ from what was asked for."""
         return self._graph.precision
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -225,8 +225,8 @@ class OnnxEmbeddings(Embeddings):
         output = session.get_outputs()[0]
         if len(output.shape) == 2 and not self._head and not self._rest.allows_pooled:
             raise UnsupportedModelError(
-                f"the graph {self.onnx_file} returns {output.name!r}, one vector for each text, and what {self._rest} "
-                "does to those of tokens cannot be done; export the model with an output for each token."
+                f"the graph {self.onnx_file} returns {output.name!r}, one vector for each text, so {self._rest} "
+                "cannot be applied to the vectors of tokens; export the model with an output for each token."
             )
         return session
 
@@ -234,7 +234,7 @@ class OnnxEmbeddings(Embeddings):
         options = onnxruntime.SessionOptions()
         if self._num_threads is not None:
             options.intra_op_num_threads = self._num_threads
-        # A pattern is kept for every shape of batch, and there are many.
+        # onnxruntime would keep a pattern for every shape of a batch, and there are many.
         options.enable_mem_pattern = False
         return open_session(graph, options, providers=providers(self._device))
 
@@ -271,7 +271,7 @@ class OnnxEmbeddings(Embeddings):
         unique = list(dict.fromkeys(given))
         vectors: Any = np.empty((0, 0), np.float32)
         with _progress_bar(len(unique), self.show_progress) as advance:
-            # Part by part, so that the tokens of many thousand texts are not all in memory at once.
+            # Part by part, so that the tokens of many thousands of texts are not all in memory at once.
             for start in range(0, len(unique), _PLANNED_TEXTS):
                 part = unique[start : start + _PLANNED_TEXTS]
                 encoded: list[_EncodedText] = []
@@ -357,8 +357,8 @@ class OnnxEmbeddings(Embeddings):
         if cut and not self._warned_truncated:
             self._warned_truncated = True
             _logger.warning(
-                "%r reads %d tokens of a text; %d of %d texts were longer and what is beyond was not read. Split the "
-                "documents into smaller chunks. This warning is logged once.",
+                "%r reads %d tokens of a text; %d of %d texts were longer, and the rest of them was not read. Split "
+                "the documents into smaller chunks. This warning is logged once.",
                 self.model_name,
                 self.max_length,
                 cut,

@@ -27,7 +27,7 @@ EmbeddingPrecision = Literal["fp32", "int8", "auto"]
 
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-"""Names under which models save a prompt, in the order of preference, as sentence-transformers documents it."""
+"""Names under which models save a prompt, in the order of preference that sentence-transformers documents."""
 
 ONNX_ONLY = ("max_length", "max_batch_tokens", "precision", "num_threads", "subfolder", "file_name")
 """Settings that `HuggingFaceEmbeddings` lacks or takes in arguments of its own."""

@@ -23,7 +23,7 @@ from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.onnx_graphs.head_layers import Linear, Normalise
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
-"""How one vector is made of the vectors of a text's tokens, by the names of sentence-transformers."""
+"""How the vectors of a text's tokens become one vector, under the names of sentence-transformers."""
 
 _OLDER_KEYS: dict[str, PoolingMode] = {
     "pooling_mode_cls_token": "cls",
@@ -33,7 +33,7 @@ _OLDER_KEYS: dict[str, PoolingMode] = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""Settings of older releases, in the order in which the vectors of several are put together."""
+"""Settings of older releases, in the order in which the vectors of several modes are concatenated."""
 
 _LEAST_LENGTH = 1e-12
 _ERF: Callable[[Any], Any] = np.vectorize(math.erf, otypes=[np.float32])
@@ -66,7 +66,7 @@ class TextVectors:
     """What follows a transformer.
 
     Attributes:
-        pooling: How the tokens' vectors become one; those of several modes are put together.
+        pooling: How the tokens' vectors become one; the vectors of several modes are concatenated.
         include_prompt: Whether the tokens of a prompt count.
         modules: What is done with that vector, in order.
         dimension: How many numbers of the result are kept, from the first; `None` for all.
@@ -117,7 +117,7 @@ def read_text_vectors(source: ModelSource) -> TextVectors:
         source: Where the model's files are.
 
     Raises:
-        UnsupportedModelError: If there is a module that is not known here, which is named.
+        UnsupportedModelError: If a module is not supported; the message names it.
     """
     dimension = source.sentence_transformers.truncate_dim
     entries = read_modules(source.folder)
@@ -136,7 +136,7 @@ def _read_pooling(place: Path, name: str) -> tuple[tuple[PoolingMode, ...], bool
     older = [mode for key, mode in _OLDER_KEYS.items() if (said.model_extra or {}).get(key)]
     modes = [said.pooling_mode] if isinstance(said.pooling_mode, str) else said.pooling_mode or older or ["mean"]
     if unknown := [mode for mode in modes if mode not in get_args(PoolingMode)]:
-        raise unsupported(name, f"its pooling {unknown[0]!r} is not known here")
+        raise unsupported(name, f"its pooling {unknown[0]!r} is not supported")
     return tuple(modes), said.include_prompt  # type: ignore[arg-type]  # checked just now
 
 

@@ -69,7 +69,7 @@ class Checkpoint:
             candidates: Digest of what the first stage finds now.
 
         Raises:
-            InvalidInputError: If the candidates are others.
+            InvalidInputError: If the candidates have changed.
         """
         if finished.candidates != candidates:
             raise InvalidInputError(

@@ -41,7 +41,7 @@ def open_kept_chroma(folder: Path, embeddings: Embeddings) -> KeptChroma:
             collection_metadata={"hnsw:space": "cosine"},
         )
     except Exception as err:
-        # Chroma's errors for a full disk, a damaged database and a folder without rights have no common class.
+        # Chroma's errors for a full disk, a damaged database and missing permissions have no common class.
         raise IndexingError(
             f"the index in {name!r} cannot be opened ({type(err).__name__}: {err}); free some space, or delete the "
             "folder to index again.",

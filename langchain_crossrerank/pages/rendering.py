@@ -1,4 +1,4 @@
-"""Renders templates so that no text of a document, query or model is ever markup, script or a terminal's command."""
+"""Renders templates so that text of documents, queries and models never acts as markup, script or terminal command."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def render(template: Template, **values: Any) -> str:
 
 
 def render_page(template: Template, *, title: str, script: Template | None = None, **values: Any) -> str:
-    """Render a template, which extends `page.html`, to a page of its own that fetches nothing.
+    """Render a template that extends `page.html` to a self-contained page, which fetches nothing.
 
     Its content security policy allows its own script and no other.
 
     Args:
         template: The template's name.
-        title: The title of the browser's tab.
+        title: The title of the browser tab.
         script: The name of the script in `templates/`; `None` for a page without one.
         **values: What it shows.
 
@@ -76,6 +76,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["one_line"] = lambda text: one_line(" ".join(text.split()))
-    # Files of this package, which hold no text of anybody else.
+    # Files of this package, which contain no other text.
     environment.globals["source"] = lambda name: Markup(_read(name))  # noqa: S704
     return environment

@@ -1,4 +1,4 @@
-"""Scores files of queries and passages that are too long to hold in memory, and batches of rows on other engines."""
+"""Scores files of queries and passages that are too long to hold in memory, and batches of rows for other engines."""
 
 from langchain_crossrerank.scoring.batches import BatchScorer
 from langchain_crossrerank.scoring.file_scoring import ScoringProgress, ScoringResult, score_file

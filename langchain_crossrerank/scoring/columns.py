@@ -138,7 +138,7 @@ def _list(value: object, what: str) -> Sequence[Any]:
         except (ValueError, RecursionError) as err:
             raise InvalidInputError(f"{what} is {shorten(value)}; it must be a list of texts as JSON.") from err
     if hasattr(value, "tolist"):
-        # numpy's arrays, which pandas and Ray make of lists.
+        # pandas and Ray turn lists into numpy arrays.
         value = value.tolist()
     if not isinstance(value, list | tuple):
         raise InvalidInputError(

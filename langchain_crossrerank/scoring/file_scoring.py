@@ -34,7 +34,7 @@ CHUNK_PAIRS = 1024
 """Pairs that are scored together, and lost if the run is killed: enough to group them by length."""
 
 _ROWS_FAULT = (400, 413, 422)
-"""HTTP statuses by which a server refuses texts, as opposed to failing."""
+"""HTTP statuses by which a server refuses texts, rather than failing itself."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def score_file(
         source: The input; JSON Lines and CSV may be gzipped.
         output: The output, of the same format.
         model: A model, or the name, folder or URL of one. A run with a `BaseCrossEncoder` of another package can only
-            be continued in the same process, because nothing tells whether another object has the same weights.
+            be continued in the same process, because it is not known whether another object has the same weights.
         query_column: Column of the queries; `None` finds it by its name: query, question.
         passage_column: Column of the passages; `None` finds it by its name: passage, text, document, content.
         candidates_column: Column of lists of passages; `None` finds it by its name: candidates, passages, documents.
@@ -226,7 +226,7 @@ class _Files:
             self.check_free(overwrite=overwrite)
 
     def check_free(self, *, overwrite: bool) -> None:
-        """Raise if a file would be replaced that may not be."""
+        """Raise if a file would be replaced without `overwrite`."""
         for path in (self.output, self.errors):
             if path.exists() and not overwrite:
                 raise InvalidInputError(f"{str(path)!r} exists; name another output, or pass overwrite to replace it.")
@@ -269,7 +269,7 @@ class _Run:
             self._score_rest()
             result = self._write()
         except BaseException as err:
-            # A full disk cannot take it.
+            # The disk may be full.
             with suppress(OSError):
                 self._log("stop", reason=f"{type(err).__name__}: {err}")
             raise
@@ -297,7 +297,7 @@ class _Run:
                 self._progress(progress)
 
     def _score(self, rows: Sequence[Row]) -> list[Entry]:
-        """Score rows together; where the model refuses some of them, those one by one."""
+        """Score rows together; if the model refuses some of them, score those one by one."""
         good = [row for row in rows if row.problem is None]
         entries = iter(self._score_good(good))
         return [next(entries) if row.problem is None else str(row.problem) for row in rows]
@@ -341,7 +341,7 @@ class _Run:
         try:
             return scoring.result()
         finally:
-            # Interrupted, the caller does not wait for the worker.
+            # If interrupted, the caller does not wait for the worker.
             scoring.cancel()
 
     def _entry(self, row: Row, scores: Iterator[PairScore]) -> Entry:

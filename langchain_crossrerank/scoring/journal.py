@@ -41,7 +41,7 @@ class Journal:
         """Rows that have an entry."""
         head = (json.dumps({_HEAD: run}) + "\n").encode()
         size = self._check(head) if path.exists() else 0
-        # Opened by its own flags: a link planted here is not followed.
+        # Opened with explicit flags, so that a planted link is not followed.
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         self._file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
         self._file.truncate(size)
@@ -93,7 +93,7 @@ class Journal:
             if not first.endswith(b"\n"):
                 # Nothing was scored yet; a file of something else is left alone.
                 if not head.startswith(first):
-                    raise self._foreign()
+                    raise self._not_a_journal()
                 return 0
             self._check_head(first, head)
             size = len(first)
@@ -116,7 +116,7 @@ class Journal:
             run = json.loads(head)[_HEAD]
             changed = [name for name in run if written.get(name) != run[name]]
         except (ValueError, TypeError, KeyError, AttributeError) as err:
-            raise self._foreign() from err
+            raise self._not_a_journal() from err
         if changed:
             name = changed[0]
             raise InvalidInputError(
@@ -124,7 +124,7 @@ class Journal:
                 f"{shorten(run[name])}. Repeat that command to continue it, or delete the file to start over."
             )
 
-    def _foreign(self) -> InvalidInputError:
+    def _not_a_journal(self) -> InvalidInputError:
         return InvalidInputError(
             f"{str(self.path)!r} does not come from a scoring run; move it away, or name another output."
         )

@@ -1,4 +1,4 @@
-"""Writes a table again with a column of scores: JSON Lines, CSV and Parquet."""
+"""Writes a copy of a table with a column of scores: JSON Lines, CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def write_errors(path: Path, scored: ScoredRecords) -> None:
 
 @contextmanager
 def open_durable(path: Path) -> Iterator[BinaryIO]:
-    """Like `open_whole`, and the content is on the disk before the file has its name."""
+    """Like `open_whole`, but the content is on the disk before the file gets its name."""
     with open_whole(path) as file:
         yield file
         file.flush()
@@ -91,7 +91,7 @@ def open_durable(path: Path) -> Iterator[BinaryIO]:
 
 
 def _cell(text: Any) -> str:
-    """Keep a spreadsheet from running text as a formula; a number is no formula."""
+    """Keep a spreadsheet from running text as a formula; a number is not one."""
     if not str(text).startswith(_FORMULA_STARTS):
         return str(text)
     try:

@@ -22,10 +22,10 @@ CHUNK_CHARACTERS = 4_000_000
 
 
 def format_of(path: Path) -> Format:
-    """Return the format that a file's name says.
+    """Return the format that a file's name implies.
 
     Raises:
-        InvalidInputError: If the name ends in no known suffix.
+        InvalidInputError: If the name does not end in a known suffix.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"] and suffixes[-2:-1] != [".parquet"]:

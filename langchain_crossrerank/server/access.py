@@ -11,8 +11,8 @@ from starlette.requests import HTTPConnection
 from langchain_crossrerank.server.problems import Problem
 
 OPEN_PATHS = ("/health", "/openapi.json", "/", "/page/")
-"""Paths that need no key: the state, the documentation, and the page without any passages. One that ends in a slash
-stands for all below it, except `/` itself."""
+"""Paths that need no key: health, the OpenAPI document, and the page without any passages. One that ends in a slash
+covers everything below it, except `/` itself."""
 
 _KEY_HEADERS = ("x-api-key", "api-key")
 
@@ -36,7 +36,7 @@ def _is_open(path: str) -> bool:
 
 
 def _check_host(request: HTTPConnection, allowed_hosts: Sequence[str] | None) -> None:
-    """Refuse names that a foreign web page has made to point to this machine (DNS rebinding)."""
+    """Refuse names that another site's page has pointed at this machine (DNS rebinding)."""
     host = request.headers.get("host", "")
     if allowed_hosts is not None and host_name(host) not in allowed_hosts:
         raise Problem(
@@ -49,7 +49,9 @@ def _check_origin(request: HTTPConnection) -> None:
     """Refuse requests that a browser sends for the page of another site."""
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host", ""):
-        raise Problem("forbidden", f"the origin {origin[:80]!r} is another site, and pages of others are not served.")
+        raise Problem(
+            "forbidden", f"the origin {origin[:80]!r} is another site; only this server's own page may call it."
+        )
 
 
 def host_name(host: str) -> str:
@@ -66,6 +68,6 @@ def _check_key(request: HTTPConnection, api_keys: Sequence[str]) -> None:
     # All are compared, in constant time, so that nothing can be learned from how long it takes.
     matches = [hmac.compare_digest(sent.encode(), key.encode()) for key in api_keys]
     if not any(matches):
-        # In Cohere's words, by which some clients tell this error.
+        # Cohere's wording, by which some clients recognise this error.
         what = "invalid api token" if sent else "No API key provided"
         raise Problem("unauthorized", f"{what}. Send the key as `Authorization: Bearer KEY`.")

@@ -1,4 +1,4 @@
-"""The application: routes, access, and the way of a request from its body to its answer."""
+"""The application: routes, access, and the path of a request from its body to its answer."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from langchain_crossrerank.server.problems import Problem
 from langchain_crossrerank.server.scoring import ClientGoneError, Queue, Scoring, while_connected
 
 CLIENT_GONE = 499
-"""The status, never sent, of a request whose client went away; as nginx counts it."""
+"""The status, never sent, of a request whose client went away, as in nginx's logs."""
 
 Choose = Callable[[Mapping[str, Any]], Dialect[Call]]
-"""Tells the dialect of a request by its body."""
+"""Chooses the dialect of a request by its body."""
 
 Content = TypeVar("Content")
 
@@ -45,7 +45,7 @@ def _either_error(problem: Problem, status: int) -> dict[str, Any]:
 
 
 UNDECIDED = Dialect("unknown", cohere.V1.read, _either_error)
-"""The dialect of `/rerank` as long as the body is not read: an error that clients of Cohere and of TEI understand."""
+"""The dialect of `/rerank` until the body is read: clients of both Cohere and TEI understand its errors."""
 
 
 _PAGE: Dialect[Mapping[str, Any]] = Dialect("page", lambda payload: payload, _either_error)
@@ -65,7 +65,7 @@ _DIALECTS: dict[str, tuple[Dialect[Call], Choose]] = {
 
 
 def create_app(config: ServerConfig, *, on_load_failure: Callable[[CrossRerankError], None] | None = None) -> Starlette:
-    """Create the application, which loads its models when it starts up and answers 503 until they are there.
+    """Create the application, which loads its models when it starts up and answers 503 until they are ready.
 
     Args:
         config: Models, keys and limits.
@@ -202,7 +202,7 @@ class _Access:
 
 
 def error_response(dialect: Dialect[Any], problem: Problem) -> Response:
-    """Say in a dialect what is wrong."""
+    """Return the response that reports a problem in a dialect."""
     status = dialect.status(problem)
     headers = {} if problem.retry_after is None else {"retry-after": str(problem.retry_after)}
     if problem.kind == "unauthorized":
@@ -216,7 +216,7 @@ def _dialect_at(path: str) -> Dialect[Call]:
 
 async def _not_found(request: Request, _: Exception) -> Response:
     path = request.url.path[:80]
-    problem = Problem("not_found", f"there is nothing at {path!r}; see /openapi.json for what is there.")
+    problem = Problem("not_found", f"there is nothing at {path!r}; see /openapi.json for the routes.")
     return error_response(_dialect_at(request.url.path), problem)
 
 
@@ -226,5 +226,5 @@ async def _wrong_method(request: Request, _: Exception) -> Response:
 
 
 async def _failed(request: Request, _: Exception) -> Response:
-    problem = Problem("failed", "the server has a fault; its log has the details.")
+    problem = Problem("failed", "the server failed; its log has the details.")
     return error_response(_dialect_at(request.url.path), problem)

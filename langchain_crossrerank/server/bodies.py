@@ -23,7 +23,7 @@ async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
     """Return the body of a request, which must be a JSON object.
 
     Raises:
-        Problem: If it is too large, too slow, or something else.
+        Problem: If it is too large, arrives too slowly, or is not a JSON object.
         ClientGoneError: If the client closes the connection before the end.
     """
     body = await _read(request, limits)
@@ -36,7 +36,7 @@ def decode(body: bytes) -> dict[str, Any]:
     """Decode a JSON object; lone surrogates in its texts become the replacement character.
 
     Raises:
-        Problem: If it is something else.
+        Problem: If it is not a JSON object.
     """
     try:
         payload = from_json(body, allow_inf_nan=False)
@@ -48,7 +48,7 @@ def decode(body: bytes) -> dict[str, Any]:
 
 
 def _decode_surrogates(body: bytes) -> Any:
-    # Python's own encoder sends half a character where a text was cut in its middle, which other decoders refuse.
+    # Python's own encoder sends half a character if a text was cut inside one; other decoders refuse that.
     try:
         return from_json(encodable(json.dumps(json.loads(body), ensure_ascii=False)), allow_inf_nan=False)
     except (ValueError, RecursionError) as err:
@@ -62,7 +62,7 @@ async def _read(request: Request, limits: Limits) -> bytes:
     declared = request.headers.get("content-length", "")
     too_large = Problem(
         "too_large",
-        f"the body is larger than the {limits.body_bytes} bytes that this server takes; send fewer documents at a "
+        f"the body is larger than the {limits.body_bytes} bytes that this server accepts; send fewer documents at a "
         "time.",
     )
     if declared.isdecimal() and int(declared) > limits.body_bytes:

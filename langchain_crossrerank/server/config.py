@@ -26,11 +26,11 @@ class Limits:
 
     Attributes:
         documents: Maximum documents in a request.
-        tokens: Maximum tokens in a request, guessed at four characters per token, and at no more per document than the
-            model reads.
+        tokens: Maximum tokens in a request, estimated at four characters per token; no document counts for more than
+            the model reads.
         body_bytes: Maximum bytes in the body of a request.
         body_seconds: Seconds in which the body must have arrived.
-        queue: Maximum requests that are waited for at a time; further ones are answered with 429.
+        queue: Maximum requests in progress at a time; further ones get 429.
     """
 
     documents: int = 1000
@@ -50,11 +50,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class PagePassage:
-    """A passage that the page is opened on.
+    """A passage that the page searches.
 
     Attributes:
         text: The passage.
-        source: Where it is from, for people.
+        source: Where it comes from, in words.
         file: The name of its file.
     """
 
@@ -70,14 +70,14 @@ class ServerConfig:
     Attributes:
         models: What `load_cross_encoder` loads, by the name that clients use; the first is the default.
         loading: Further arguments of `load_cross_encoder`, for all models.
-        api_keys: Keys of which a client must send one; none for a server that anyone may use.
+        api_keys: Keys of which a client must send one; empty for a server that anyone may use.
         cache: `None`, `"memory"`, or the path of a SQLite file for scores.
         limits: Bounds of requests.
         allowed_hosts: Names that a request's `Host` may have; `None` for any. It keeps web pages that a browser shows
             from reaching a server on the loopback address under a name of their own.
-        passages: Passages that the page is opened on.
-        worker_threads: Threads of a forward pass where `loading` does not say and the backend can be told; `None` for
-            the backend's own choice.
+        passages: Passages that the page searches.
+        worker_threads: Threads of a forward pass, where `loading` does not set them and the backend supports it; `None`
+            for the backend's own choice.
     """
 
     models: Mapping[str, str]
@@ -98,7 +98,7 @@ class ServerConfig:
         for key in self.api_keys:
             if len(key) < MIN_SECRET or not key.isascii() or not key.isprintable() or key != key.strip():
                 raise InvalidInputError(
-                    f"an API key of {len(key)} characters cannot be used; take {MIN_SECRET} or more printable ASCII "
+                    f"an API key of {len(key)} characters is not valid; pass {MIN_SECRET} or more printable ASCII "
                     "characters, such as the output of `openssl rand -hex 24`."
                 )
 
@@ -120,7 +120,7 @@ def named_models(models: Sequence[str]) -> dict[str, str]:
             model = given
             name = Path(given).resolve().name if os.path.isdir(given) else show_url(given)
         if not name.strip() or not model.strip():
-            raise InvalidInputError(f"a model is {shorten(given)}; pass MODEL or NAME=MODEL.")
+            raise InvalidInputError(f"{shorten(given)} does not name a model; pass MODEL or NAME=MODEL.")
         if name in named:
             raise InvalidInputError(
                 f"two models would be served as {name!r}; name one of them, as in {f'another={model}'!r}."
@@ -159,7 +159,7 @@ def check_exposure(host: str, api_keys: Sequence[str], *, no_auth: bool) -> None
 
 
 def local_hosts(host: str, others: Sequence[str] = ()) -> tuple[str, ...] | None:
-    """Return the names by which a server may be called: `None`, for any, unless it listens on the loopback address.
+    """Return the names by which a server may be addressed: `None`, for any, unless it listens on the loopback address.
 
     Args:
         host: Where it listens.

@@ -1,4 +1,4 @@
-"""What a server counts, as Prometheus reads it; over all worker processes if there are several."""
+"""The server's metrics in Prometheus's format, added up over all worker processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.multiprocess import MultiProcessCollector
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable with the folder through which worker processes add up their figures."""
+"""Environment variable with the folder in which worker processes share their figures."""
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -44,7 +44,7 @@ class Metrics:
         )
         self._in_flight = Gauge(
             "crossrerank_requests_in_flight",
-            "Requests that are being worked on.",
+            "Requests in progress.",
             multiprocess_mode="livesum",
             registry=self._registry,
         )
@@ -61,12 +61,12 @@ class Metrics:
         self._seconds.labels(dialect).observe(seconds)
 
     def scored(self, model: str, *, pairs: int, tokens: int) -> None:
-        """Count what a request took."""
+        """Count the pairs and tokens of a request."""
         self._pairs.labels(model).inc(pairs)
         self._tokens.labels(model).inc(tokens)
 
     def in_flight(self, requests: int) -> None:
-        """Note how many requests are being worked on in this process."""
+        """Note how many requests are in progress in this process."""
         self._in_flight.set(requests)
 
     def ready(self) -> None:

@@ -1,4 +1,4 @@
-"""The models of a server: loaded in the background, found by name, and made fit for many callers."""
+"""The models of a server: loaded in the background, found by name, and shared by many callers."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class ServedModels:
 
     async def _load_one(self, settings: ModelSettings) -> CrossEncoder:
         if settings.num_threads is None and self._worker_threads is not None and not settings.is_url:
-            # A backend that turns out to be torch cannot be told.
+            # The backend may turn out to be torch, which does not take num_threads.
             with contextlib.suppress(InvalidInputError):
                 fewer = replace(settings, num_threads=self._worker_threads)
                 return await asyncio.wrap_future(model_future(fewer))
@@ -127,7 +127,7 @@ def _score_cache(where: str | None) -> ScoreCache | None:
 
 
 def describe_memory() -> str:
-    """Say how much memory this process has, and how much of it other processes use, too; `""` if unknown."""
+    """Say how much memory this process has of its own and how much it shares; `""` if unknown."""
     try:
         with open("/proc/self/smaps_rollup", encoding="ascii") as rollup:
             lines = rollup.read().splitlines()

@@ -13,12 +13,12 @@ from langchain_crossrerank.server.dialects.vllm import ScoreRequest, ScoreRespon
 
 _SCHEMA = "#/components/schemas/"
 _ERRORS = {
-    "400": "A value that cannot be used, or a field that is not known.",
+    "400": "An invalid value, or an unknown field.",
     "401": "No API key, or a wrong one.",
     "404": "No such model.",
     "413": "Too many bytes, documents or tokens.",
-    "422": "Not a request of this shape.",
-    "429": "Too many requests are being worked on; see `Retry-After`.",
+    "422": "The request has another shape.",
+    "429": "Too many requests are in progress; see `Retry-After`.",
     "503": "The model is still loading; see `Retry-After`.",
 }
 

@@ -1,4 +1,4 @@
-"""The page at `/`: its files, and what it asks the server for."""
+"""The page at `/`: its files, and the requests that it makes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _FILES = {
 }
 
 Answering = Callable[[Request, Callable[[Mapping[str, Any]], Awaitable[Any]]], Awaitable[Response]]
-"""Reads the body of a request, has it answered, and says what is wrong."""
+"""Reads the body of a request, has it answered, and reports what is wrong."""
 
 
 class SearchRequest(RequestBody):
@@ -56,7 +56,7 @@ class SearchRequest(RequestBody):
 
     Attributes:
         query: The search text.
-        passages: What to search; `None` for the files that the server was started on.
+        passages: What to search; `None` for the files that the server was started with.
         model: The name of a model; `None` for the default.
         order: How the first stage orders the passages.
         k: Candidates that the first stage fetches.
@@ -70,7 +70,7 @@ class SearchRequest(RequestBody):
 
 
 class SentencesRequest(RequestBody):
-    """Find the sentence of each passage that answers best."""
+    """Find the sentence in each passage that answers the query best."""
 
     query: str
     passages: list[str] = Field(max_length=MAX_SHOWN)
@@ -81,9 +81,9 @@ class Page:
     """The page of a server.
 
     Args:
-        config: The passages that it is opened on, and the models.
+        config: The passages that it searches, and the models.
         models: The models.
-        scoring: Scores for it as for any client.
+        scoring: Scores its requests like those of any client.
         answering: Answers a request of the page.
     """
 
@@ -139,7 +139,7 @@ class Page:
         }
 
     def _first_stage(self, body: SearchRequest) -> list[PagePassage]:
-        """Return the best candidates in the first stage's order; those without a common word are last, as given."""
+        """Return the best candidates in the first stage's order; those that share no word with the query come last."""
         if body.passages is None:
             passages, index = self._config.passages, self._index
         else:
@@ -179,7 +179,7 @@ def cut_into_passages(paths: Sequence[str]) -> tuple[tuple[PagePassage, ...], li
         paths: Files and folders.
 
     Returns:
-        The passages, and what is to be said about files that cannot be read.
+        The passages, and a message for each file that cannot be read.
 
     Raises:
         InvalidInputError: If a path does not exist, or nothing can be read.
@@ -197,5 +197,5 @@ def cut_into_passages(paths: Sequence[str]) -> tuple[tuple[PagePassage, ...], li
             continue
         passages += [PagePassage(chunk.page_content, describe_source(chunk), file.name) for chunk in chunks]
     if not passages:
-        raise InvalidInputError(f"{shorten(list(paths))} have no text that can be read; name other files.")
+        raise InvalidInputError(f"no text can be read from {shorten(list(paths))}; name other files.")
     return tuple(passages), failures

@@ -48,12 +48,12 @@ STATUS: dict[Kind, int] = {
 """The HTTP status of each kind; a dialect may differ."""
 
 
-class Problem(Exception):  # noqa: N818 - it is an answer to the client, and no fault of the server
+class Problem(Exception):  # noqa: N818 - an answer to the client, not a fault of the server
     """A request that gets no result.
 
     Args:
         kind: What is wrong, a key of `STATUS`.
-        message: The same for the client, with the value and what to do.
+        message: The problem in words, with the value and what to do.
         retry_after: Seconds after which the same request may succeed; `None` if waiting does not help.
     """
 
@@ -64,7 +64,7 @@ class Problem(Exception):  # noqa: N818 - it is an answer to the client, and no 
 
 
 def as_problem(err: CrossRerankError) -> Problem:
-    """Return the problem that an error of this package means for a client."""
+    """Return the problem that reports an error of this package to a client."""
     if isinstance(err, InvalidInputError):
         return Problem("invalid", str(err))
     if isinstance(err, OverloadedError):

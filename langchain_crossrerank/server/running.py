@@ -27,7 +27,7 @@ from langchain_crossrerank.server.metrics import MULTIPROCESS_VARIABLE
 from langchain_crossrerank.server.models import ServedModels
 
 GRACE_SECONDS = 30
-"""How long requests that are under way may take to finish when the server is stopped."""
+"""How long requests in progress may take to finish when the server is stopped."""
 
 _KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
@@ -43,18 +43,18 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as err:
-        raise InvalidInputError(f"{host}:{port} cannot be listened on ({err}); pass another --host or --port.") from err
+        raise InvalidInputError(f"cannot listen on {host}:{port} ({err}); pass another --host or --port.") from err
 
 
 def serve(config: ServerConfig, listener: socket.socket, *, workers: int = 1, access_log: bool = False) -> None:
-    """Serve until the process gets SIGINT or SIGTERM, then finish what is under way.
+    """Serve until the process gets SIGINT or SIGTERM, then finish the requests in progress.
 
     Args:
         config: Models, keys and limits.
         listener: The socket from `listen`.
-        workers: Number of processes. The weights of a model are in memory once, because all processes read them from
-            the pages of their file; everything else, about as much as one process needs without weights, is there once
-            for each. The queue and a score cache in memory are each process's own, and cores are divided among them.
+        workers: Number of processes. They share one copy of the weights in memory, the pages of the weights' file;
+            everything else is needed once for each. Each process has its own queue and in-memory score cache, and the
+            cores are divided among them.
         access_log: Whether to log each request.
 
     Raises:
@@ -96,7 +96,7 @@ def uvicorn_config(app: Starlette | Callable[[], Starlette], *, access_log: bool
 
 
 def configure_logging(*, access_log: bool) -> None:
-    """Log to standard error: this package's progress, warnings of others, and each request if wanted."""
+    """Log to standard error: this package's progress, warnings of other packages, and each request if asked for."""
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.WARNING,
@@ -104,13 +104,13 @@ def configure_logging(*, access_log: bool) -> None:
         force=True,
     )
     logging.getLogger("langchain_crossrerank").setLevel(logging.INFO)
-    # It sets a level of its own, the lowest.
+    # bm25s sets its own level, the lowest.
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.WARNING)
 
 
 def _exit_when_terminated() -> None:
-    """Let SIGTERM end the process in order; uvicorn raises the signal again once all requests are finished."""
+    """Let SIGTERM end the process cleanly; uvicorn raises the signal again once all requests are finished."""
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what a signal handler is called with
         raise SystemExit(0)
@@ -119,7 +119,7 @@ def _exit_when_terminated() -> None:
 
 
 def _serve_with_workers(config: ServerConfig, listener: socket.socket, *, workers: int, access_log: bool) -> None:
-    # Finds wrong settings before there are processes to stop.
+    # Reports wrong settings before there are processes to stop.
     ServedModels(config)
     cores = usable_cores()
     config = replace(config, worker_threads=None if cores is None else max(1, cores // workers))

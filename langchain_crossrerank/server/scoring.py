@@ -35,7 +35,7 @@ class ClientGoneError(Exception):
 
 
 class Queue:
-    """The requests that are under way in this process, at most so many.
+    """The requests in progress in this process, up to a maximum.
 
     Args:
         size: Maximum requests.
@@ -48,16 +48,15 @@ class Queue:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Take a place for the time of the block.
+        """Hold a place in the queue during the block.
 
         Raises:
-            Problem: If there is none.
+            Problem: If the queue is full.
         """
         if self.length >= self._size:
             raise Problem(
                 "busy",
-                f"{self.length} requests are being worked on, which is as many as this server accepts at a time; try "
-                "again later.",
+                f"{self.length} requests are in progress, which is the most that this server accepts; try again later.",
                 retry_after=self._seconds_to_a_place(),
             )
         self.length += 1
@@ -68,7 +67,7 @@ class Queue:
             self._finished.append(time.monotonic())
 
     def _seconds_to_a_place(self) -> int:
-        """Estimate by the pace at which requests were finished lately."""
+        """Estimate from how fast requests finished lately."""
         if len(self._finished) < 2:
             return 1
         pace = (self._finished[-1] - self._finished[0]) / (len(self._finished) - 1)
@@ -81,7 +80,7 @@ class Scoring:
     Args:
         models: The models.
         limits: Bounds of a call.
-        metrics: Where to count.
+        metrics: Counts pairs and tokens.
     """
 
     def __init__(self, models: ServedModels, limits: Limits, metrics: Metrics) -> None:
@@ -93,7 +92,7 @@ class Scoring:
         """Score a call.
 
         Raises:
-            Problem: If it is too large, its model is not there, or scoring fails.
+            Problem: If it is too large, its model is not available, or scoring fails.
         """
         model, encoder = self._models.find(call.model)
         self._check_size(call.pairs, encoder)
@@ -116,15 +115,15 @@ class Scoring:
         if len(pairs) > self._limits.documents:
             raise Problem(
                 "too_large",
-                f"the request has {len(pairs)} documents, and this server takes {self._limits.documents}; send them in "
-                "several requests.",
+                f"the request has {len(pairs)} documents, but this server accepts {self._limits.documents}; send them "
+                "in several requests.",
             )
         longest = encoder.max_length
         tokens = sum(min(longest, (len(query) + len(text)) // _CHARACTERS_PER_TOKEN) for query, text in pairs)
         if tokens > self._limits.tokens:
             raise Problem(
                 "too_large",
-                f"the request has about {tokens} tokens, and this server takes {self._limits.tokens}; send fewer or "
+                f"the request has about {tokens} tokens, but this server accepts {self._limits.tokens}; send fewer or "
                 "shorter documents.",
             )
 
@@ -166,11 +165,11 @@ def _check_truncated(scored: Sequence[PairScore], encoder: CrossEncoder) -> None
 
 
 def _in_unit(encoder: CrossEncoder, score: float, *, logits: bool) -> float:
-    """Return a score as a probability, or as the logit that the model gave."""
+    """Return a score as a probability, or as the logit that the model returned."""
     if not logits:
         return encoder.probability(score)
     if encoder.activation == "sigmoid":
-        raise Problem("invalid", f"the model {encoder.name!r} returns probabilities only; ask for no raw scores.")
+        raise Problem("invalid", f"the model {encoder.name!r} returns probabilities only; do not ask for raw scores.")
     return score
 
 

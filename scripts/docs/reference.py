@@ -88,7 +88,7 @@ def _names_of(path: str) -> list[str]:
     return [
         name
         for name, value in vars(module).items()
-        # Pydantic adds parametrised bases, whose names are no identifiers.
+        # Pydantic adds parametrised bases, whose names are not identifiers.
         if not name.startswith("_") and name.isidentifier() and getattr(value, "__module__", None) == path
     ]
 
@@ -209,7 +209,8 @@ def command_line_page() -> str:
         "---\norder: 20\n---\n",
         "# Command line\n",
         "Made from the program: `crossrerank COMMAND --help` shows the same. The exit code is 0 on success, 1 on an "
-        "error, 2 for a wrong call, 3 for a gain below `--min-ndcg-gain`, and 130 after an interruption.\n",
+        "error, 2 for a wrong call, 3 for a gain below `--min-ndcg-gain`, 4 if `score` left rows out, and 130 after an "
+        "interruption.\n",
         "Control characters and escape sequences in documents, file names and questions never reach your terminal, and "
         "`NO_COLOR` turns colours off.\n",
     ]

@@ -12,7 +12,7 @@ from langchain_crossrerank._process import Guarded
 from langchain_crossrerank.cross_encoders.backends.onnx_session import GraphInput, ProcessSession
 
 READING_TOKENS = 4096
-"""The most tokens, padding included, of texts that are read in one forward pass."""
+"""Maximum tokens, padding included, of texts that are read in one forward pass."""
 
 _ENTRY_BYTES = 400
 

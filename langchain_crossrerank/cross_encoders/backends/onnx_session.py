@@ -1,4 +1,4 @@
-"""An open graph that threads and forked processes share safely, and what it wants as input."""
+"""An open graph that threads and forked processes share safely, and the inputs that it expects."""
 
 from __future__ import annotations
 

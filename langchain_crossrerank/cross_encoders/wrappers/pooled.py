@@ -118,7 +118,7 @@ class PooledCrossEncoder(WrapperCrossEncoder):
         self._pool = PerProcess(_Pool)
 
     async def ascore_pairs(self, text_pairs: Iterable[TextPair], *, deadline: float | None = None) -> list[PairScore]:
-        """Score each pair together with those of other callers; cancelling the awaiting task gives them up."""
+        """Score each pair together with those of other callers; cancelling the awaiting task drops them."""
         return await asyncio.wrap_future(self.submit(text_pairs, deadline=deadline))
 
     def submit(self, text_pairs: Iterable[TextPair], *, deadline: float | None = None) -> Future[list[PairScore]]:
@@ -175,7 +175,7 @@ class PooledCrossEncoder(WrapperCrossEncoder):
                 prepared, caller = (prepared + 1 if prepares else 0), None
                 yield
         except BaseException:
-            # The process ends, or there is a fault in this class; nobody may wait for ever.
+            # The process ends, or there is a fault in this class; nobody may wait forever.
             self._give_up(pool, [] if caller is None else [caller])
             raise
 

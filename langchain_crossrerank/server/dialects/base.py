@@ -60,7 +60,7 @@ class Call:
         model: The name of a model, or `None` for the default.
         pairs: What to score.
         render: Writes the result.
-        logits: Whether scores are wanted as logits and not as probabilities.
+        logits: Whether to return logits instead of probabilities.
         max_passage_tokens: Tokens to which each passage is cut; `None` for all that the model reads.
         max_pair_tokens: Tokens to which each pair is cut, by its passage; `None` for all that the model reads.
         may_truncate: Whether a passage may be longer than the model reads.
@@ -84,9 +84,9 @@ class Dialect(Generic[Content]):
 
     Attributes:
         name: The dialect in metrics.
-        read: Makes of a decoded body what is answered, mostly a `Call`.
+        read: Turns a decoded body into what is to be answered, usually a `Call`.
         error_body: Writes a problem, with its status.
-        statuses: Where the status of a problem differs from `STATUS`.
+        statuses: Statuses that differ from `STATUS`.
     """
 
     name: str

@@ -31,7 +31,7 @@ class RerankRequest(RequestBody):
     query: str = Field(description="The search text; not blank.")
     documents: list[str | dict[str, Any]] = Field(description='Texts, or objects such as `{"text": ...}`.')
     model: str | None = Field(default=None, description="A name from `/v1/models`; the first one if left out.")
-    top_n: int | None = Field(default=None, ge=1, description="Results to return, all if left out.")
+    top_n: int | None = Field(default=None, ge=1, description="Number of results; all if left out.")
     return_documents: bool | None = Field(default=None, description="Whether results contain the document.")
     raw_scores: bool | None = Field(default=None, description="Return logits instead of probabilities.")
     max_tokens_per_doc: int | None = Field(default=None, ge=1, description="Tokens to which documents are cut.")
@@ -39,13 +39,15 @@ class RerankRequest(RequestBody):
         default=None, min_length=1, description="Fields of the documents to read, in this order."
     )
     truncate_prompt_tokens: int | None = Field(
-        default=None, ge=-1, description="Tokens to which query and document together are cut; -1 for the most."
+        default=None,
+        ge=-1,
+        description="Tokens to which query and document together are cut; -1 for the model's limit.",
     )
     truncation: Literal[True] | None = Field(default=None, description="Long documents are always cut.")
     max_chunks_per_doc: int | None = Field(
         default=None,
         ge=1,
-        description="Accepted; one chunk of a document is read, of as many tokens as the model reads.",
+        description="Accepted; one chunk of each document is read, up to the model's limit.",
     )
     priority: int | None = Field(default=None, description="Accepted; all requests take turns.")
     user: str | None = Field(default=None, description="Accepted and not used.")
@@ -137,7 +139,7 @@ def _error_body(problem: Problem, status: int) -> dict[str, Any]:
 
 
 V1 = Dialect("cohere", partial(read_request, version="1"), _error_body)
-"""`/v1/rerank`, and `/rerank`, which Jina, Infinity and llama.cpp have, too."""
+"""`/v1/rerank`, and `/rerank`, which Jina, Infinity and llama.cpp use, too."""
 
 V2 = Dialect("cohere", read_request, _error_body)
 """`/v2/rerank`."""

@@ -24,7 +24,7 @@ class TeiRerankRequest(RequestBody):
     )
     truncation_direction: str | None = Field(default=None, pattern="^[Rr]ight$", description="Texts lose their end.")
     model: str | None = Field(default=None, description="A name from `/v1/models`; the first one if left out.")
-    top_n: int | None = Field(default=None, ge=1, description="Ranks to return, all if left out.")
+    top_n: int | None = Field(default=None, ge=1, description="Number of ranks; all if left out.")
 
 
 class Rank(RequestBody):

@@ -1,4 +1,4 @@
-"""The dialect of vLLM's score: one or more texts against as many others, to scores in input order."""
+"""The dialect of vLLM's score API: one text against many, or two lists pair by pair, to scores in input order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from langchain_crossrerank.server.problems import Kind, Problem
 
 
 class ScoreRequest(RequestBody):
-    """Score texts against others: one against many, or as many against as many, pair by pair."""
+    """Score texts against others: one against many, or two lists of equal length, pair by pair."""
 
     text_1: str | list[str] = Field(
         validation_alias=AliasChoices("text_1", "queries", "data_1"), description="The query, or one for each text."
@@ -36,7 +36,7 @@ class ScoreRequest(RequestBody):
         description="`false` returns logits instead of probabilities.",
     )
     truncate_prompt_tokens: int | None = Field(
-        default=None, ge=-1, description="Tokens to which both texts together are cut; -1 for the most."
+        default=None, ge=-1, description="Tokens to which both texts together are cut; -1 for the model's limit."
     )
     priority: int | None = Field(default=None, description="Accepted; all requests take turns.")
     user: str | None = Field(default=None, description="Accepted and not used.")
@@ -76,8 +76,8 @@ def read_request(payload: Mapping[str, Any]) -> Call:
     if len(queries) != len(texts):
         raise Problem(
             "invalid",
-            f"text_1 has {len(queries)} texts and text_2 has {len(texts)}; pass one against any number, or as many "
-            "of both.",
+            f"text_1 has {len(queries)} texts and text_2 has {len(texts)}; pass one against any number, or equally "
+            "many of both.",
         )
     return Call(
         model=body.model,
