@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,10 @@ def load_embeddings(
         query_prompt: Text put before each query; `None` for the model's own.
         document_prompt: Text put before each document; `None` for the model's own.
         show_progress: Show a progress bar for calls with many texts.
-        **huggingface: Further arguments of `HuggingFaceEmbeddings`, such as `model_kwargs`; they imply torch.
+        **huggingface: Further arguments of `HuggingFaceEmbeddings`, such as `model_kwargs`; they imply torch, and a
+            copy that is not shared. Prompts and `encode_kwargs` are merged: `encode_kwargs` hold for queries, too,
+            unless `query_encode_kwargs` say otherwise, and a prompt in either replaces that of `query_prompt`,
+            `document_prompt` or the model.
 
     Returns:
         LangChain `Embeddings`; `repr` shows what was picked.
@@ -105,7 +109,7 @@ def load_embeddings(
         show_progress=show_progress,
     )
     settings.check(huggingface)
-    if settings.backend == "torch":
+    if huggingface:
         return _on_torch(settings, huggingface)
     folder = Path(settings.name).expanduser()
     key = (settings, str(folder.resolve()) if folder.is_dir() else "")
@@ -120,6 +124,8 @@ def load_embeddings(
 
 
 def _load(settings: EmbeddingSettings) -> Embeddings:
+    if settings.backend == "torch":
+        return _on_torch(settings, {})
     if settings.is_bundled:
         source = ModelSource(BUNDLED, BUNDLED_EMBEDDINGS_FOLDER)
     else:
@@ -164,12 +170,15 @@ def _on_torch(settings: EmbeddingSettings, huggingface: dict[str, Any]) -> Embed
     query, document = settings.query_prompt, settings.document_prompt
     query = source.saved_prompt(*QUERY_PROMPTS) if query is None else query
     document = source.saved_prompt(*DOCUMENT_PROMPTS) if document is None else document
-    prompts = {"encode_kwargs": {"prompt": document}, "query_encode_kwargs": {"prompt": query}}
+    # An empty prompt on one side keeps the other side's from being used for both.
+    prompts = ({"prompt": query}, {"prompt": document}) if query or document else ({}, {})
+    for_all = huggingface.get("encode_kwargs", {})
     model_kwargs = {what: value for what, value in {**where, "device": settings.device}.items() if value}
     arguments: dict[str, Any] = {
-        **(prompts if query or document else {}),
         "show_progress": settings.show_progress,
         **huggingface,
+        "encode_kwargs": _merge(prompts[1], for_all),
+        "query_encode_kwargs": _merge(_merge(for_all, prompts[0]), huggingface.get("query_encode_kwargs", {})),
         "model_kwargs": {**model_kwargs, **huggingface.get("model_kwargs", {})},
     }
     from langchain_huggingface import HuggingFaceEmbeddings
@@ -182,6 +191,13 @@ def _on_torch(settings: EmbeddingSettings, huggingface: dict[str, Any]) -> Embed
             f'not be fetched from the hub. Use "{OFFLINE_EMBEDDINGS}" (on the command line --offline) for '
             "all-MiniLM-L6-v2 from inside this package, pass a folder, or connect to the network."
         ) from err
+
+
+def _merge(encode_kwargs: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge arguments of `encode`; a prompt replaces the weaker one, whether by its text or by its name."""
+    prompt = {"prompt", "prompt_name"}
+    dropped = prompt if stronger.keys() & prompt else set()
+    return {**{key: value for key, value in encode_kwargs.items() if key not in dropped}, **stronger}
 
 
 def _wheel_folder() -> str:

@@ -86,6 +86,50 @@ def test_prompts_of_the_caller_replace_those_of_the_model(saved: Saved) -> None:
         np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("given", "before"),
+    [
+        ({}, ("q: ", "d: ")),
+        ({"query_encode_kwargs": {"batch_size": 2}}, ("q: ", "d: ")),
+        ({"encode_kwargs": {"prompt": "x: "}}, ("q: ", "x: ")),
+        ({"encode_kwargs": {"prompt_name": "other"}}, ("q: ", "other: ")),
+        ({"query_encode_kwargs": {"prompt": "x: "}}, ("x: ", "d: ")),
+        ({"query_encode_kwargs": {"prompt_name": "other"}}, ("other: ", "d: ")),
+    ],
+)
+def test_arguments_for_encode_join_the_prompts(
+    tmp_path: Path, given: dict[str, dict[str, Any]], before: tuple[str, str]
+) -> None:
+    """On torch, `encode_kwargs` leave both prompts in place, hold for queries as well, and replace what they name."""
+    pytest.importorskip("langchain_huggingface", reason="needs the torch extra")
+    prompts = {"query": "q: ", "document": "d: ", "other": "other: "}
+    folder = save(tmp_path / "model", Kind("prompts", prompts=prompts))
+    reference = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    expected = reference.encode([f"{prompt}light" for prompt in before], normalize_embeddings=True)
+    merged = {**given, "encode_kwargs": {"normalize_embeddings": True, **given.get("encode_kwargs", {})}}
+    embeddings = load_embeddings(folder, **merged)
+    found = [embeddings.embed_query("light"), *embeddings.embed_documents(["light"])]
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_a_document_prompt_does_not_go_before_queries(saved: Saved) -> None:
+    """With a prompt for documents alone, queries have none, whatever else is passed to torch."""
+    pytest.importorskip("langchain_huggingface", reason="needs the torch extra")
+    folder = saved(KINDS[0])
+    expected = load_embeddings(folder, backend="torch").embed_query("light")
+    for given in ({}, {"encode_kwargs": {"batch_size": 2}}):
+        embeddings = load_embeddings(folder, backend="torch", document_prompt="passage: ", **given)
+        np.testing.assert_allclose(embeddings.embed_query("light"), expected, atol=TOLERANCE, rtol=0)
+
+
+def test_a_model_on_torch_is_loaded_once(saved: Saved) -> None:
+    """Callers with the same arguments share a copy; those with arguments of `HuggingFaceEmbeddings` get their own."""
+    pytest.importorskip("langchain_huggingface", reason="needs the torch extra")
+    shared = load_embeddings(saved(KINDS[0]), backend="torch")
+    assert load_embeddings(str(saved(KINDS[0])), backend="torch") is shared
+    assert load_embeddings(saved(KINDS[0]), backend="torch", model_kwargs={}) is not shared
+
+
 def test_a_prompt_saved_for_passages_goes_before_documents(saved: Saved, tmp_path: Path) -> None:
     """Where a model has saved a prompt as `passage` and none as `document`, documents get it."""
     kind = Kind("passages", prompts={"query": "query: ", "passage": "passage: "})
