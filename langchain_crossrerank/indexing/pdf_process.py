@@ -22,7 +22,11 @@ MAX_MEMORY = 1 << 30
 """What the process may take, in bytes; not enforced on Windows."""
 MAX_PAGE_SECONDS = 30.0
 """How long opening a file, a page, or an outline may take."""
+MAX_TEXT = 50_000_000
+"""How many characters of text a file may hold in all: pages may share one, so that it has far more than its size."""
 
+_LINE = 20
+"""What a line counts for at least, in characters, because each takes memory besides its text."""
 _MAX_STARTS = 3
 """Processes for one file; each page that ends one is left out, and what is left after the last one, too."""
 
@@ -78,10 +82,11 @@ def read_pages(path: Path, source: str, *, on_page: Callable[[int, int], None] |
         on_page: Called after each page with the pages read so far and the number of pages.
 
     Raises:
-        IndexingError: If the file is broken, needs a password, or cannot be opened within the limits.
+        IndexingError: If the file is broken, needs a password, holds more than `MAX_TEXT`, or cannot be opened within
+            the limits.
     """
     file = PdfPages()
-    following = 0
+    following, size = 0, 0
     for _ in range(_MAX_STARTS):
         is_whole = False
         for found in _run(path, following):
@@ -89,6 +94,13 @@ def read_pages(path: Path, source: str, *, on_page: Callable[[int, int], None] |
                 raise _refusal(source, found)
             file.total = found.get("total", file.total)
             if "page" in found:
+                size += _text_size(found)
+                if size > MAX_TEXT:
+                    raise IndexingError(
+                        f"{source!r} has more than {MAX_TEXT / 1e6:.0f} MB of text in its first {found['page'] + 1} "
+                        f"of {file.total} pages; no more is read. Split it.",
+                        path=source,
+                    )
                 following = _add_page(file, found)
                 if on_page is not None:
                     on_page(following, file.total)
@@ -143,6 +155,10 @@ def _refusal(source: str, found: Found) -> IndexingError:
         "or fetch it again.",
         path=source,
     )
+
+
+def _text_size(found: Found) -> int:
+    return len(found.get("label", "")) + sum(max(len(line[0]), _LINE) for line in found.get("lines", ()))
 
 
 def _add_page(file: PdfPages, found: Found) -> int:

@@ -52,6 +52,31 @@ def test_a_file_full_of_bombs_is_given_up(write_pdf: Callable[..., Path], monkey
     assert ([page.number for page in file.pages], file.unreadable) == ([0], [2, 3, 4, 5])
 
 
+@pytest.mark.parametrize(
+    ("page", "labels"),
+    [
+        (["The ferry leaves at nine in the morning."] * 3, ""),
+        ([f"x{number}" for number in range(6)], ""),
+        (["x"], "/PageLabels<</Nums[0<</P(" + "x" * 100 + ")>>]>>"),
+    ],
+    ids=["text", "short lines", "labels"],
+)
+def test_pages_have_a_limit_on_their_text_in_all(
+    write_pdf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, page: list[str], labels: str
+) -> None:
+    """A small file whose pages share one long text stops when the limit is reached, not when memory is used up."""
+    monkeypatch.setattr(pdf_process, "MAX_TEXT", 1000)
+    read: list[int] = []
+    path = write_pdf("a.pdf", [page] * 50, labels=labels)
+    with pytest.raises(
+        IndexingError, match=r"'a\.pdf' has more than .* of text in its first \d+ of 50 pages.*Split it"
+    ):
+        read_pages(path, "a.pdf", on_page=lambda page, total: read.append(page))
+    assert 5 <= len(read) <= 10
+    write_pdf("a.pdf", [page] * 5, labels=labels)
+    assert len(read_pages(path, "a.pdf").pages) == 5
+
+
 def test_a_file_that_cannot_be_opened_in_time_is_an_indexing_error(
     write_pdf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
