@@ -154,13 +154,23 @@ def best_statements(
         min_probability: A document whose best statement has a lower probability than this has none.
     """
     found = [find_quotes([document]) for document in documents]
-    scores = iter(model.score([(question, quote.passage) for quotes in found for quote in quotes]))
-    best = [
-        max(((next(scores), -place, quote) for place, quote in enumerate(quotes)), default=None) for quotes in found
-    ]
-    return [
-        entry[2] if entry is not None and model.probability(entry[0]) >= min_probability else None for entry in best
-    ]
+    scores = model.score([(question, quote.passage) for quotes in found for quote in quotes])
+    return choose_statements(found, [model.probability(score) for score in scores], min_probability=min_probability)
+
+
+def choose_statements(
+    found: Sequence[Sequence[Quote]], probabilities: Sequence[float], *, min_probability: float = 0.1
+) -> list[Quote | None]:
+    """Choose the likeliest statement of each document, the first of equal ones.
+
+    Args:
+        found: The statements of each document.
+        probabilities: One for each statement, of all documents in a row.
+        min_probability: A document whose best statement has a lower probability than this has none.
+    """
+    left = iter(probabilities)
+    best = [max(((next(left), -place, quote) for place, quote in enumerate(quotes)), default=None) for quotes in found]
+    return [entry[2] if entry is not None and entry[0] >= min_probability else None for entry in best]
 
 
 def find_quotes(documents: Sequence[Document]) -> list[Quote]:

@@ -31,6 +31,9 @@ Boost = Callable[[Document, float], float]
 _SHINGLE = 8
 """Characters of a shingle: long enough to be rare, and independent of how a script separates words."""
 
+_LEAST_WEIGHT = 1e-300
+"""The weight of what is so old that its own would be 0: a logit divided by it is still finite."""
+
 
 class DocumentStep(BaseDocumentTransformer, RunnableSerializable[Sequence[Document], list[Document]]):
     """Base class of the steps: a subclass implements `_transform`."""
@@ -208,7 +211,7 @@ def weighted(score: float, weight: float) -> float:
     """Multiply a score by a weight so that a higher weight never makes it worse, even if it is a negative logit."""
     if score >= 0:
         return score * weight
-    return score / weight if weight > 0 else -math.inf
+    return score / max(weight, _LEAST_WEIGHT)
 
 
 def similarities(documents: Sequence[Document], embeddings: Embeddings | None = None) -> npt.NDArray[np.float64]:

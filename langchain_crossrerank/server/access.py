@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from langchain_crossrerank.server.problems import Problem
 
@@ -25,8 +26,18 @@ def check_access(request: HTTPConnection, *, api_keys: Sequence[str], allowed_ho
     """
     _check_host(request, allowed_hosts)
     _check_origin(request)
-    if api_keys and not _is_open(request.url.path):
+    if api_keys and not _is_open(route_path(request.scope)):
         _check_key(request, api_keys)
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path of a request as routes name it, below the prefix that the application is mounted at.
+
+    The path of `request.url` is no ground for a decision: that URL is put together from the `Host` header as well.
+    """
+    path: str = scope["path"]
+    prefix: str = scope.get("root_path", "")
+    return path.removeprefix(prefix) if path == prefix or path.startswith(f"{prefix}/") else path
 
 
 def _is_open(path: str) -> bool:
@@ -48,16 +59,25 @@ def _check_host(request: HTTPConnection, allowed_hosts: Sequence[str] | None) ->
 def _check_origin(request: HTTPConnection) -> None:
     """Refuse requests that a browser sends for the page of another site."""
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host", ""):
+    if origin is not None and _netloc(origin) != request.headers.get("host", ""):
         raise Problem(
             "forbidden", f"the origin {origin[:80]!r} is another site; only this server's own page may call it."
         )
 
 
 def host_name(host: str) -> str:
-    """Return the name in a `Host` header, without the port."""
-    name = urlsplit(f"//{host}").hostname if host else None
-    return name or ""
+    """Return the name in a `Host` header, without the port; `""` if it has none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _check_key(request: HTTPConnection, api_keys: Sequence[str]) -> None:

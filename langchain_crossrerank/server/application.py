@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from langchain_crossrerank.errors import CrossRerankError
 from langchain_crossrerank.server import metrics
-from langchain_crossrerank.server.access import check_access
+from langchain_crossrerank.server.access import check_access, route_path
 from langchain_crossrerank.server.bodies import read_json
 from langchain_crossrerank.server.config import ServerConfig
 from langchain_crossrerank.server.dialects import cohere, tei, vllm
@@ -64,7 +64,7 @@ _DIALECTS: dict[str, tuple[Dialect[Call], Choose]] = {
 }
 
 
-def create_app(config: ServerConfig, *, on_load_failure: Callable[[CrossRerankError], None] | None = None) -> Starlette:
+def create_app(config: ServerConfig, *, on_load_failure: Callable[[Exception], None] | None = None) -> Starlette:
     """Create the application, which loads its models when it starts up and answers 503 until they are ready.
 
     Args:
@@ -79,7 +79,7 @@ def create_app(config: ServerConfig, *, on_load_failure: Callable[[CrossRerankEr
 
 
 class _Server:
-    def __init__(self, config: ServerConfig, on_load_failure: Callable[[CrossRerankError], None] | None) -> None:
+    def __init__(self, config: ServerConfig, on_load_failure: Callable[[Exception], None] | None) -> None:
         self._config = config
         self._on_load_failure = on_load_failure
         self._models = ServedModels(config)
@@ -116,8 +116,9 @@ class _Server:
     async def _load(self) -> None:
         try:
             await self._models.load()
-        except CrossRerankError as err:
-            _logger.error("A model cannot be loaded: %s", err)
+        except Exception as err:
+            # The errors of this package say what to do; of any other, the place where it was raised is needed, too.
+            _logger.error("A model cannot be loaded: %s", err, exc_info=not isinstance(err, CrossRerankError))
             if self._on_load_failure is not None:
                 self._on_load_failure(err)
             return
@@ -125,7 +126,7 @@ class _Server:
 
     async def _answer(self, request: Request) -> Response:
         """Answer a request to score or rank."""
-        dialect, choose = _DIALECTS[request.url.path]
+        dialect, choose = _DIALECTS[route_path(request.scope)]
         return await self._answering(request, dialect, choose, lambda call: self._score(request, call))
 
     async def _score(self, request: Request, call: Call) -> Any:
@@ -196,7 +197,7 @@ class _Access:
             try:
                 check_access(request, api_keys=self._config.api_keys, allowed_hosts=self._config.allowed_hosts)
             except Problem as problem:
-                await error_response(_dialect_at(request.url.path), problem)(scope, receive, send)
+                await error_response(_dialect_at(request.scope), problem)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -210,21 +211,24 @@ def error_response(dialect: Dialect[Any], problem: Problem) -> Response:
     return JSONResponse(dialect.error_body(problem, status), status, headers=headers)
 
 
-def _dialect_at(path: str) -> Dialect[Call]:
+def _dialect_at(scope: Scope) -> Dialect[Call]:
+    path = route_path(scope)
     return _DIALECTS[path][0] if path in _DIALECTS else UNDECIDED
 
 
 async def _not_found(request: Request, _: Exception) -> Response:
-    path = request.url.path[:80]
+    path = route_path(request.scope)[:80]
     problem = Problem("not_found", f"there is nothing at {path!r}; see /openapi.json for the routes.")
-    return error_response(_dialect_at(request.url.path), problem)
+    return error_response(_dialect_at(request.scope), problem)
 
 
 async def _wrong_method(request: Request, _: Exception) -> Response:
-    problem = Problem("wrong_method", f"{request.url.path!r} does not take {request.method}; see /openapi.json.")
-    return error_response(_dialect_at(request.url.path), problem)
+    problem = Problem(
+        "wrong_method", f"{route_path(request.scope)!r} does not take {request.method}; see /openapi.json."
+    )
+    return error_response(_dialect_at(request.scope), problem)
 
 
 async def _failed(request: Request, _: Exception) -> Response:
     problem = Problem("failed", "the server failed; its log has the details.")
-    return error_response(_dialect_at(request.url.path), problem)
+    return error_response(_dialect_at(request.scope), problem)

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.errors import IndexingError, InvalidInputError
-from langchain_crossrerank.extractive import best_statements
+from langchain_crossrerank.extractive import choose_statements, find_quotes
 from langchain_crossrerank.lexical import LexicalIndex
 from langchain_crossrerank.redaction import show_url
 from langchain_crossrerank.server.config import PagePassage, ServerConfig
@@ -70,7 +70,7 @@ class SearchRequest(RequestBody):
 
 
 class SentencesRequest(RequestBody):
-    """Find the sentence in each passage that answers the query best."""
+    """Find the sentence in each passage that answers the query best, among the first ones of a long passage."""
 
     query: str
     passages: list[str] = Field(max_length=MAX_SHOWN)
@@ -157,10 +157,16 @@ class Page:
     async def _sentences(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         body = validate(SentencesRequest, payload)
         query = read_query(body.query)
-        _, encoder = self._models.find(body.model)
-        documents = [Document(text) for text in body.passages]
-        quotes = await asyncio.to_thread(best_statements, encoder, query, documents)
-        return {"spans": [None if quote is None else [quote.start, quote.end] for quote in quotes]}
+        most = max(1, self._config.limits.documents // max(1, len(body.passages)))
+        found = []
+        for text in body.passages:
+            # One passage after the other, so that nothing goes on for long after the client has gone.
+            quotes = await asyncio.to_thread(find_quotes, [Document(text)])
+            found.append(quotes[:most])
+        pairs = [(query, quote.passage) for quotes in found for quote in quotes]
+        scored = await self._scoring.run(Call(model=body.model, pairs=pairs, render=lambda scored: scored))
+        best = choose_statements(found, scored.scores)
+        return {"spans": [None if quote is None else [quote.start, quote.end] for quote in best]}
 
 
 def _file(package: str, name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:

@@ -64,9 +64,9 @@ def serve(config: ServerConfig, listener: socket.socket, *, workers: int = 1, ac
         _serve_with_workers(config, listener, workers=workers, access_log=access_log)
         return
     configure_logging(access_log=access_log)
-    failures: list[CrossRerankError] = []
+    failures: list[Exception] = []
 
-    def stop(err: CrossRerankError) -> None:
+    def stop(err: Exception) -> None:
         failures.append(err)
         server.should_exit = True
 
@@ -74,8 +74,10 @@ def serve(config: ServerConfig, listener: socket.socket, *, workers: int = 1, ac
     with suppress(KeyboardInterrupt):
         _exit_when_terminated()
         server.run(sockets=[listener])
-    if failures:
-        raise failures[0]
+    for err in failures:
+        if isinstance(err, CrossRerankError):
+            raise err
+        raise ModelError("a model cannot be loaded; its error is above.") from err
 
 
 def uvicorn_config(app: Starlette | Callable[[], Starlette], *, access_log: bool, workers: int = 1) -> uvicorn.Config:
@@ -138,7 +140,7 @@ def worker_app(config: ServerConfig, *, access_log: bool) -> Starlette:
     return create_app(config, on_load_failure=_end_worker)
 
 
-def _end_worker(_: CrossRerankError) -> None:
+def _end_worker(_: Exception) -> None:
     logging.shutdown()
     # The exit code tells the supervisor not to start the worker again.
     os._exit(STARTUP_FAILURE)

@@ -129,13 +129,23 @@ class Scoring:
 
 
 def _cut_passages(call: Call, encoder: CrossEncoder) -> list[TextPair]:
-    """Cut passages to the tokens that the client allows, where that is less than the model reads."""
+    """Cut passages to the tokens that the client allows, where that is less than the model reads.
+
+    Raises:
+        Problem: If that leaves nothing of a passage, or the model does not expose its tokens.
+    """
     pairs = []
     for query, passage in call.pairs:
         budget = call.max_passage_tokens or encoder.max_length
         if call.max_pair_tokens is not None and call.max_pair_tokens < encoder.max_length:
             around = encoder._frame_tokens + len(_spans(encoder, query))
-            budget = min(budget, max(0, call.max_pair_tokens - around))
+            if call.max_pair_tokens <= around:
+                raise Problem(
+                    "invalid",
+                    f"truncate_prompt_tokens is {call.max_pair_tokens}, and the query alone takes {around} tokens with "
+                    "the model's special ones, so no document would be read; raise it, or leave it out.",
+                )
+            budget = min(budget, call.max_pair_tokens - around)
         # A token is a character or more, at least in ASCII.
         if budget >= encoder.max_length or (passage.isascii() and len(passage) <= budget):
             pairs.append((query, passage))

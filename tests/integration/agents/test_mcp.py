@@ -66,6 +66,24 @@ async def test_nothing_relevant_is_said(tool: str, arguments: dict[str, Any]) ->
     assert result.structuredContent == {"passages": [], "message": NO_RELEVANT_PASSAGE}
 
 
+async def test_a_failed_model_keeps_the_passages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `on_error="keep_order"`, both tools return the passages in their order, without a score."""
+
+    def fail(self: FakeCrossEncoder, batch: object) -> list[float]:
+        raise ValueError("the model broke")
+
+    monkeypatch.setattr(FakeCrossEncoder, "_score_batch", fail)
+    reranker = CrossEncoderReranker(model=FakeCrossEncoder(), on_error="keep_order")
+    retriever = create_rerank_retriever(
+        lambda query: [Document(BREAD), Document(FERRY)], model=FakeCrossEncoder(), on_error="keep_order"
+    )
+    async with connected(create_mcp_server(reranker, retriever, min_probability=0.3)) as session:
+        for tool, arguments in (("rerank", {"passages": [BREAD, FERRY]}), ("search", {})):
+            result = await session.call_tool(tool, {"query": "When leaves the ferry?", **arguments})
+            passages = result.structuredContent["passages"]
+            assert [(passage["text"], passage["score"]) for passage in passages] == [(BREAD, None), (FERRY, None)]
+
+
 async def test_tools_say_what_they_take() -> None:
     """There is no `search` without files, and both tools have schemas for input and output."""
     async with connected(make_server(with_files=False)) as session:

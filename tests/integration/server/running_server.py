@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import httpx
 import uvicorn
 
-from langchain_crossrerank.errors import CrossRerankError
 from langchain_crossrerank.server.application import create_app
 from langchain_crossrerank.server.config import ServerConfig, local_hosts
 from langchain_crossrerank.server.running import listen, uvicorn_config
@@ -29,7 +28,7 @@ class RunningServer:
 
     port: int
     uvicorn: uvicorn.Server
-    failures: list[CrossRerankError]
+    failures: list[Exception]
 
     @property
     def url(self) -> str:
@@ -62,7 +61,7 @@ def wait_for(condition: object, seconds: float = 60) -> None:
 @contextlib.contextmanager
 def running(config: ServerConfig, *, wait: bool = True) -> Iterator[RunningServer]:
     """Run a server for the time of the block."""
-    failures: list[CrossRerankError] = []
+    failures: list[Exception] = []
     app = create_app(config, on_load_failure=failures.append)
     server = uvicorn.Server(uvicorn_config(app, access_log=False))
     listener = listen("127.0.0.1", 0)

@@ -8,9 +8,13 @@ import re
 
 import httpx
 import pytest
+from starlette.datastructures import URL
+from starlette.requests import HTTPConnection
+from starlette.testclient import TestClient
 
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.server import access
+from langchain_crossrerank.server.application import create_app
 from langchain_crossrerank.server.config import (
     ServerConfig,
     check_exposure,
@@ -19,6 +23,7 @@ from langchain_crossrerank.server.config import (
     local_hosts,
     named_models,
 )
+from langchain_crossrerank.server.problems import Problem
 from langchain_crossrerank.testing import FakeCrossEncoder
 from tests.integration.server.conftest import Serve
 
@@ -76,6 +81,26 @@ def test_state_and_documentation_need_no_key(serve_fake: Serve) -> None:
         assert client.get("/openapi.json").json()["security"] == [{"key": []}]
 
 
+def test_the_host_header_opens_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a key is needed depends on the path that is routed, whatever URL is made of the `Host` header."""
+    monkeypatch.setattr(HTTPConnection, "url", URL("http://host/health?/v1/models"))
+    connection = HTTPConnection({"type": "http", "path": "/v1/models", "headers": [(b"host", b"host/health?")]})
+    with pytest.raises(Problem, match="No API key provided"):
+        access.check_access(connection, api_keys=(KEY,), allowed_hosts=None)
+
+
+def test_below_a_prefix_the_same_paths_are_open(own_cache: object) -> None:
+    """Mounted below a path, the server needs a key for what needs one elsewhere, and answers in the same dialects."""
+    app = create_app(ServerConfig({"fake": "bundled"}, api_keys=(KEY,)))
+    with TestClient(app, root_path="/prefix") as client:
+        assert client.get("/prefix/health").status_code != httpx.codes.UNAUTHORIZED
+        assert client.get("/prefix/v1/models").status_code == httpx.codes.UNAUTHORIZED
+        refused = client.post("/prefix/score", json={"text_1": "q", "text_2": ["a"]})
+        assert refused.json()["error"]["type"] == "AuthenticationError"
+        answer = client.post("/prefix/score", json={"text_1": "q"}, headers={"x-api-key": KEY})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
+
+
 def test_keys_are_compared_in_constant_time(serve_fake: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every key is compared by `hmac.compare_digest`, whichever matches."""
     compared: list[bytes] = []
@@ -100,7 +125,7 @@ def test_keys_are_never_shown(serve_fake: Serve, caplog: pytest.LogCaptureFixtur
     assert KEY not in repr(ServerConfig({"bundled": "bundled"}, api_keys=(KEY,)))
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", ""])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "["])
 def test_foreign_names_of_this_machine_are_refused(fake_client: httpx.Client, host: str) -> None:
     """A page that points its own name to the loopback address reaches nothing."""
     answer = fake_client.post("/v1/rerank", json=BODY, headers={"host": host})
@@ -118,7 +143,7 @@ def test_own_names_are_accepted(fake_client: httpx.Client) -> None:
     assert local_hosts("0.0.0.0") is None
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://["])
 def test_pages_of_other_sites_are_refused(fake_client: httpx.Client, origin: str) -> None:
     """A request that a browser sends for another site's page is not answered; one of our own page is."""
     answer = fake_client.post("/v1/rerank", json=BODY, headers={"origin": origin})

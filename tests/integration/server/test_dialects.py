@@ -93,6 +93,19 @@ def test_documents_are_cut_to_tokens(client: httpx.Client, limit: dict[str, int]
     assert client.post("/v1/rerank", json={**body, **generous}).json()["results"] == free["results"]
 
 
+def test_a_cut_that_leaves_nothing_is_refused(client: httpx.Client) -> None:
+    """A limit that the query alone reaches gets 400 with both numbers, and one token more works."""
+    body = {"query": "q r", "documents": ["a ferry", "a model"]}
+    empty = client.post("/v1/rerank", json={**body, "documents": [""]}).json()["usage"]["total_tokens"]
+    answer = client.post("/v1/rerank", json={**body, "truncate_prompt_tokens": empty})
+    assert answer.status_code == httpx.codes.BAD_REQUEST
+    assert f"truncate_prompt_tokens is {empty}, and the query alone takes {empty} " in answer.json()["message"]
+    score = {"text_1": "q r", "text_2": ["a ferry"], "truncate_prompt_tokens": empty}
+    assert client.post("/score", json=score).json()["error"]["type"] == "BadRequestError"
+    enough = client.post("/v1/rerank", json={**body, "truncate_prompt_tokens": empty + 1}).raise_for_status()
+    assert enough.json()["usage"]["total_tokens"] == 2 * (empty + 1)
+
+
 def test_an_empty_list_gets_an_empty_list(client: httpx.Client) -> None:
     """No documents get no results."""
     assert client.post("/v2/rerank", json={"query": QUERY, "documents": []}).json()["results"] == []

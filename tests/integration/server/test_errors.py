@@ -164,6 +164,17 @@ def test_a_model_that_cannot_be_loaded_is_reported(serve_fake: Serve) -> None:
         assert client.get("/health").status_code == httpx.codes.SERVICE_UNAVAILABLE
 
 
+def test_a_load_that_fails_in_an_unforeseen_way_is_logged(serve_fake: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Any exception ends the load: it is in the log with its traceback, and whoever runs the server gets it."""
+    loading: Future[CrossEncoder] = Future()
+    with serve_fake(loading) as server:
+        loading.set_exception(MemoryError("out of memory"))
+        wait_for(lambda: server.failures)
+        assert isinstance(server.failures[0], MemoryError)
+    (record,) = [record for record in caplog.records if "cannot be loaded" in record.getMessage()]
+    assert record.exc_info
+
+
 def test_what_is_not_there_is_said_in_every_shape(client: httpx.Client) -> None:
     """An unknown path and a wrong method get JSON."""
     assert "'/v9/rerank'" in words(client.post("/v9/rerank", json=COHERE), "/v9/rerank")

@@ -18,12 +18,12 @@ pytest.importorskip("websockets", reason="needs websockets")
 
 from langchain_crossrerank import load_cross_encoder
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.server.config import PagePassage
+from langchain_crossrerank.server.config import Limits, PagePassage
 from langchain_crossrerank.server.page import cut_into_passages
 from langchain_crossrerank.testing import FakeCrossEncoder
 from tests.integration.server.browser import CHROMIUM, Tab, open_tab
-from tests.integration.server.conftest import Serve
-from tests.integration.server.running_server import RunningServer, local_config, running
+from tests.integration.server.conftest import GatedCrossEncoder, Serve
+from tests.integration.server.running_server import RunningServer, local_config, running, wait_for
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 
@@ -255,6 +255,35 @@ def test_the_first_stage_orders_and_drops_copies(client: httpx.Client) -> None:
     expected = model.score([("ferry", passage["text"]) for passage in found["passages"]])
     assert [passage["score"] for passage in found["passages"]] == pytest.approx(expected, abs=1e-6)
     assert client.post("/try/search", json={**body, "order": "random"}).status_code == httpx.codes.BAD_REQUEST
+
+
+def test_sentences_are_scored_within_the_limits(serve_fake: Serve) -> None:
+    """The sentences of a request are no more than its documents may be, have its tokens, and the model's errors."""
+    model = GatedCrossEncoder()
+    model.gate.set()
+    text = " ".join(f"Ferry number {number} leaves the harbour." for number in range(20))
+    with serve_fake(model, limits=Limits(documents=6, tokens=200)) as server, server.client() as client:
+        found = client.post("/try/sentences", json={"query": "q", "passages": [text, text]}).json()
+        assert len(found["spans"]) == 2
+        assert sum(query == "q" for batch in model.batches for query, _ in batch) <= 6
+        long = client.post("/try/sentences", json={"query": "q " * 400, "passages": [text]})
+        assert long.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+        broken = client.post("/try/sentences", json={"query": "q", "passages": ["This ferry is broken down today."]})
+        assert "the model broke" in broken.json()["message"]
+
+
+def test_sentences_are_given_up_with_their_client(serve_fake: Serve) -> None:
+    """Closing the page stops the scoring of its sentences."""
+    model = GatedCrossEncoder()
+    text = " ".join(f"Ferry number {number} leaves the harbour." for number in range(60))
+    with serve_fake(model) as server:
+        with pytest.raises(httpx.ReadTimeout), httpx.Client(timeout=1) as client:
+            client.post(f"{server.url}/try/sentences", json={"query": "q", "passages": [text]})
+        wait_for(lambda: server.metric('crossrerank_requests_total{dialect="page",status="499"}') == 1)
+        model.gate.set()
+        with server.client() as client:
+            assert client.post("/v1/rerank", json={"query": "other", "documents": ["a"]}).status_code == httpx.codes.OK
+        assert sum(query == "q" for batch in model.batches for query, _ in batch) < 60
 
 
 def test_examples_show_a_change(client: httpx.Client) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from langchain_crossrerank.server import metrics
 from langchain_crossrerank.server.config import Limits
 from langchain_crossrerank.testing import FakeCrossEncoder
 from tests.integration.server.conftest import QUERY, TEXTS, GatedCrossEncoder, Serve
@@ -177,6 +178,33 @@ def test_workers_share_a_socket_and_their_figures() -> None:
     assert process.returncode == 0
     assert "MiB of its own" in log
     wait_for(lambda: not any(os.path.exists(f"/proc/{child}") for child in children))
+
+
+def test_dead_workers_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gauges are those of the processes that run; what a dead one counted is kept."""
+    program = (
+        "import sys\nfrom langchain_crossrerank.server.metrics import Metrics\n"
+        "metrics = Metrics()\nmetrics.ready()\nmetrics.scored('m', pairs=3, tokens=0)\n"
+        "print('counted', flush=True)\nsys.stdin.read()\n"
+    )
+    monkeypatch.setenv(metrics.MULTIPROCESS_VARIABLE, str(tmp_path))
+    workers = [
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "counted\n"
+        workers[0].kill()
+        workers[0].communicate()
+        lines = metrics.Metrics().text().decode().splitlines()
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+    assert "crossrerank_ready 1.0" in lines
+    assert 'crossrerank_pairs_total{model="m"} 6.0' in lines
 
 
 def _ready_workers(url: str) -> float:

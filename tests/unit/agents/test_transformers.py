@@ -130,6 +130,16 @@ def test_recency_halves_the_score_per_half_life(value: Any, weight: float) -> No
     assert boost(Document("text", metadata={"date": value}), 0.8) == pytest.approx(0.8 * weight)
 
 
+def test_what_is_very_old_is_last() -> None:
+    """However many half-lives old, a document with a logit below 0 has a finite score, the lowest."""
+    boost = recency(timedelta(days=1), now=NOW)
+    documents = [
+        Document(text, metadata={"relevance_score": -2.0, "date": date(year, 1, 1)})
+        for text, year in (("old", 1970), ("new", 2025))
+    ]
+    assert texts(BoostByMetadata(boost=boost).invoke(documents)) == ["new", "old"]
+
+
 def test_a_date_that_cannot_be_read_is_an_error() -> None:
     """The message names the key and the value."""
     boost = recency(timedelta(days=1), key="published")
