@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_crossrerank.checks import check_whole_numbers
 from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL
-from langchain_crossrerank.errors import ScoringError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.scoring.batches import BatchScorer
 from langchain_crossrerank.server.config import ServerConfig
@@ -22,9 +21,6 @@ __all__ = ["BatchScorer", "create_deployment", "score_dataset"]
 
 BATCH_ROWS = 1024
 """Rows in a batch: enough to group pairs by length, and few enough to lose little with a worker."""
-
-PROBE = ("health", "a passage")
-"""The pair that a health check scores."""
 
 
 def score_dataset(
@@ -66,7 +62,7 @@ def score_dataset(
     check_whole_numbers(workers=(most, least))
     return dataset.map_batches(
         BatchScorer,
-        fn_constructor_kwargs={"model": model, "num_threads": cpus_per_worker, **scorer},
+        fn_constructor_kwargs={"model": model, "worker_threads": cpus_per_worker, **scorer},
         batch_size=batch_rows,
         # Keeps types as they are, lists included.
         batch_format="pyarrow",
@@ -94,7 +90,7 @@ def create_deployment(
         replicas: The minimum and the maximum number of replicas.
         cpus_per_replica: Cores that each replica uses and reserves.
         ongoing_requests: Requests per replica that autoscaling aims at; above it, more replicas are started.
-        options: Further options of `serve.deployment`.
+        options: Further options of `serve.deployment`; they win over those above, and mappings are merged.
 
     Raises:
         InvalidInputError: If a setting cannot be used.
@@ -126,22 +122,18 @@ def create_deployment(
         async def check_health(self) -> None:
             """Raise unless every model scores a pair; Ray Serve calls it, and bounds its time."""
             for model in self.models.all:
-                if model.encoder is None:
-                    raise ScoringError(f"the model {model.name!r} is not loaded.")
-                await model.encoder.ascore([PROBE])
+                await model.check_health()
 
-    deployment = serve.deployment(
-        RerankServer,
-        name="RerankServer",
-        ray_actor_options={"num_cpus": cpus_per_replica},
+    scaling = {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": ongoing_requests}
+    own = dict(options or {})
+    settings = {
+        "name": "RerankServer",
         # The server's own queue answers 429 to what is too much.
-        max_ongoing_requests=served.limits.queue + 1,
-        autoscaling_config={
-            "min_replicas": least,
-            "max_replicas": most,
-            "target_ongoing_requests": ongoing_requests,
-        },
-        **(options or {}),
-    )
+        "max_ongoing_requests": served.limits.queue + 1,
+        **own,
+        "ray_actor_options": {"num_cpus": cpus_per_replica, **dict(own.get("ray_actor_options") or {})},
+        "autoscaling_config": {**scaling, **dict(own.get("autoscaling_config") or {})},
+    }
+    deployment = serve.deployment(RerankServer, **settings)
     application: serve.Application = deployment.bind()
     return application

@@ -65,6 +65,7 @@ def read_records(
         file: The file; `.gz` files are unpacked.
         header_keys: Plain keys by which the first cell of a header is recognised.
         tolerant: Whether a malformed line of JSON Lines or CSV becomes a record with a `problem` instead of an error.
+            A malformed CSV record of several lines is always an error: it may have swallowed any number of rows.
 
     Raises:
         InvalidInputError: If the file is missing or malformed, with file and line.
@@ -239,7 +240,8 @@ def _csv_rows(
         try:
             row = _next_row(reader, where)
         except InvalidInputError as err:
-            if not tolerant:
+            # After one unclosed quote, the rest of the file is one record, too much to skip.
+            if not tolerant or (isinstance(err.__cause__, csv.Error) and number > begins):
                 raise
             yield Record(where, "", {}, problem=err)
             row = []

@@ -155,7 +155,7 @@ def split_graph(onnx_file: Path) -> SplitGraph | None:
     names = [f"{_hash(onnx_file)}-{_FORMAT}-{onnxruntime.__version__}-{part}" for part in ("reading", "scoring")]
     found = [_find(onnx_file, name, "fp32", ()) for name in names]
     record = _record(names[0])
-    if record is not None and found[0] is not None and found[1] is not None:
+    if record is not None and record.states and found[0] is not None and found[1] is not None:
         return SplitGraph(found[0].graph, found[1].graph, tuple(record.states))
     from langchain_crossrerank.onnx_graphs.rewriting import as_graph
     from langchain_crossrerank.onnx_graphs.splitting import split, state_names
@@ -331,7 +331,8 @@ def _keep_record(
             return
     remember(full_name, record.model_dump())
     if external_files:
-        remember(name, _Record(external_files=list(external_files)).model_dump())
+        stub = _Record(external_files=list(external_files), states=record.states)
+        remember(name, stub.model_dump())
 
 
 def _record(name: str) -> _Record | None:

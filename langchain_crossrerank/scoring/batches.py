@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
 from langchain_core.cross_encoders import BaseCrossEncoder
 
 from langchain_crossrerank.checks import shorten
-from langchain_crossrerank.cross_encoders.base import as_cross_encoder
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, as_cross_encoder
 from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL, load_cross_encoder
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.scoring.columns import Columns
@@ -29,7 +30,8 @@ class BatchScorer:
         passage_column: Column of the passages; `None` finds it by its name: passage, text, document, content.
         candidates_column: Column of lists of passages; `None` finds it by its name: candidates, passages, documents.
         score_column: The new column; `None` for `"score"`, or `"scores"` with candidates.
-        **loading: Arguments of `load_cross_encoder`. Set `num_threads` to the cores that a worker has.
+        worker_threads: Cores that a worker has: `num_threads` for the models that support it.
+        **loading: Arguments of `load_cross_encoder`; `num_threads` wins over `worker_threads`.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class BatchScorer:
         passage_column: str | None = None,
         candidates_column: str | None = None,
         score_column: str | None = None,
+        worker_threads: int | None = None,
         **loading: Any,
     ) -> None:
-        self.model = load_cross_encoder(model, **loading) if isinstance(model, str) else as_cross_encoder(model)
+        self.model = _load(model, worker_threads, loading) if isinstance(model, str) else as_cross_encoder(model)
         self._chosen = {
             "query": query_column,
             "passage": passage_column,
@@ -73,6 +76,14 @@ class BatchScorer:
         else:
             scored = _with_column(batch, columns.score, np.fromiter(scores, np.float64))
         return scored
+
+
+def _load(model: str, threads: int | None, loading: Mapping[str, Any]) -> CrossEncoder:
+    if threads is not None and "num_threads" not in loading:
+        # Torch models and servers do not support it, and which model is one of torch shows when it is loaded.
+        with suppress(InvalidInputError):
+            return load_cross_encoder(model, **loading, num_threads=threads)
+    return load_cross_encoder(model, **loading)
 
 
 def _columns(batch: Any) -> tuple[list[str], Any]:

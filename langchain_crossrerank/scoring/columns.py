@@ -61,7 +61,8 @@ class Columns:
             score: The new column; `None` for `"score"`, or `"scores"` with candidates.
 
         Raises:
-            InvalidInputError: If a column does not exist, or several could be meant, or the new one exists already.
+            InvalidInputError: If a column does not exist, several could be meant, one would be both query and passage,
+                or the new one exists already.
         """
         if passage is not None and candidates is not None:
             raise InvalidInputError(
@@ -75,6 +76,12 @@ class Columns:
         texts = _named(passage, names, where, "passage_column") or _named(candidates, names, where, "candidates_column")
         if texts is None:
             texts = _found((*PASSAGES, *CANDIDATES), names, where, "passage_column or candidates_column")
+        if texts == query:
+            other = "query_column" if passage or candidates else "passage_column or candidates_column"
+            raise InvalidInputError(
+                f"{where}: the column {query!r} would be both the query and the passage; name the other column with "
+                f"{other}. The columns are {shorten(list(names), 200)}."
+            )
         is_list = candidates is not None or (passage is None and plain_key(texts) in CANDIDATES)
         score = score or (SCORES if is_list else SCORE)
         if score in names:

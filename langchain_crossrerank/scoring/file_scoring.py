@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +34,8 @@ OnError = Literal["stop", "skip"]
 
 CHUNK_PAIRS = 1024
 """Pairs that are scored together, and lost if the run is killed: enough to group them by length."""
+
+_Refusal = InvalidInputError | ScoringError
 
 _ROWS_FAULT = (400, 413, 422)
 """HTTP statuses by which a server refuses texts, rather than failing itself."""
@@ -128,7 +132,8 @@ def score_file(
         candidates_column: Column of lists of passages; `None` finds it by its name: candidates, passages, documents.
         score_column: The new column; `None` for `"score"`, or `"scores"` with candidates.
         on_error: `"stop"` raises for the first row that cannot be scored. `"skip"` leaves such rows out and names them
-            in `OUTPUT.errors.jsonl`. A model or server that fails on every row stops the run in both cases.
+            in `OUTPUT.errors.jsonl`. A model or server that fails on all of several rows that are scored together stops
+            the run in both cases.
         overwrite: Whether `output` may exist; it is replaced when the run is finished.
         chunk_pairs: Pairs that are in memory at once, and that are lost if the run is killed.
         progress: Called after every chunk.
@@ -256,6 +261,7 @@ class _Run:
             "columns": None if source.columns is None else asdict(source.columns),
             "model or setting of the model": model.fingerprint,
             "chunk_pairs": chunk_pairs,
+            "on_error": on_error,
         }
         self._journal = Journal(files.partial, decisive)
         self._resumed_rows = self._journal.rows
@@ -297,44 +303,54 @@ class _Run:
                 self._progress(progress)
 
     def _score(self, rows: Sequence[Row]) -> list[Entry]:
-        """Score rows together; if the model refuses some of them, score those one by one."""
         good = [row for row in rows if row.problem is None]
         entries = iter(self._score_good(good))
         return [next(entries) if row.problem is None else str(row.problem) for row in rows]
 
     def _score_good(self, rows: Sequence[Row]) -> list[Entry]:
+        """Score rows together; if the model refuses some of them, score those one by one.
+
+        Raises:
+            ScoringError: If the model fails on all of several rows, which is then no fault of the rows.
+        """
+        found: dict[int, Entry | _Refusal] = {}
+        left = list(range(len(rows)))
+        while left:
+            entries = self._try([rows[number] for number in left])
+            if isinstance(entries, list):
+                found.update(zip(left, entries, strict=True))
+                break
+            refused = [left[place] for place in _places([rows[number] for number in left], entries)]
+            for number in refused:
+                alone = self._try([rows[number]]) if len(left) > 1 else entries
+                found[number] = alone[0] if isinstance(alone, list) else alone
+            left = sorted(set(left).difference(refused))
+        errors = [entry for entry in found.values() if isinstance(entry, ScoringError)]
+        if len(errors) == len(rows) > 1:
+            raise ScoringError(
+                f"the model failed on all {len(rows)} rows that were scored together, the first of which is "
+                f"{rows[0].where}: {found[0]} Check the model or server, and run the same command again to continue."
+            ) from errors[0]
+        entries_in_order = (found[number] for number in range(len(rows)))
+        return [
+            f"{row.where}: {entry}" if isinstance(entry, CrossRerankError) else entry
+            for row, entry in zip(rows, entries_in_order, strict=True)
+        ]
+
+    def _try(self, rows: Sequence[Row]) -> list[Entry] | _Refusal:
+        """Return the entries of rows, or why the model refuses them together; raise if that ends the run."""
         try:
             scores = iter(self._scores(rows))
         except (InvalidInputError, ScoringError) as err:
             if isinstance(err, RemoteError) and err.status_code not in _ROWS_FAULT:
                 raise
-            if len(rows) == 1:
-                return [self._refused(rows[0], err)]
-            return self._score_apart(rows, frozenset(getattr(err, "positions", ())))
+            if len(rows) > 1 or self._skip:
+                return err
+            message = f"{rows[0].where}: {err}"
+            if isinstance(err, ScoringError):
+                raise ScoringError(message, positions=err.positions) from err
+            raise InvalidInputError(message) from err
         return [self._entry(row, scores) for row in rows]
-
-    def _score_apart(self, rows: Sequence[Row], positions: frozenset[int]) -> list[Entry]:
-        """Score the rows that have pairs at the positions alone, and the others together."""
-        ends, end = [], 0
-        for row in rows:
-            end += len(row.pairs)
-            ends.append(end)
-        refused = {
-            number
-            for number, (row, end) in enumerate(zip(rows, ends, strict=True))
-            if not positions or any(end - len(row.pairs) <= position < end for position in positions)
-        }
-        alone = {number: self._score_good([rows[number]])[0] for number in sorted(refused)}
-        others = iter(self._score_good([row for number, row in enumerate(rows) if number not in refused]))
-        return [alone[number] if number in alone else next(others) for number in range(len(rows))]
-
-    def _refused(self, row: Row, err: CrossRerankError) -> Entry:
-        message = f"{row.where}: {err}"
-        if self._skip:
-            return message
-        if isinstance(err, ScoringError):
-            raise ScoringError(message, positions=err.positions) from err
-        raise InvalidInputError(message) from err
 
     def _scores(self, rows: Sequence[Row]) -> list[PairScore]:
         scoring = self._model.submit([pair for row in rows for pair in row.pairs])
@@ -383,3 +399,11 @@ class _Run:
         entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **what}
         with self._files.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+def _places(rows: Sequence[Row], refusal: _Refusal) -> list[int]:
+    """Return the places of the rows that a refusal names by their pairs; all if it names none."""
+    positions = refusal.positions if isinstance(refusal, ScoringError) else ()
+    ends = list(accumulate(len(row.pairs) for row in rows))
+    named = {bisect_right(ends, position) for position in positions if position < ends[-1]}
+    return sorted(named) or list(range(len(rows)))

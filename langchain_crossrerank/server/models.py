@@ -14,12 +14,14 @@ from langchain_crossrerank.cross_encoders.loading import model_future
 from langchain_crossrerank.cross_encoders.settings import ModelSettings, check_settings
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder, as_score_cache
 from langchain_crossrerank.cross_encoders.wrappers.pooled import PooledCrossEncoder
-from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.errors import InvalidInputError, ScoringError
 from langchain_crossrerank.server.config import MEMORY, ServerConfig
 from langchain_crossrerank.server.problems import Problem
 
 if TYPE_CHECKING:
     from langchain_crossrerank.cross_encoders.wrappers.score_caches import ScoreCache
+
+_PROBE = ("health", "a passage")
 
 _logger = logging.getLogger(__name__)
 
@@ -39,6 +41,17 @@ class ServedModel:
     settings: ModelSettings
     created: int = field(default_factory=lambda: int(time.time()))
     encoder: CrossEncoder | None = None
+
+    async def check_health(self) -> None:
+        """Score a pair with the model itself, whose score may be in the cache.
+
+        Raises:
+            ScoringError: If the model is not loaded, or fails.
+        """
+        if self.encoder is None:
+            raise ScoringError(f"the model {self.name!r} is not loaded.")
+        encoder = self.encoder.inner if isinstance(self.encoder, CachedCrossEncoder) else self.encoder
+        await encoder.ascore([_PROBE])
 
 
 class ServedModels:

@@ -130,6 +130,13 @@ def test_a_tolerant_reader_goes_on_after_a_malformed_line(write: Write) -> None:
     assert [str(record.problem).partition(": ")[0] for record in records if record.problem] == [f"{rows}, line 3"]
 
 
+def test_a_tolerant_reader_does_not_skip_a_file_after_an_unclosed_quote(write: Write) -> None:
+    """A malformed CSV record of several lines, which may be many rows, is an error that names its first line."""
+    rows = write('a,b\n1,2\n3,"4\n5,6\n7,8\n', "rows.csv")
+    with pytest.raises(InvalidInputError, match=r"rows\.csv, line 3: not CSV"):
+        list(read_records(rows, header_keys=frozenset({"a"}), tolerant=True))
+
+
 def test_the_header_of_a_csv_file_is_read_whole(write: Write) -> None:
     """Column names are returned in order, repeated ones as well; a file without rows has none."""
     assert read_header(write('\n"a",b,b,\n1,2,3,4\n', "rows.csv")) == ["a", "b", "b", ""]

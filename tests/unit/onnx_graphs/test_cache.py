@@ -26,7 +26,7 @@ from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER, Mod
 from langchain_crossrerank.errors import GraphRewriteError, UnsupportedModelError
 from langchain_crossrerank.onnx_graphs import cache as graph_cache
 from langchain_crossrerank.onnx_graphs import quantising, rewriting
-from langchain_crossrerank.onnx_graphs.cache import own_graph, prepare_graph
+from langchain_crossrerank.onnx_graphs.cache import own_graph, prepare_graph, split_graph
 
 PAIRS = [("what is lora", "low-rank adaptation"), ("what is lora", "the weather")]
 MODEL_FILES = ("config.json", "tokenizer.json")
@@ -132,6 +132,21 @@ def test_the_name_is_the_content(model_folder: Path, cache: Path, tmp_path: Path
     write_graph(model_folder / "model.onnx", seed=1)
     assert prepare_graph(model_folder / "model.onnx").content_hash != first.content_hash
     assert len(kept(cache)) == 2
+
+
+def test_a_split_graph_with_weights_in_another_file_is_found_again(model_folder: Path, tmp_path: Path) -> None:
+    """The second time the states of the first are found, with which the two parts are joined."""
+    whole = onnx.load(str(model_folder / "model.onnx"))
+    for node in whole.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["states_apart" if name == "rows" else name for name in names]
+    target = tmp_path / "external" / "model.onnx"
+    target.parent.mkdir()
+    onnx.save(whole, str(target), save_as_external_data=True, location="w.bin", size_threshold=0)
+    first, second = split_graph(target), split_graph(target)
+    assert first is not None
+    assert first.states == ("states_apart",)
+    assert second == first
 
 
 def test_weights_in_another_file_are_part_of_the_content(model_folder: Path, tmp_path: Path) -> None:

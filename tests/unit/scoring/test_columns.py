@@ -45,6 +45,12 @@ def test_columns_can_be_named() -> None:
         (["query", "text"], {"passage": "text", "candidates": "text"}, "pass one of them"),
         (["query", "text", "score"], {}, "already a column 'score'; name the new one with score_column"),
         (["query", "text", "x"], {"score": "x"}, "already a column 'x'"),
+        (
+            ["id", "text", "reply"],
+            {"query": "text"},
+            "'text' would be both .* other column with passage_column",
+        ),
+        (["id", "query", "reply"], {"passage": "query"}, "'query' would be both .* other column with query_column"),
     ],
 )
 def test_a_doubtful_table_is_refused(names: list[str], chosen: dict[str, str], complaint: str) -> None:

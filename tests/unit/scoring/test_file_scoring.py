@@ -295,6 +295,52 @@ def test_a_server_that_fails_stops_the_run(write_table: WriteTable, pairs: Rows,
     assert (result.resumed_rows, result.rows, sum(map(len, model.batches))) == (30, 40, 10)
 
 
+@pytest.mark.parametrize("error", [ValueError("no"), RemoteError("unknown model", status_code=422)])
+def test_a_model_that_fails_on_every_row_stops_the_run(write_table: WriteTable, pairs: Rows, error: Exception) -> None:
+    """With `on_error="skip"`, too, nothing is written if all rows fail, and the run continues when the model works."""
+    source = write_table("in.jsonl", [{**row, "passage": f"{row['passage']} poison"} for row in pairs])
+    output = source.with_name("out.jsonl")
+    model = RefusingCrossEncoder("poison", error)
+    with pytest.raises(ScoringError, match=rf"failed on all 10 rows .*in\.jsonl, line 1: .*{error}"):
+        score_file(source, output, model=model, on_error="skip", chunk_pairs=10)
+    assert not output.exists()
+    model.word = "no such word"
+    assert score_file(source, output, model=model, on_error="skip", chunk_pairs=10).rows == 40
+
+
+def test_many_bad_batches_are_not_too_many(write_table: WriteTable, pairs: Rows) -> None:
+    """Hundreds of batches that fail, each for one of its rows, do not exhaust the stack."""
+    source = write_table(
+        "in.jsonl", [*({**pairs[0], "passage": f"poison {number}"} for number in range(600)), pairs[1]]
+    )
+
+    class Naming(RefusingCrossEncoder):
+        """Names the first pair that it refuses."""
+
+        def score_steps(self, text_pairs: Any) -> Any:
+            given = list(text_pairs)
+            first = next((place for place, pair in enumerate(given) if "poison" in pair[1]), None)
+            if first is not None:
+                raise ScoringError("no", positions=[first])
+            return (yield from super().score_steps(given))
+
+    result = score_file(
+        source, source.with_name("out.jsonl"), model=Naming("-", ValueError()), on_error="skip", chunk_pairs=1000
+    )
+    assert (result.rows, result.skipped) == (1, 600)
+
+
+def test_a_run_is_continued_with_the_same_on_error(write_table: WriteTable, pairs: Rows) -> None:
+    """A run that left rows out is not finished by one that promises to stop at such rows."""
+    source = write_table("in.jsonl", [*pairs[:30], {**pairs[30], "passage": "poison"}, *pairs[31:]])
+    output = source.with_name("out.jsonl")
+    model = RefusingCrossEncoder("poison", RemoteError("unreachable", status_code=503))
+    with pytest.raises(RemoteError):
+        score_file(source, output, model=model, on_error="skip", chunk_pairs=10)
+    with pytest.raises(InvalidInputError, match="another on_error: 'skip', now 'stop'"):
+        score_file(source, output, model=model, chunk_pairs=10)
+
+
 def test_scores_that_are_not_finite_are_named(write_table: WriteTable, pairs: Rows) -> None:
     """A model that returns NaN for a row is caught at that row, and nothing but numbers is written."""
 
