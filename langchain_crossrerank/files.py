@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import secrets
@@ -38,7 +39,7 @@ def open_whole(path: str | os.PathLike[str], *, mode: int = READABLE) -> Iterato
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name[:40]}-{secrets.token_hex(8)}")
+    temporary = target.with_name(f"{_unfinished_prefix(target)}{secrets.token_hex(8)}")
     with open_new(temporary, mode=mode) as file:
         try:
             yield file
@@ -50,6 +51,23 @@ def open_whole(path: str | os.PathLike[str], *, mode: int = READABLE) -> Iterato
             file.close()
             temporary.unlink(missing_ok=True)
             raise
+
+
+def remove_unfinished(path: str | os.PathLike[str]) -> None:
+    """Remove what a killed process left of a file that it was writing with `open_whole`.
+
+    Args:
+        path: The file, which nobody else may be writing.
+    """
+    target = Path(path)
+    for left in target.parent.glob(f"{glob.escape(_unfinished_prefix(target))}{'[0-9a-f]' * 16}"):
+        left.unlink(missing_ok=True)
+
+
+def _unfinished_prefix(target: Path) -> str:
+    # The hash keeps apart names of which the beginning is the same.
+    digest = hashlib.blake2b(os.fsencode(target.name), digest_size=2).hexdigest()
+    return f".{target.name[:40]}-{digest}-"
 
 
 def open_new(path: Path, *, mode: int = READABLE) -> BinaryIO:

@@ -33,7 +33,9 @@ def measure_per_query(
     values: dict[str, dict[str, float]] = {name: {} for name in measures}
     # Some of its measures divide by the length of a list.
     found = {key: dict(scores) for key, scores in run.items() if scores}
-    for value in ir_measures.iter_calc(list(names), qrels, found):
+    # All negative grades mean the same, and trec_eval writes past its memory at -2 and below.
+    grades = {key: {document: max(grade, -1) for document, grade in judged.items()} for key, judged in qrels.items()}
+    for value in ir_measures.iter_calc(list(names), grades, found):
         for name in names[value.measure]:
             values[name][value.query_id] = float(value.value)
     for by_query in values.values():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from langchain_crossrerank.evaluation.records import Record
-from langchain_crossrerank.files import open_whole
+from langchain_crossrerank.files import open_whole, remove_unfinished
 from langchain_crossrerank.scoring.columns import Columns
 from langchain_crossrerank.scoring.journal import Entry
 
@@ -83,7 +83,11 @@ def write_errors(path: Path, scored: ScoredRecords) -> None:
 
 @contextmanager
 def open_durable(path: Path) -> Iterator[BinaryIO]:
-    """Like `open_whole`, but the content is on the disk before the file gets its name."""
+    """Like `open_whole`, but the content is on the disk before the file gets its name.
+
+    What an earlier run that was killed left unfinished is removed; nobody else writes the file meanwhile.
+    """
+    remove_unfinished(path)
     with open_whole(path) as file:
         yield file
         file.flush()

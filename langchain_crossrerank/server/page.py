@@ -203,5 +203,6 @@ def cut_into_passages(paths: Sequence[str]) -> tuple[tuple[PagePassage, ...], li
             continue
         passages += [PagePassage(chunk.page_content, describe_source(chunk), file.name) for chunk in chunks]
     if not passages:
-        raise InvalidInputError(f"no text can be read from {shorten(list(paths))}; name other files.")
+        reasons = " ".join(failures) or f"{shorten(list(paths))}: nothing was found."
+        raise InvalidInputError(f"no text can be read; name other files. {reasons}")
     return tuple(passages), failures

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from langchain_crossrerank import files
-from langchain_crossrerank.files import PRIVATE, READABLE, open_new, open_whole, write_whole
+from langchain_crossrerank.files import PRIVATE, READABLE, open_new, open_whole, remove_unfinished, write_whole
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 
@@ -84,11 +86,12 @@ def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.Monk
     write_whole(path, "new")
     assert not path.is_symlink()
     monkeypatch.setattr(files.secrets, "token_hex", lambda _: "guessed")
-    (path.parent / ".result.json-guessed").symlink_to(victim)
+    planted = path.with_name(f"{files._unfinished_prefix(path)}guessed")
+    planted.symlink_to(victim)
     with pytest.raises(FileExistsError):
         write_whole(path, "newer")
     assert (victim.read_text(), path.read_text()) == ("precious", "new")
-    assert (path.parent / ".result.json-guessed").is_symlink(), "what somebody else put there is not removed"
+    assert planted.is_symlink(), "what somebody else put there is not removed"
 
 
 @posix
@@ -109,3 +112,24 @@ def test_a_long_name_can_be_written(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_whole(path, "new")
     assert path.read_text() == "new"
+
+
+def test_what_a_killed_writer_left_can_be_removed(tmp_path: Path) -> None:
+    """Unfinished content of one file is removed; the file itself and its neighbours' unfinished content stay."""
+    names = ["rows.csv", "rows.csv.errors.jsonl", "x" * 60 + "1", "x" * 60 + "2"]
+    for name in names:
+        write_whole(tmp_path / name, "whole")
+        child = f"""
+import os
+from langchain_crossrerank.files import open_whole
+with open_whole({str(tmp_path / name)!r}) as file:
+    file.write(b"half")
+    file.flush()
+    os._exit(0)
+"""
+        subprocess.run([sys.executable, "-c", child], check=True)
+    assert len(list(tmp_path.iterdir())) == 2 * len(names)
+    for removed, name in enumerate(names, 1):
+        remove_unfinished(tmp_path / name)
+        assert len(list(tmp_path.iterdir())) == 2 * len(names) - removed
+        assert (tmp_path / name).read_text() == "whole"

@@ -93,7 +93,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer."""
-        content = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        content = self.rfile.read(length)
+        if len(content) < length:
+            raise ConnectionResetError("the client left in the middle of its request")
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.request_seen = Request(self.path, headers, json.loads(content), self.client_address)
         self.server.next_reply(self.request_seen)(self)

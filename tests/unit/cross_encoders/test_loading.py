@@ -131,7 +131,7 @@ def test_settings_reach_the_backend(onnx_stub: type[Stub], torch_stub: type[Stub
     model = load_cross_encoder("bundled", **shared)  # type: ignore[arg-type]  # literals in a dict
     assert isinstance(model, onnx_stub)
     assert model.source == ModelSource("bundled", BUNDLED_FOLDER)
-    assert model.settings == {**shared, "device": None}
+    assert model.settings == {**shared, "device": None, "passage_cache": None}
 
 
 def test_settings_reach_the_torch_backend(

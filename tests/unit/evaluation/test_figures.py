@@ -38,9 +38,13 @@ queries = st.sampled_from(["q1", "q2", "q3", "q4"])
 
 
 def own(name: str, qrels: Grades, run: Scores) -> dict[str, float]:
-    """Ask `ir-measures` itself; a query that the run lacks has the measure's value of nothing found."""
+    """Ask `ir-measures` itself; a query that the run lacks has the measure's value of nothing found.
+
+    It crashes at grades below -1, which mean the same as -1.
+    """
     values = dict.fromkeys(qrels, 0.0)
-    for value in ir_measures.iter_calc([ir_measures.parse_measure(name)], qrels, run):
+    safe = {key: {document: max(grade, -1) for document, grade in judged.items()} for key, judged in qrels.items()}
+    for value in ir_measures.iter_calc([ir_measures.parse_measure(name)], safe, run):
         values[value.query_id] = value.value
     return values
 
