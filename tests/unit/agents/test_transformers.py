@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import pytest
 from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
-from langchain_community.document_transformers import EmbeddingsRedundantFilter
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import ConfigurableField, RunnableLambda
@@ -77,10 +76,11 @@ def test_vectors_find_other_words() -> None:
 
 def test_vectors_of_an_earlier_filter_are_used_again() -> None:
     """Documents that LangChain's filter embedded are not embedded a second time."""
+    community = pytest.importorskip("langchain_community.document_transformers", reason="needs the rag extra")
     embeddings = CountingEmbeddings()
-    filtered = EmbeddingsRedundantFilter(embeddings=embeddings, similarity_threshold=0.999).transform_documents(
-        scored(("LoRA saves memory.", 0.9), ("Adapters need less storage.", 0.8))
-    )
+    filtered = community.EmbeddingsRedundantFilter(
+        embeddings=embeddings, similarity_threshold=0.999
+    ).transform_documents(scored(("LoRA saves memory.", 0.9), ("Adapters need less storage.", 0.8)))
     assert embeddings.texts == 2
     assert len(DropNearDuplicates(embeddings=embeddings).invoke(list(filtered))) == 1
     assert embeddings.texts == 2

@@ -271,6 +271,7 @@ def test_the_text_form_has_the_figures() -> None:
 
 def test_the_html_form_has_the_figures() -> None:
     """The table has a row for each stage, and names are text."""
+    pytest.importorskip("jinja2", reason="needs the eval extra")
     html = RESULT._repr_html_()
     assert html.count("<tr>") == 1 + 2
     row = re.search(r"<tr>(<td [^>]*>search</td>.*?)</tr>", html)
