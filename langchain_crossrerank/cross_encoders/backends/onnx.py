@@ -236,8 +236,13 @@ class OnnxCrossEncoder(CrossEncoder):
                 f"{self.name!r} reads query and passage together from its first layer on, so what it reads of a "
                 "passage cannot be kept; load it without passage_cache, or load the bundled model."
             )
-        reading, scoring = (partial(self.open_graph, graph) for graph in (split.reading, split.scoring))
-        return PassageSession(reading, scoring, split.states, max_bytes)
+        return PassageSession(
+            # Threads that spin in wait for more texts would take their cores from the scoring that follows.
+            partial(self.open_graph, split.reading, spin=False),
+            partial(self.open_graph, split.scoring),
+            split.states,
+            max_bytes,
+        )
 
     @property
     def passage_counts(self) -> tuple[int, int]:
@@ -251,9 +256,11 @@ class OnnxCrossEncoder(CrossEncoder):
         settings = (self._settings.get(name) for name in ("device", "precision"))
         return machine_key(self.backend, self.name, size, self._num_threads, *settings)
 
-    def open_graph(self, graph: Graph) -> Any:
-        """Open a graph with this model's threads and device."""
+    def open_graph(self, graph: Graph, *, spin: bool = True) -> Any:
+        """Open a graph with this model's threads and device; they spin for a moment in wait for the next run."""
         options = onnxruntime.SessionOptions()
+        if not spin:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._num_threads is not None:
             options.intra_op_num_threads = self._num_threads
         # A pattern is kept for every shape of batch, and there are many.

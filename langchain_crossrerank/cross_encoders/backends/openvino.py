@@ -61,7 +61,7 @@ class OpenVinoCrossEncoder(OnnxCrossEncoder):
         graph = replace(found.graph, files=None)
         return replace(found, graph=graph, precision="bf16" if self._computes_in_bf16 else "fp32")
 
-    def open_graph(self, graph: Graph) -> Any:
+    def open_graph(self, graph: Graph, *, spin: bool = True) -> Any:  # noqa: ARG002
         """Compile a graph with this model's threads and precision."""
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if self._computes_in_bf16 else "f32",
