@@ -54,7 +54,8 @@ def main() -> None:
     source, output, model, kills, seed = sys.argv[1:]
     draw = random.Random(int(seed))
     done = [killed(source, output, model, draw) for _ in range(int(kills))]
-    if not Path(output).exists():
+    # A run that was killed between writing its output and removing its journal is finished by the same call.
+    if not Path(output).exists() or Path(f"{output}.partial").exists():
         run(source, output, model)
     print(json.dumps(done))
 
