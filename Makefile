@@ -4,7 +4,7 @@ BIN := .venv-dev/bin
 
 .PHONY: ci browser dev test lint types wheel demo pdf bench docs docs-serve release-check clean
 
-ci: clean browser dev lint types wheel demo
+ci: clean browser dev lint types wheel demo docs
 
 # The tests of how results look need a browser; without one they are skipped and say so.
 browser:
