@@ -241,6 +241,7 @@ class OnnxCrossEncoder(CrossEncoder):
             partial(self.open_graph, split.reading, spin=False),
             partial(self.open_graph, split.scoring),
             split.states,
+            self._source,
             max_bytes,
         )
 
