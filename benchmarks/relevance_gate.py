@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from shares import wilson
 
 from langchain_crossrerank import load_cross_encoder, load_embeddings
 from langchain_crossrerank.agents.thresholds import MEASURED
@@ -95,14 +96,6 @@ def left_out(scores: Array, answerable: Flags) -> Flags:
         others = np.arange(len(scores)) != place
         right.append((scores[place] >= best_threshold(scores[others], answerable[others])) == answerable[place])
     return np.array(right)
-
-
-def wilson(right: Flags) -> str:
-    """Return a share with its 95 % Wilson interval."""
-    n, p, z = len(right), float(right.mean()), 1.96
-    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-    return f"{p:.3f} ({low:.3f} to {high:.3f})"
 
 
 def report(name: str, graded: Graded, scores: Array, threshold: float) -> Flags:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from langchain_core.tools import BaseTool, StructuredTool
 from rank_bm25 import BM25Okapi
+from shares import wilson
 from timing import Stopwatch
 
 from langchain_crossrerank import load_cross_encoder, load_embeddings
@@ -56,13 +57,6 @@ def hits(scores: Array, right: npt.NDArray[np.int_], most: int) -> Array:
     of_right = scores[np.arange(len(right)), right][:, None]
     better = (scores >= of_right).sum(axis=1) - 1
     return (better < most).astype(float)
-
-
-def wilson(values: Array) -> str:
-    """Return a share with its 95 % Wilson interval."""
-    n, p, z = len(values), float(values.mean()), 1.96
-    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return f"{p:.3f} ({(middle - half) / (1 + z * z / n):.3f} to {(middle + half) / (1 + z * z / n):.3f})"
 
 
 def rank_all(rank: Callable[[str], list[float]], queries: list[str]) -> tuple[Array, float]:

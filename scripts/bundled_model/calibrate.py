@@ -64,16 +64,21 @@ def labelled_pairs(data: TrainingData) -> list[tuple[TextPair, bool]]:
 
 def calibration_error(probabilities: np.ndarray, relevant: np.ndarray) -> float:
     """Return the expected calibration error, in ten bins of equal width (Guo et al., ICML 2017)."""
-    bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    bins = bins_of(probabilities)
     parts = [bins == place for place in range(BINS) if (bins == place).any()]
     return float(sum(part.mean() * abs(probabilities[part].mean() - relevant[part].mean()) for part in parts))
+
+
+def bins_of(probabilities: np.ndarray) -> np.ndarray:
+    """Return the number of the bin that each probability falls into."""
+    return np.minimum((probabilities * BINS).astype(int), BINS - 1)
 
 
 def print_reliability(probabilities: np.ndarray, relevant: np.ndarray) -> None:
     """Print, as a Markdown table, how many of the pairs in each tenth of the scale are relevant."""
     print("\n| Score | Pairs | Mean score | Relevant |\n|---|---|---|---|")
     for place in range(BINS):
-        part = np.minimum((probabilities * BINS).astype(int), BINS - 1) == place
+        part = bins_of(probabilities) == place
         if part.any():
             edges = f"{place / BINS:.1f} to {(place + 1) / BINS:.1f}"
             print(f"| {edges} | {part.sum()} | {probabilities[part].mean():.2f} | {relevant[part].mean():.2f} |")

@@ -26,12 +26,12 @@ from pathlib import Path
 import bm25s
 import numpy as np
 import torch
-from langchain_crossrerank.training.lexical import words
 from torch import Tensor
 from torch.nn import functional
 from train import as_typed, comparable, keep_out, read_files, varied
 from traps import make_traps
 
+from langchain_crossrerank.lexical import words
 from langchain_crossrerank.training.models import WarmStartModel, load_trainable
 from langchain_crossrerank.training.sentence_windows import sentence_window
 
@@ -145,10 +145,8 @@ class Groups:
             size = draw.choice((1, 1, 2, 3))
             cut = [sentence_window(query, text, size, lambda word: self.idf.get(word, 12.0), draw) for text in texts]
             return Group(query, cut, None, windowed=True)
-        vectors = np.asarray(self.passage_vectors[sorted(set(members))], dtype=np.float32)
-        rows = dict(zip(sorted(set(members)), vectors, strict=True))
-        query_vector = np.asarray(self.query_vectors[row], dtype=np.float32)
-        return Group(query, texts, [float(rows[member] @ query_vector) for member in members])
+        vectors = np.asarray(self.passage_vectors[members], dtype=np.float32)
+        return Group(query, texts, (vectors @ np.asarray(self.query_vectors[row], dtype=np.float32)).tolist())
 
 
 class InParts(WarmStartModel):
@@ -218,7 +216,8 @@ class Distillation:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, value in self.student.network.state_dict().items():
-                self.average[name].lerp_(value, 1 - AVERAGE) if value.is_floating_point() else None
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - AVERAGE)
         return float(loss.detach())
 
     def _start_logits(self, pairs: list[tuple[str, str]], batches: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -296,10 +295,10 @@ def main() -> None:
     if not isinstance(student, WarmStartModel) or student.network.sparse is None:
         raise SystemExit(f"{arguments.student} has no sparse branch; add it with add_sparse_branch.py")
     student.network.train()
-    start = {name: value.clone() for name, value in student.network.state_dict().items()}
     arguments.result.mkdir(parents=True, exist_ok=True)
     run_of = Distillation(student, Groups(arguments.work), arguments.result, rate=arguments.rate, steps=arguments.steps)
     run_of.run(arguments.groups_per_step)
+    start = run_of.start.network.state_dict()
     mixed = {
         name: value.lerp(start[name], arguments.keep_start) if value.is_floating_point() else value
         for name, value in run_of.average.items()
