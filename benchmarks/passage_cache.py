@@ -50,7 +50,8 @@ def main() -> None:
     shared = load_cross_encoder("bundled", activation="identity", passage_cache=options.cache)
 
     passages = [text(draw, vocabulary, 500) for _ in range(CANDIDATES)]
-    batches = [[(text(draw, vocabulary, 40), passage) for passage in passages] for _ in range(options.rounds + 2)]
+    asked = [text(draw, vocabulary, 40) for _ in range(options.rounds + 2)]
+    batches = [[(query, passage) for passage in passages] for query in asked]
     watches = in_turns(
         {"plain": lambda n: plain.score(batches[n]), "kept": lambda n: shared.score(batches[n])},
         rounds=options.rounds,

@@ -41,7 +41,7 @@ REWRITING_BYTES, QUANTISING_BYTES = 1.2, 6.0
 
 _OVERHEAD_BYTES = 256 * 2**20
 _PART_BYTES = 64 * 2**20
-_FORMAT = 3
+_FORMAT = 4
 
 _logger = logging.getLogger(__name__)
 
@@ -70,15 +70,17 @@ class PreparedGraph:
 
 @dataclass(frozen=True)
 class SplitGraph:
-    """A graph in two parts; see `splitting`.
+    """A graph in parts; see `splitting`.
 
     Attributes:
         reading: Computes the states of texts.
-        scoring: Computes logits from the tokens and states of pairs.
+        terms: Computes the terms of queries from their tokens and states, if the graph has any.
+        scoring: Computes logits from the tokens and states of pairs, and the query's terms.
         states: Names of the states.
     """
 
     reading: Graph
+    terms: Graph | None
     scoring: Graph
     states: tuple[str, ...]
 
@@ -95,6 +97,7 @@ class _Record(BaseModel):
     unpack: bool = False
     reason: str = ""
     states: list[str] = []
+    parts: list[str] = []
 
 
 def trusted_graph(onnx_file: Path) -> PreparedGraph:
@@ -147,16 +150,18 @@ def prepare_graph(onnx_file: Path, precision: GraphPrecision = "fp32", head: Seq
 
 
 def split_graph(onnx_file: Path) -> SplitGraph | None:
-    """Find the two parts of a graph in which query and passage meet late, or make them; `None` for another graph.
+    """Find the parts of a graph in which query and passage meet late, or make them; `None` for another graph.
 
     Raises:
         UnsupportedModelError: If the file is not a whole ONNX graph, or reads files outside its folder.
     """
-    names = [f"{_hash(onnx_file)}-{_FORMAT}-{onnxruntime.__version__}-{part}" for part in ("reading", "scoring")]
-    found = [_find(onnx_file, name, "fp32", ()) for name in names]
-    record = _record(names[0])
-    if record is not None and record.states and found[0] is not None and found[1] is not None:
-        return SplitGraph(found[0].graph, found[1].graph, tuple(record.states))
+    prefix = f"{_hash(onnx_file)}-{_FORMAT}-{onnxruntime.__version__}"
+    record = _record(f"{prefix}-reading")
+    if record is not None and record.parts:
+        found = {part: _find(onnx_file, f"{prefix}-{part}", "fp32", ()) for part in record.parts}
+        graphs = {part: prepared.graph for part, prepared in found.items() if prepared is not None}
+        if len(graphs) == len(found):
+            return SplitGraph(graphs["reading"], graphs.get("terms"), graphs["scoring"], tuple(record.states))
     from langchain_crossrerank.onnx_graphs.rewriting import as_graph
     from langchain_crossrerank.onnx_graphs.splitting import split, state_names
     from langchain_crossrerank.onnx_graphs.structure import read_structure
@@ -165,12 +170,14 @@ def split_graph(onnx_file: Path) -> SplitGraph | None:
     states = state_names(structure)
     if not states:
         return None
+    parts = split(structure)
+    made = {"terms": parts.terms, "scoring": parts.scoring, "reading": parts.reading}
+    graphs = {part: as_graph(cut, WeightFiles(onnx_file, cut.weights)) for part, cut in made.items() if cut is not None}
     external = structure.external_files
-    reading, scoring = (as_graph(part, WeightFiles(onnx_file, part.weights)) for part in split(structure))
-    for name, graph in zip(names, (reading, scoring), strict=True):
+    for part, graph in graphs.items():
         prepared = PreparedGraph(onnx_file, _external(onnx_file, external), graph, "fp32", rewritten=True)
-        _keep(name, prepared, external, "", states)
-    return SplitGraph(reading, scoring, tuple(states))
+        _keep(f"{prefix}-{part}", prepared, external, states=states, parts=list(graphs))
+    return SplitGraph(graphs["reading"], graphs.get("terms"), graphs["scoring"], tuple(states))
 
 
 def _make_once(onnx_file: Path, name: str, precision: GraphPrecision, head: Sequence[Layer]) -> PreparedGraph:
@@ -218,7 +225,7 @@ def _rewritten(onnx_file: Path, name: str, head: Sequence[Layer]) -> PreparedGra
     is_new = structure is not original
     prepared = PreparedGraph(onnx_file, _external(onnx_file, original.external_files), graph, "fp32", rewritten=is_new)
     if is_final:
-        _keep(name, prepared, original.external_files, reason)
+        _keep(name, prepared, original.external_files, reason=reason)
     return prepared
 
 
@@ -241,7 +248,7 @@ def _quantised(onnx_file: Path, name: str, head: Sequence[Layer]) -> PreparedGra
         _logger.warning("%s is not quantised this time (%s); the next process tries again.", onnx_file, err)
         return exact
     prepared = PreparedGraph(onnx_file, exact.external_files, graph, "int8", rewritten=True)
-    _keep(name, prepared, external, "")
+    _keep(name, prepared, external)
     return prepared
 
 
@@ -301,7 +308,13 @@ def _find(onnx_file: Path, name: str, precision: GraphPrecision, head: Sequence[
 
 
 def _keep(
-    name: str, prepared: PreparedGraph, external_files: Sequence[str], reason: str, states: Sequence[str] = ()
+    name: str,
+    prepared: PreparedGraph,
+    external_files: Sequence[str],
+    *,
+    reason: str = "",
+    states: Sequence[str] = (),
+    parts: Sequence[str] = (),
 ) -> None:
     graph = prepared.graph
     if not isinstance(graph.model, bytes):
@@ -314,6 +327,7 @@ def _keep(
         unpack=graph.unpack,
         reason=reason,
         states=list(states),
+        parts=list(parts),
     )
     _keep_record(name, prepared, external_files, record, graph.model)
 
@@ -331,7 +345,7 @@ def _keep_record(
             return
     remember(full_name, record.model_dump())
     if external_files:
-        stub = _Record(external_files=list(external_files), states=record.states)
+        stub = _Record(external_files=list(external_files), states=record.states, parts=record.parts)
         remember(name, stub.model_dump())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -10,36 +11,40 @@ import onnx
 from langchain_crossrerank.files import write_whole
 from langchain_crossrerank.onnx_graphs.rewriting import without_unused
 from langchain_crossrerank.onnx_graphs.structure import Structure
+from langchain_crossrerank.onnx_graphs.tensor_names import QUERY_TERMS, STATES
 
-STATES = ("states_apart", "sparse_states")
-"""Names of the tensors, of shape (pairs, tokens, width), in which the tokens of one text do not depend on the other;
-`training.models` exports graphs with them."""
+
+@dataclass(frozen=True)
+class Parts:
+    """A graph in parts.
+
+    Attributes:
+        reading: Computes the states of texts from their tokens.
+        terms: Computes `QUERY_TERMS` from tokens and states; `None` for a graph without them.
+        scoring: Computes logits from the tokens and states of pairs, and their query terms.
+    """
+
+    reading: Structure
+    terms: Structure | None
+    scoring: Structure
 
 
 def state_names(structure: Structure) -> list[str]:
     """Return which of `STATES` a graph has; none if it cannot be split."""
-    made = {output for node in structure.model.graph.node for output in node.output}
+    made = _made(structure)
     return [name for name in STATES if name in made]
 
 
-def split(structure: Structure) -> tuple[Structure, Structure]:
-    """Split a graph that has `STATES` in two.
-
-    Returns:
-        A graph that computes the states of texts from their tokens, and one that computes logits from the tokens and
-        states of pairs.
-    """
-    names = state_names(structure)
-    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, None, None]) for name in names]
-    reading, scoring = _copy(structure), _copy(structure)
-    del reading.model.graph.output[:]
-    reading.model.graph.output.extend(values)
-    graph = scoring.model.graph
-    nodes = [node for node in graph.node if not set(names).intersection(node.output)]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    graph.input.extend(values)
-    return _with_inputs_used(without_unused(reading)), _with_inputs_used(without_unused(scoring))
+def split(structure: Structure) -> Parts:
+    """Split a graph that has `STATES`."""
+    states = state_names(structure)
+    if QUERY_TERMS not in _made(structure):
+        return Parts(_cut(structure, outputs=states), None, _cut(structure, inputs=states))
+    return Parts(
+        _cut(structure, outputs=states),
+        _cut(structure, inputs=states, outputs=[QUERY_TERMS]),
+        _cut(structure, inputs=[*states, QUERY_TERMS]),
+    )
 
 
 def keep_as_inner_tensors(graph_file: Path, names: Sequence[str]) -> None:
@@ -51,16 +56,29 @@ def keep_as_inner_tensors(graph_file: Path, names: Sequence[str]) -> None:
     write_whole(graph_file, model.SerializeToString())
 
 
-def _copy(structure: Structure) -> Structure:
+def _made(structure: Structure) -> set[str]:
+    return {output for node in structure.model.graph.node for output in node.output}
+
+
+def _cut(structure: Structure, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Structure:
+    """Copy what computes `outputs`, by default those of the graph, where the tensors of `inputs` are given."""
     model = onnx.ModelProto()
     model.CopyFrom(structure.model)
-    return Structure(model, structure.weights, structure.external_files)
+    graph = model.graph
+    if outputs:
+        del graph.output[:]
+        graph.output.extend(_described(name) for name in outputs)
+    nodes = [node for node in graph.node if not set(inputs).intersection(node.output)]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.input.extend(_described(name) for name in inputs)
+    part = without_unused(Structure(model, structure.weights, structure.external_files))
+    read = {name for node in part.model.graph.node for name in node.input}
+    used = [entry for entry in part.model.graph.input if entry.name in read]
+    del part.model.graph.input[:]
+    part.model.graph.input.extend(used)
+    return part
 
 
-def _with_inputs_used(structure: Structure) -> Structure:
-    graph = structure.model.graph
-    read = {name for node in graph.node for name in node.input}
-    inputs = [entry for entry in graph.input if entry.name in read]
-    del graph.input[:]
-    graph.input.extend(inputs)
-    return structure
+def _described(name: str) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, None, None])

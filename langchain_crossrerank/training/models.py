@@ -28,7 +28,8 @@ from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.extras import check_extra
-from langchain_crossrerank.onnx_graphs.splitting import STATES, keep_as_inner_tensors
+from langchain_crossrerank.onnx_graphs.splitting import keep_as_inner_tensors
+from langchain_crossrerank.onnx_graphs.tensor_names import QUERY_TERMS, STATES
 from langchain_crossrerank.training.warm_start import WarmStartConfig, WarmStartCrossEncoder, bi_encoder_weights
 
 WARM_START = "CrossRerankWarmStart"
@@ -286,7 +287,7 @@ class WarmStartModel(Trainable):
             for kind in ("ids", "attention_mask", "type_ids")
         )
         names = ["input_ids", "attention_mask", "token_type_ids"]
-        states = STATES[: 1 if network.sparse is None else 2]
+        states = STATES[:1] if network.sparse is None else (*STATES, QUERY_TERMS)
         traced = _WithStates(network.config)
         traced.load_state_dict(network.state_dict())
         with torch.no_grad(), warnings.catch_warnings():

@@ -61,40 +61,38 @@ class SparseBranch(nn.Module):
         self.weight = nn.Parameter(torch.tensor(config.weight))
 
     def forward(self, input_ids: Tensor, places: Tensor, apart: Tensor, query: Tensor, passage: Tensor) -> Tensor:
-        """Compute weighted scores of shape (pairs, 1); the arguments are those of `encode` and `compare`."""
-        return self.compare(input_ids, self.encode(input_ids, places, apart), query, passage)
-
-    def encode(self, input_ids: Tensor, places: Tensor, apart: Tensor) -> Tensor:
-        """Compute states of shape (pairs, tokens, width), each text's by itself.
+        """Compute weighted scores of shape (pairs, 1).
 
         Args:
             input_ids: Token ids, shape (pairs, tokens), the query's first.
             places: Each token's place in its own text, same shape.
             apart: Attention bias that keeps query and passage apart, shape (pairs, 1, tokens, tokens).
+            query: Mask of the query's tokens, shape (pairs, tokens).
+            passage: Mask of the passage's tokens, same shape.
         """
+        states = self.encode(input_ids, places, apart)
+        return self.compare(states, self.query_terms(input_ids, states, query), passage)
+
+    def encode(self, input_ids: Tensor, places: Tensor, apart: Tensor) -> Tensor:
+        """Compute states of shape (pairs, tokens, width), each text's by itself; see `forward`."""
         states = self.embedding_norm(self.words(input_ids) + self.positions(places) + self.text_type)
         for layer in self.layers:
             states = layer(states, apart)
         encoded: Tensor = self.transform_norm(functional.gelu(self.transform(states)))
         return encoded.float()
 
-    def compare(self, input_ids: Tensor, states: Tensor, query: Tensor, passage: Tensor) -> Tensor:
-        """Compute weighted scores of shape (pairs, 1).
+    def query_terms(self, input_ids: Tensor, states: Tensor, query: Tensor) -> Tensor:
+        """Choose each query's strongest terms.
 
         Args:
             input_ids: Token ids, shape (pairs, tokens), the query's first.
             states: What `encode` returned for them.
             query: Mask of the query's tokens, shape (pairs, tokens).
-            passage: Mask of the passage's tokens, same shape.
-        """
-        weights, terms = self._query_terms(input_ids, states, query)
-        # Shape (pairs, tokens, terms).
-        found = states @ self.words(terms).transpose(1, 2) + self.word_bias[terms][:, None]
-        found = found.masked_fill(~passage[:, :, None], CLOSED).amax(1)
-        return self.weight * (weights * torch.log1p(functional.relu(found))).sum(1, keepdim=True)
 
-    def _query_terms(self, input_ids: Tensor, states: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the weights of each query's strongest terms, and the terms; both of shape (pairs, terms)."""
+        Returns:
+            What `compare` needs of each term: its vector, its bias and its weight in the query, shape (pairs, terms,
+            width + 2).
+        """
         # The pairs of a batch mostly share one query, and the whole vocabulary is large: compute each query once.
         asked = torch.where(query, input_ids, torch.zeros_like(input_ids))
         distinct, which = torch.unique(asked, dim=0, return_inverse=True)
@@ -107,7 +105,21 @@ class SparseBranch(nn.Module):
         values, terms = torch.topk(logits, self.config.terms, dim=1)
         weights = torch.log1p(functional.relu(values))
         weights = weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        return weights[which], terms[which]
+        return torch.cat([self.words(terms), self.word_bias[terms][:, :, None], weights[:, :, None]], dim=2)[which]
+
+    def compare(self, states: Tensor, terms: Tensor, passage: Tensor) -> Tensor:
+        """Compute weighted scores of shape (pairs, 1).
+
+        Args:
+            states: What `encode` returned, shape (pairs, tokens, width).
+            terms: What `query_terms` returned.
+            passage: Mask of the passage's tokens, shape (pairs, tokens).
+        """
+        vectors, biases, weights = terms[:, :, :-2], terms[:, :, -2], terms[:, :, -1]
+        # Shape (pairs, tokens, terms).
+        found = states @ vectors.transpose(1, 2) + biases[:, None]
+        found = found.masked_fill(~passage[:, :, None], CLOSED).amax(1)
+        return self.weight * (weights * torch.log1p(functional.relu(found))).sum(1, keepdim=True)
 
 
 def splade_weights(weights: dict[str, Tensor], layers: int) -> dict[str, Tensor]:

@@ -115,8 +115,8 @@ class WarmStartCrossEncoder(nn.Module):
         """Compute logits, and the states of each token that do not depend on the other text.
 
         Returns:
-            Logits of shape (pairs, 1); the states in which query and passage have not met, shape (pairs, tokens,
-            width); and those of the sparse branch, if there is one.
+            Logits of shape (pairs, 1), and the states in which query and passage have not met, shape (pairs, tokens,
+            width); then, if there is a sparse branch, its states and its query's terms.
         """
         present = attention_mask.bool()
         passage = token_type_ids.bool() & present
@@ -134,7 +134,8 @@ class WarmStartCrossEncoder(nn.Module):
         if self.sparse is None:
             return logits, lower
         sparse = self.sparse.encode(input_ids, places, apart)
-        return logits + self.sparse.compare(input_ids, sparse, query, passage), lower, sparse
+        terms = self.sparse.query_terms(input_ids, sparse, query)
+        return logits + self.sparse.compare(sparse, terms, passage), lower, sparse, terms
 
     def _attention_biases(self, present: Tensor, passage: Tensor) -> tuple[Tensor, Tensor]:
         """Return the biases of the lower layers and of the upper ones, both of shape (pairs, 1, tokens, tokens)."""

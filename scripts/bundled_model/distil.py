@@ -10,7 +10,8 @@ each text was embedded once.
 
 `STUDENT_FOLDER` is a warm-started model with a sparse branch, as `add_sparse_branch.py` writes it. The teacher of a
 group is the sum of the student's own scores before training, weighted cosines of the bi-encoder, and the sparse
-branch, which has a weight of its own in the teacher. The same command resumes after a stop.
+branch, which has a weight of its own in the teacher. Of the branch, only its weight is trained. The same command
+resumes after a stop.
 """
 
 from __future__ import annotations
@@ -158,10 +159,8 @@ class InParts(WarmStartModel):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Compute both columns, shape (pairs, 2)."""
         branch = self.network.sparse
-        logits, _, states = self.network.logits_and_states(input_ids, attention_mask, token_type_ids)
-        passage = token_type_ids.bool() & attention_mask.bool()
-        query = ~token_type_ids.bool() & attention_mask.bool()
-        scores = branch.compare(input_ids, states, query, passage)
+        logits, _, states, terms = self.network.logits_and_states(input_ids, attention_mask, token_type_ids)
+        scores = branch.compare(states, terms, token_type_ids.bool() & attention_mask.bool())
         return torch.cat([logits - scores, scores / branch.weight], dim=1)
 
 
@@ -172,10 +171,14 @@ class Distillation:
         self.student, self.groups, self.result, self.steps = student, groups, result, steps
         self.start = InParts(student)
         parameters = student.parameter_groups(rate)
-        for value in student.network.sparse.parameters():  # type: ignore[union-attr]
-            value.requires_grad_(False)
+        branch = student.network.sparse
+        assert branch is not None
+        branch.requires_grad_(False)
         for part in parameters:
             part["params"] = [value for value in part["params"] if value.requires_grad]
+        branch.weight.requires_grad_(True)
+        parameters.append({"params": [branch.weight], "lr": rate * 20, "weight_decay": 0.0})
+        for part in parameters:
             part["peak"] = part["lr"]
         self.optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98))
         self.average = {name: value.clone() for name, value in student.network.state_dict().items()}

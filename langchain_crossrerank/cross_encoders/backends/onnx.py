@@ -240,9 +240,10 @@ class OnnxCrossEncoder(CrossEncoder):
             # Threads that spin in wait for more texts would take their cores from the scoring that follows.
             partial(self.open_graph, split.reading, spin=False),
             partial(self.open_graph, split.scoring),
-            split.states,
-            self._source,
-            max_bytes,
+            open_terms=None if split.terms is None else partial(self.open_graph, split.terms, spin=False),
+            states=split.states,
+            source=self._source,
+            max_bytes=max_bytes,
         )
 
     @property

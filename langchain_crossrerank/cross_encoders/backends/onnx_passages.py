@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,29 @@ from langchain_crossrerank.cross_encoders.backends.onnx_inputs import pad_rows
 from langchain_crossrerank.cross_encoders.backends.onnx_session import GraphInput, ProcessSession
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import plan_batches
+from langchain_crossrerank.onnx_graphs.tensor_names import QUERY_TERMS
 
 READING_TOKENS = 4096
 """Maximum tokens, padding included, of texts that are read in one forward pass."""
 
 _ENTRY_BYTES = 400
 
-_States = tuple[Any, ...]
-"""The states of one text's tokens: arrays of shape (tokens, width), float32."""
+
+@dataclass(frozen=True)
+class _States:
+    """What is kept of one text, in float32.
+
+    Attributes:
+        tokens: The states of its tokens, arrays of shape (tokens, width).
+        terms: A query's terms, shape (terms, width), if the graph has any.
+    """
+
+    tokens: tuple[Any, ...]
+    terms: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in (*self.tokens, *([] if self.terms is None else [self.terms])))
 
 
 @dataclass(frozen=True)
@@ -54,7 +69,8 @@ class PassageSession:
 
     Args:
         open_reading: Opens the graph that computes states.
-        open_scoring: Opens the graph that computes logits from tokens and states.
+        open_scoring: Opens the graph that computes logits from tokens, states and terms.
+        open_terms: Opens the graph that computes a query's terms from tokens and states, if there is one.
         states: Names of the states.
         source: The model.
         max_bytes: Bytes of states that are kept.
@@ -64,13 +80,16 @@ class PassageSession:
         self,
         open_reading: Callable[[], Any],
         open_scoring: Callable[[], Any],
+        *,
+        open_terms: Callable[[], Any] | None,
         states: Sequence[str],
         source: ModelSource,
         max_bytes: int,
     ) -> None:
         self._source = source
         self._reading = ProcessSession(open_reading)
-        self._scoring = ProcessSession(open_scoring, states=states)
+        self._terms = None if open_terms is None else ProcessSession(open_terms, states=states)
+        self._scoring = ProcessSession(open_scoring, states=(*states, QUERY_TERMS))
         self._names = tuple(states)
         self._max_bytes = max_bytes
         self._kept = Guarded(self._nothing_kept)
@@ -80,7 +99,7 @@ class PassageSession:
     @property
     def inputs(self) -> Mapping[str, GraphInput]:
         """The inputs that come from tokens."""
-        return {name: entry for name, entry in self._scoring.inputs.items() if name not in self._names}
+        return {name: entry for name, entry in self._scoring.inputs.items() if name not in (*self._names, QUERY_TERMS)}
 
     def run(self, features: Mapping[str, Any]) -> Any:
         """Return the logits of a batch.
@@ -98,16 +117,16 @@ class PassageSession:
             for row, (split, end) in enumerate(zip(splits, ends, strict=True))
         ]
         states = self._states_of(dict.fromkeys(text for row in rows for text in row))
-        joined = {name: np.zeros((*ids.shape, width), dtype=np.float32) for name, width in self._widths(states)}
+        widths = [array.shape[1] for array in next(iter(states.values())).tokens]
+        joined = [np.zeros((*ids.shape, width), dtype=np.float32) for width in widths]
         for row, (query, passage) in enumerate(rows):
-            for place, array in enumerate(joined.values()):
-                array[row, : splits[row]] = states[query][place]
-                array[row, splits[row] : ends[row]] = states[passage][place]
-        return self._scoring.run({**features, **joined})
-
-    def _widths(self, states: Mapping[_Text, _States]) -> Iterator[tuple[str, int]]:
-        one = next(iter(states.values()))
-        return ((name, array.shape[1]) for name, array in zip(self._names, one, strict=True))
+            for array, asked, told in zip(joined, states[query].tokens, states[passage].tokens, strict=True):
+                array[row, : splits[row]] = asked
+                array[row, splits[row] : ends[row]] = told
+        inputs = {**features, **dict(zip(self._names, joined, strict=True))}
+        if self._terms is not None:
+            inputs[QUERY_TERMS] = np.stack([states[query].terms for query, _ in rows])
+        return self._scoring.run(inputs)
 
     def _states_of(self, texts: Collection[_Text]) -> dict[_Text, _States]:
         with self._kept as kept:
@@ -125,11 +144,18 @@ class PassageSession:
     def _read(self, texts: Sequence[_Text]) -> list[_States]:
         outputs = self._reading.run_all(pad_rows([text.row for text in texts], self._source))
         # Copies, because a view of a row would keep the whole batch in memory.
-        return [tuple(output[row, : text.tokens].copy() for output in outputs) for row, text in enumerate(texts)]
+        tokens = [tuple(output[row, : text.tokens].copy() for output in outputs) for row, text in enumerate(texts)]
+        return [_States(found, self._terms_of(text, found)) for text, found in zip(texts, tokens, strict=True)]
+
+    def _terms_of(self, text: _Text, tokens: Sequence[Any]) -> Any:
+        if self._terms is None or text.segment != 0:
+            return None
+        states = {name: array[None] for name, array in zip(self._names, tokens, strict=True)}
+        return self._terms.run({**pad_rows([text.row], self._source), **states})[0]
 
     def _nothing_kept(self) -> LRUCache[_Text, _States]:
         return LRUCache(self._max_bytes, getsizeof=_entry_bytes)
 
 
 def _entry_bytes(states: _States) -> int:
-    return _ENTRY_BYTES + sum(int(array.nbytes) for array in states)
+    return _ENTRY_BYTES + states.nbytes
