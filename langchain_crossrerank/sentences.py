@@ -34,6 +34,7 @@ for _language, _words in _COMMON_WORDS.items():
 _SAMPLE = 2000
 _LONGEST = 20_000
 _CONTINUES = re.compile(r"[\d(]|[^\W\d_]")
+_GLUED = re.compile(r"[(\[\"'“]?([^\W\d_]+)\.([^\W\d_]+)[,;:]?")
 _NUMBERED = re.compile(r"\d{1,3}[.)]\s")
 _TERMINAL = re.compile(r"[.!?。！？।॥…؟։።][\"'”’»)\]）」』*_`]*$")
 _LEADERS = re.compile(r"(?:\.\s?){4,}")
@@ -102,7 +103,13 @@ def is_statement(sentence: str) -> bool:
 
 
 def _ends_here(text: str, start: int, end: int) -> bool:
-    """Whether a boundary that sentencex found is one: an abbreviation is followed by a small letter or a figure."""
+    """Whether a boundary that sentencex found is one.
+
+    An abbreviation is followed by a small letter or a figure. A full stop inside a word is part of it, as in
+    `CRAN.R-project.org`, `smtplib.SMTP("localhost")` and `./configure`, unless a space was lost: `the end.Then`.
+    """
+    if text[end - 1] == "." and not text[end].isspace():
+        return _has_lost_space(text, end)
     following = text[end : end + 8].lstrip()
     if not following or text[start:end].rstrip()[-1:] != "." or not _CONTINUES.match(following):
         return True
@@ -110,3 +117,10 @@ def _ends_here(text: str, start: int, end: int) -> bool:
         # "approx. 20" goes on; "... was built. 2. Then" does not.
         return _NUMBERED.match(following) is not None
     return not following[0].islower()
+
+
+def _has_lost_space(text: str, place: int) -> bool:
+    """Whether a full stop is between a word in small letters and one with a capital."""
+    word = text[max(0, place - 100) : place].rsplit(maxsplit=1)[-1] + text[place : place + 100].split(maxsplit=1)[0]
+    words = _GLUED.fullmatch(word)
+    return words is not None and words[1].islower() and words[2].istitle()

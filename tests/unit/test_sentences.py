@@ -33,6 +33,30 @@ def test_an_abbreviation_does_not_end_a_sentence(whole: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "whole",
+    [
+        "See https://CRAN.R-project.org for the sources.",
+        "Write server = smtplib.SMTP('localhost') before the rest.",
+        "Type $ ./configure and then $ make in the folder.",
+        "Import System.Linq and nothing else.",
+        "The option is attrs.converters.C in that file.",
+    ],
+)
+def test_a_full_stop_inside_a_word_ends_no_sentence(whole: str) -> None:
+    """Addresses, names of programs and calls are quoted whole."""
+    assert sentences(f"{whole} Here is more.") == [whole, "Here is more."]
+
+
+@pytest.mark.parametrize(
+    "text", ["This is the end.Then it begins.", "Das ist gut.Ja, das auch.", "Это конец.Потом начало."]
+)
+def test_a_lost_space_does_not_join_two_sentences(text: str) -> None:
+    """As in the text of many PDFs."""
+    first, rest = text.split(".", 1)
+    assert sentences(text) == [f"{first}.", rest]
+
+
+@pytest.mark.parametrize(
     ("text", "count", "language"),
     [
         ("去岛上的渡轮早上九点出发。博物馆星期一闭馆。", 2, "zh"),
