@@ -51,7 +51,7 @@ def main() -> None:
     bare = sum(searching.seconds) + (model.tokenise_ms + model.forward_ms) / 1000
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.model}")
     print(f"{result.queries} queries, {options.k} candidates: {whole:.2f} s, of which {bare:.2f} s search and scoring")
-    print(f"overhead of evaluate: {whole / bare - 1:.2%} (bar: under 3 %)")
+    print(f"overhead of evaluate: {whole / bare - 1:.2%} (target: under 3 %)")
 
 
 if __name__ == "__main__":

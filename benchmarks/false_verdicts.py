@@ -66,7 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     better = skill_for(options.gain)
     print(f"Python {platform.python_version()}, {options.draws} draws; no verdict below {MIN_QUERIES} queries\n")
-    print(f"| queries | helped or hurt, nothing differs (bar: 5 %) | p <= 0.05 | helped, gain of {options.gain} |")
+    print(f"| queries | helped or hurt, nothing differs (target: 5 %) | p <= 0.05 | helped, gain of {options.gain} |")
     print("|---|---|---|---|")
     for queries in options.queries:
         random = np.random.default_rng([options.seed, queries])

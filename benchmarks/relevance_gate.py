@@ -127,9 +127,9 @@ def main() -> None:
     print(f"{options.model}, each question left out: {wilson(left_out(graded.probability, graded.answerable))}")
     print(f"cosine, each question left out: {wilson(left_out(graded.cosine, graded.answerable))}")
     found = paired_difference(theirs.astype(float).tolist(), ours.astype(float).tolist())
-    print(f"difference in accuracy: {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}), bar: not below 0")
+    print(f"difference in accuracy: {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}), target: not below 0")
     refused = float((graded.probability[~graded.answerable] < best).mean())
-    print(f"questions without an answer below the best threshold: {refused:.0%} (bar: 80 %)")
+    print(f"questions without an answer below the best threshold: {refused:.0%} (target: 80 %)")
 
 
 if __name__ == "__main__":

@@ -143,8 +143,8 @@ def throughput(model: str, url: str, *, requests: int, candidates: int) -> None:
     for name, (pairs, slowest) in figures.items():
         print(f"| {CLIENTS} clients, {name} | {pairs:.0f} pairs/s, p99 {1000 * slowest:.0f} ms |")
     (local, _), (served, slowest) = figures["in process"], figures["server"]
-    print(f"| throughput of the server against in process | {served / local:.2f} (bar: 0.95 or more) |")
-    print(f"| p99 of the server against fair sharing | {slowest / (CLIENTS * alone):.2f} (bar: 1.5 or less) |")
+    print(f"| throughput of the server against in process | {served / local:.2f} (target: 0.95 or more) |")
+    print(f"| p99 of the server against fair sharing | {slowest / (CLIENTS * alone):.2f} (target: 1.5 or less) |")
 
 
 def soak(url: str, process: int, seconds: float) -> None:
@@ -178,7 +178,7 @@ def soak(url: str, process: int, seconds: float) -> None:
     figures = ", ".join(f"{minute} min {size:.0f}" for minute, size in memory.items())
     print(f"| soak of {seconds:.0f} s | {sent} requests, {failed} failed, {killed} clients killed |")
     print(f"| memory of the server in MiB | {figures} |")
-    print(f"| requests left in the server | {in_flight[1] if in_flight else 'unknown'} (bar: 0) |")
+    print(f"| requests left in the server | {in_flight[1] if in_flight else 'unknown'} (target: 0) |")
 
 
 def _memory(process: int) -> float:
@@ -207,10 +207,10 @@ def main() -> None:
         for name, watch in watches.items():
             print(f"| one client, {options.candidates} passages, {name} | {1000 * watch.median:.0f} ms |")
         ratio = watches["server"].median / watches["in process"].median
-        print(f"| one client at the server against in process | {ratio:.2f} (bar: 1.10 or less) |")
+        print(f"| one client at the server against in process | {ratio:.2f} (target: 1.10 or less) |")
         if "Infinity" in watches:
             ratio = watches["server"].median / watches["Infinity"].median
-            print(f"| one client at the server against Infinity | {ratio:.2f} (bar: 1.00 or less) |")
+            print(f"| one client at the server against Infinity | {ratio:.2f} (target: 1.00 or less) |")
         throughput(options.model, url, requests=max(1, options.requests // 4), candidates=20)
         if options.soak:
             soak(url, process, options.soak)

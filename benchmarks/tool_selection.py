@@ -100,7 +100,7 @@ def main() -> None:
     difference = paired_difference(found[best].tolist(), ours.tolist())
     print(
         f"difference from {best}: {difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f}), "
-        "bar: not below 0"
+        "target: not below 0"
     )
     print(f"the prompt of an LLM selector: about {estimate_tokens(' '.join(texts))} tokens per selection")
 

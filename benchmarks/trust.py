@@ -113,7 +113,7 @@ def main() -> None:
         child(options.model, options.child)
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.model}\n")
-    print("| what | measured | bar |\n|---|---|---|")
+    print("| what | measured | target |\n|---|---|---|")
 
     # First, while this process is small: a child's peak memory starts at its parent's.
     if not options.skip_large:

@@ -8,7 +8,7 @@ CrossRerankError
 │   ├── ModelNotFoundError  (OSError)       no such folder, repository or needed file
 │   └── UnsupportedModelError               the model is there but cannot be used
 │       └── GraphRewriteError               its graph cannot be made faster, and runs unchanged
-├── ScoringError            (RuntimeError)  the model failed or gave unusable scores
+├── ScoringError            (RuntimeError)  the model failed or returned unusable scores
 │   └── RemoteError                         a server could not be reached or answered with an error
 ├── RerankTimeoutError      (TimeoutError)  scoring did not finish in the time allowed
 ├── OverloadedError         (RuntimeError)  too much work is waiting to be done in time
@@ -87,7 +87,7 @@ class GraphRewriteError(UnsupportedModelError):
 
 
 class ScoringError(CrossRerankError, RuntimeError):
-    """The model raised, gave the wrong number of scores, or gave scores that are not finite.
+    """The model raised an error, returned the wrong number of scores, or returned scores that are not finite.
 
     Attributes:
         positions: Places, counted from 0 in the caller's order, of the pairs concerned.
@@ -143,4 +143,4 @@ class TrainingError(CrossRerankError, RuntimeError):
 
 
 class AnswerError(CrossRerankError, RuntimeError):
-    """A command could not answer: the language model or the search failed; the message holds the reason."""
+    """A command could not answer: the language model or the search failed; the message says why."""

@@ -135,7 +135,8 @@ def table_notes() -> list[str]:
     """Return what to read below the table: the sources of its figures, and notes on models."""
     return [
         *(f"{letter}: {source}." for letter, source in _sources().items()),
-        "Only figures with the same letter can be compared, and a with b. Where there is none, we know of none.",
+        "Only figures with the same letter can be compared, except that a and b can also be compared with each other. "
+        "Where no figure is shown, we know of none.",
         f"M: millions of parameters. ms: median to rerank 20 passages of 500 characters; {_SPEED}.",
         *(f"{model.name}: {model.note}" for model in MODELS if model.note),
     ]

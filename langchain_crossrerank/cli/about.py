@@ -67,7 +67,7 @@ def info_command(
         note(f"error: {' '.join(str(err).split())}")
         return 1
     say(f"{'model':<10}{cross_encoder!r}")
-    say(f"{'':<10}a score of it: {score:.6f}")
+    say(f"{'':<10}sample score: {score:.6f}")
     return 0
 
 

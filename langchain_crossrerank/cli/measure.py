@@ -83,7 +83,9 @@ def evaluate_command(
     file_name: FileName = None,
     make_queries: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Instead, let a language model draft N queries into the folder."),
+        typer.Option(
+            metavar="N", help="Measure nothing; let a language model draft N queries and write them to the folder."
+        ),
     ] = None,
     files: Annotated[
         list[str] | None,
@@ -186,7 +188,7 @@ def profile_command(
     files: Files,
     question: Question,
     *,
-    repeats: Annotated[int, typer.Option(help="How often to run it.")] = 3,
+    repeats: Annotated[int, typer.Option(help="How many times to run the question.")] = 3,
     output: Output = None,
     model: Model = None,
     embeddings: Embeddings = None,
@@ -301,6 +303,6 @@ def _notes(collection: evaluation.Collection) -> list[str]:
     if collection.drafted:
         notes.append(
             f"{len(collection.drafted)} of {len(collection.qrels)} judged queries were drafted by a language model; "
-            "the figures are only as good as their checks."
+            "the figures are only as reliable as your corrections to these queries."
         )
     return notes

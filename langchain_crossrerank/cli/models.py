@@ -32,7 +32,7 @@ def verify_command(
     subfolder: Subfolder = None,
     file_name: FileName = None,
 ) -> int:
-    """Check that a model gives the scores that are expected of it; exit with 1 if it does not."""
+    """Check that a model returns the expected scores; exit with 1 if it does not."""
     loading = given(backend=backend, precision=precision, subfolder=subfolder, file_name=file_name)
     if all_models == (model is not None):
         raise InvalidInputError("name a model, or pass --all with --goldens FILE; not both.")

@@ -15,7 +15,7 @@ from langchain_crossrerank.extras import check_extra
 _ACCESS = "Access"
 _LIMITS = "Limits"
 
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
 
 
 def serve_command(
@@ -32,8 +32,8 @@ def serve_command(
         int,
         typer.Option(
             min=1,
-            help="Number of processes. They share the weights in memory; everything else is needed once for each, and "
-            "the cores are divided among them.",
+            help="Number of processes. They share the weights in memory; each needs its own copy of everything "
+            "else, and the cores are divided among them.",
         ),
     ] = 1,
     cache: Annotated[
@@ -139,7 +139,7 @@ def ui_command(
     )
     listener = listen("127.0.0.1", port)
     url = _url("127.0.0.1", listener.getsockname()[1])
-    note(f"showing {len(passages)} passages on {url}; Ctrl+C stops")
+    note(f"showing {len(passages)} passages on {url}; press Ctrl+C to stop")
     if browser:
         # Connections wait in the socket's queue until the server accepts them.
         webbrowser.open(url)

@@ -17,7 +17,7 @@ _ERRORS = {
     "401": "No API key, or a wrong one.",
     "404": "No such model.",
     "413": "Too many bytes, documents or tokens.",
-    "422": "The request has another shape.",
+    "422": "The request body has the wrong shape.",
     "429": "Too many requests are in progress; see `Retry-After`.",
     "503": "The model is still loading; see `Retry-After`.",
 }

@@ -77,7 +77,7 @@ def serve(config: ServerConfig, listener: socket.socket, *, workers: int = 1, ac
     for err in failures:
         if isinstance(err, CrossRerankError):
             raise err
-        raise ModelError("a model cannot be loaded; its error is above.") from err
+        raise ModelError("a model cannot be loaded; the log above says why.") from err
 
 
 def uvicorn_config(app: Starlette | Callable[[], Starlette], *, access_log: bool, workers: int = 1) -> uvicorn.Config:
@@ -131,7 +131,7 @@ def _serve_with_workers(config: ServerConfig, listener: socket.socket, *, worker
         supervisor = Multiprocess(uvicorn_config(make_app, access_log=access_log, workers=workers), sockets=[listener])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-        raise ModelError("a model cannot be loaded; its error is above.")
+        raise ModelError("a model cannot be loaded; the log above says why.")
 
 
 def worker_app(config: ServerConfig, *, access_log: bool) -> Starlette:

@@ -304,10 +304,10 @@ def errors_page() -> str:
     lines = [
         "---\norder: 22\n---\n",
         "# Errors\n",
-        "Every error that this package raises on purpose is one of these, and each also has a built-in base, so that "
-        "`except ValueError` and `except TimeoutError` work. A message says what happened, shows the value, and says "
-        "what to do. The messages below are read from the code, with `…` for what varies; search for a few words of "
-        "yours.\n",
+        "Every error that this package raises on purpose is one of these. Most also have a built-in base, shown in "
+        "brackets, so that `except ValueError` and `except TimeoutError` work. A message says what happened, shows the "
+        "value, and says what to do. The messages below are read from the code, with `…` for what varies; search for a "
+        "few words of yours.\n",
         f"```text\n{tree[1] if tree else ''}```\n",
     ]
     for name in errors.__all__:

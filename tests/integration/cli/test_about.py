@@ -43,7 +43,7 @@ def test_info_shows_versions_cache_and_a_working_model(own_cache: Path, capsys: 
     assert str(own_cache) in printed
     assert "onnxruntime 1." in printed
     assert "'bundled', backend='onnx'" in printed
-    assert "a score of it: 0." in printed
+    assert "sample score: 0." in printed
 
 
 def test_info_reports_a_model_that_does_not_load(capsys: pytest.CaptureFixture[str]) -> None:
