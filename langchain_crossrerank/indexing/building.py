@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -33,6 +34,7 @@ from langchain_crossrerank.indexing.records import (
     Records,
     describe_file,
     is_unchanged,
+    unfinished,
 )
 from langchain_crossrerank.indexing.report import IndexReport
 from langchain_crossrerank.indexing.stores import (
@@ -49,6 +51,11 @@ _READING_VERSION = 1
 
 _BATCH = 128
 """Chunks that are embedded and stored at once."""
+
+_EMBEDDINGS_NOTE = "embeddings.json"
+"""Name of the file beside a kept collection that says what embedded it."""
+
+_ESCAPED_BYTE = re.compile(r"\\x[0-9a-f]{2}")
 
 _logger = logging.getLogger(__name__)
 _RECORDS: WeakKeyDictionary[VectorStore, MemoryRecords] = WeakKeyDictionary()
@@ -225,8 +232,8 @@ class _Builder:
         """Embed and store the chunks of the files that were read; if that fails, find the file it is due to."""
         pending, self._pending = self._pending, []
         for record, changes in pending:
-            # Without a record the file is read again, should this process end before its chunks are stored.
-            self.records.remove(record.source)
+            # Should this process end before all is stored, the file is read again, and what is there of it is known.
+            self.records.put(unfinished(record, self.records.get(record.source)))
             if not remove_chunks(self.store, changes.remove):
                 self.report.notes.append(
                     f"{record.source!r}: chunks of its earlier version stay, because {type(self.store).__name__} "
@@ -241,7 +248,7 @@ class _Builder:
         except Exception as err:  # noqa: BLE001 - stores and embeddings have errors of their own
             stored = [pair for pair in pending if len(pending) > 1 and self._add_one(*pair, progress)]
             if len(pending) == 1:
-                self._fail_storing(*pending[0], err)
+                self._fail_storing(pending[0][0], err)
         else:
             stored = pending
         for record, changes in stored:
@@ -253,7 +260,7 @@ class _Builder:
         try:
             self._add(changes.add, progress)
         except Exception as err:  # noqa: BLE001 - stores and embeddings have errors of their own
-            self._fail_storing(record, changes, err)
+            self._fail_storing(record, err)
             return False
         return True
 
@@ -263,12 +270,14 @@ class _Builder:
             self.store.add_documents(batch, ids=[str(chunk.id) for chunk in batch])
             progress.stored(start + len(batch), len(chunks))
 
-    def _fail_storing(self, record: FileRecord, changes: Changes, err: Exception) -> None:
+    def _fail_storing(self, record: FileRecord, err: Exception) -> None:
         source = record.source
         self._fail(source, f"{source!r} cannot be embedded or stored ({type(err).__name__}: {err}).", err)
         with suppress(Exception):
             # Half a file would be searched as if it were the whole one.
-            self.store.delete([str(chunk.id) for chunk in changes.add])
+            stored = self.records.get(source) or record
+            if remove_chunks(self.store, chunk_ids(source, stored.chunks)):
+                self.records.remove(source)
 
     def _fail(self, source: str, message: str, err: Exception) -> None:
         failure = IndexingError(message, path=source)
@@ -293,7 +302,7 @@ class _Builder:
 
 def _exists(source: str) -> bool:
     # A name that is not UTF-8 is recorded with escapes and cannot be looked up; it counts as being there.
-    return "\\x" in source or os.path.lexists(source)
+    return (os.sep == "/" and _ESCAPED_BYTE.search(source) is not None) or os.path.lexists(source)
 
 
 def _records_of(store: VectorStore) -> Records:
@@ -308,13 +317,16 @@ def _records_of(store: VectorStore) -> Records:
 def _open_chroma(embeddings: Embeddings | str, folder: Path | None) -> VectorStore:
     check_extra("rag", needed_for="keeping chunks in Chroma", modules=("langchain_chroma",), backend="chroma")
     if folder is not None:
-        _check_kept_embeddings(folder, embeddings)
+        name = _check_kept_embeddings(folder, embeddings)
     if isinstance(embeddings, str):
         embeddings = load_embeddings(embeddings)
     if folder is not None:
         from langchain_crossrerank.indexing.kept_chroma import open_kept_chroma
 
-        return open_kept_chroma(folder, embeddings)
+        store = open_kept_chroma(folder, embeddings)
+        if not (folder / _EMBEDDINGS_NOTE).is_file():
+            write_whole(folder / _EMBEDDINGS_NOTE, json.dumps({"embeddings": name}) + "\n")
+        return store
     from langchain_chroma import Chroma
 
     # Chroma's in-memory collections are shared by name within a process.
@@ -325,11 +337,11 @@ def _open_chroma(embeddings: Embeddings | str, folder: Path | None) -> VectorSto
     )
 
 
-def _check_kept_embeddings(folder: Path, embeddings: Embeddings | str) -> None:
-    """Note next to a kept collection what embedded it, and raise if something else did before."""
+def _check_kept_embeddings(folder: Path, embeddings: Embeddings | str) -> str:
+    """Return the name of the embeddings; raise if others made the collection in a folder."""
     name = embeddings if isinstance(embeddings, str) else getattr(embeddings, "model_name", None)
     name = name or getattr(embeddings, "model", None) or type(embeddings).__name__
-    note = folder / "embeddings.json"
+    note = folder / _EMBEDDINGS_NOTE
     try:
         kept = json.loads(note.read_text(encoding="utf-8"))["embeddings"] if note.is_file() else None
     except (OSError, ValueError, LookupError, TypeError) as err:
@@ -341,8 +353,7 @@ def _check_kept_embeddings(folder: Path, embeddings: Embeddings | str) -> None:
             f"the index in {str(folder)!r} was made with the embeddings {kept!r} and cannot be searched with {name!r}; "
             "use the same ones, or another folder."
         )
-    if kept is None:
-        write_whole(note, json.dumps({"embeddings": str(name)}) + "\n")
+    return str(name)
 
 
 def _narrow(report: IndexReport, records: Records, all_files: bool) -> None:

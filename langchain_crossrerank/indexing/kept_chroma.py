@@ -31,8 +31,8 @@ def open_kept_chroma(folder: Path, embeddings: Embeddings) -> KeptChroma:
     database = Path(name) / "chroma.sqlite3"
     found = _identify(database)
     if found is None or found != _opened.get(name, found):
-        SharedSystemClient._identifier_to_system.pop(name, None)
-        SharedSystemClient._identifier_to_refcount.pop(name, None)
+        for shared in ("_identifier_to_system", "_identifier_to_refcount"):
+            getattr(SharedSystemClient, shared, {}).pop(name, None)
     try:
         store = KeptChroma(
             collection_name="crossrerank",

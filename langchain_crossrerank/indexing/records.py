@@ -75,6 +75,16 @@ def is_unchanged(path: Path, now: FileRecord, known: FileRecord | None) -> tuple
     return False, replace(now, digest=digest)
 
 
+def unfinished(record: FileRecord, known: FileRecord | None) -> FileRecord:
+    """Return the record of a file whose chunks are being stored: it never equals the file, and counts all its chunks.
+
+    Args:
+        record: The file as it is now.
+        known: Its earlier record, whose chunks may still be there.
+    """
+    return replace(record, settings="", chunks=max(record.chunks, 0 if known is None else known.chunks))
+
+
 class Records(ABC):
     """Records of the files in one store, by source."""
 
