@@ -23,7 +23,7 @@ from langchain_crossrerank.blocks.tables import (
 _FENCE = re.compile(r"\s{0,3}(```+|~~~+)")
 _ATX = re.compile(r" {0,3}(#{1,6})\s+(?=\S)(.*)")
 _UNDERLINE = re.compile(r"([=\-~^\"'`#*+.:_<>])\1{2,}\s*")
-_RULE = re.compile(r"\s*(?:[-*_=~+#.:|\s]{3,}|[┌-╿\s]+)")
+_RULE = re.compile(r"[-*_=~+#.:|\s]{3,}|[┌-╿\s]+")
 # The long form first: then no run of dots is tried from each of its dots.
 _LEADERS = re.compile(r"(?:\. ?){6,}|(?:\. ?){4,5}\s{0,20}[\divxlcIVXLC]{0,6}\s{0,20}$")
 _ITEM = re.compile(r"\s*(?:[-*+•◦▪‣·–●○■□✓➢]|\(?\d{1,3}[.)]|\(?[a-z][)]|#\.)\s+(?=\S)")

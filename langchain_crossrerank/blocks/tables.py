@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from langchain_crossrerank.blocks.lines import Block, Line, noise
 
-_TABLE_RULE = re.compile(r"\s*\|?\s*:?-{1,}:?\s*(?:\|\s*:?-{1,}:?\s*)*\|?\s*")
+_TABLE_RULE = re.compile(r"\s*(?:\|\s*)?:?-+:?\s*(?:\|\s*:?-+:?\s*)*(?:\|\s*)?")
 _GRID_RULE = re.compile(r"\s*\+(?:[-=]{2,}\+)+\s*")
 _SIMPLE_RULE = re.compile(r"\s*={2,}(?:\s+={2,})+\s*")
 

@@ -112,3 +112,11 @@ def test_a_text_made_to_be_slow_is_divided(text: str) -> None:
     blocks = split_blocks(text)
     assert all(0 <= block.start <= block.end <= len(text) for block in blocks)
     assert all(len(block_text(text, block)) <= len(text) for block in blocks)
+
+
+@pytest.mark.parametrize(
+    "line", [" " * 100_000 + "x", " " * 100_000 + "-|x", "| " * 50_000 + "-x", "- " * 50_000 + "|x"]
+)
+def test_a_line_of_any_shape_is_read_in_one_pass(line: str) -> None:
+    """Patterns that try every division of a run of spaces would take hours."""
+    assert split_blocks(f"{line}\n{line}", "any")
