@@ -173,11 +173,11 @@ def export_weights(weights: Weights) -> None:
 
     export.export_onnx(str(weights.torch), weights.onnx)
     shutil.copytree(weights.onnx, weights.plain)
-    network, tokenizer = export._load(str(weights.torch), None)
-    export._trace(network, tokenizer, weights.plain / "model.onnx")
+    loaded = export._load(str(weights.torch), None)
+    export._trace(loaded, weights.plain / "model.onnx")
     # fastembed cuts at the tokenizer's max_length; all read the same 512 tokens here.
     described = json.loads((weights.plain / "tokenizer_config.json").read_text(encoding="utf-8"))
     (weights.plain / "tokenizer_config.json").write_text(json.dumps({**described, "max_length": 512}))
     # FlashRank reads this file, which transformers no longer writes.
-    special = json.dumps(tokenizer.special_tokens_map)
+    special = json.dumps(loaded.tokenizer.special_tokens_map)
     (weights.plain / "special_tokens_map.json").write_text(special, encoding="utf-8")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from langchain_crossrerank._spreadsheet import as_cell
 from langchain_crossrerank._terminal import neutralise, one_line
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.files import write_whole
@@ -24,7 +25,6 @@ SUFFIXES = (".json", ".csv", ".html")
 """What `--output` may end in."""
 
 _WIDEST = 160
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def say(text: str, *, end: str = "\n") -> None:
@@ -164,10 +164,5 @@ def _as_csv(result: Any) -> str:
     output = io.StringIO()
     writer = csv.writer(output)
     writer.writerow(head)
-    writer.writerows([_cell(value) for value in row] for row in rows)
+    writer.writerows([as_cell(value) for value in row] for row in rows)
     return output.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """Keep a spreadsheet from running text as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value

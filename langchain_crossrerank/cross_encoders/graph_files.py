@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
@@ -20,8 +19,6 @@ ROUGH_GRAPHS = tuple(
     for folder in ("", "onnx/")
 )
 """Graphs in fewer bits by their usual names; one is taken only if nothing exact is there."""
-
-_logger = logging.getLogger(__name__)
 
 
 def choose_graph(files: Iterable[str], name: str) -> str | None:
@@ -54,10 +51,4 @@ def choose_graph(files: Iterable[str], name: str) -> str | None:
             f"the model {name!r} has the graphs {', '.join(graphs)}, and none of them is called model.onnx; "
             f'say which one to run, for example file_name="{graphs[0]}".'
         )
-    if graphs:
-        _warn_rough(name, graphs[0])
     return graphs[0] if graphs else None
-
-
-def _warn_rough(name: str, graph: str) -> None:
-    _logger.warning("%r has no model.onnx, so %s is run; scores may differ from those of the full model.", name, graph)

@@ -311,9 +311,13 @@ class OnnxEmbeddings(Embeddings):
         if self._may_calibrate and sum(item.tokens for item in encoded) >= WORTH_CALIBRATING:
             self._may_calibrate = False
             typical = sorted(encoded, key=lambda item: item.tokens)[len(encoded) // 2]
-            self.max_batch_tokens = measure_batch_tokens(
-                lambda texts: self._embed_batch([typical] * texts, ""), typical.tokens, self._machine_key
-            )
+            try:
+                self.max_batch_tokens = measure_batch_tokens(
+                    lambda texts: self._embed_batch([typical] * texts, ""), typical.tokens, self._machine_key
+                )
+            except ScoringError as err:
+                # If the model fails, embedding itself says so and on which texts.
+                _logger.info("The fastest batch size could not be measured: %s", err)
         return plan_batches(encoded, self.max_batch_tokens, self._shape[0])
 
     def _features(self, batch: Sequence[_EncodedText]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def read_records(
 def read_json(file: str | os.PathLike[str]) -> Any:
     """Read a file that is one JSON value, or `None` where it is something else, such as JSON Lines."""
     path = Path(file)
-    if not path.is_file() or _suffix(path) == ".parquet":
+    if not path.is_file() or _suffix(path) in (".parquet", ".jsonl", ".ndjson"):
         return None
     try:
         with _open_text(path) as text:

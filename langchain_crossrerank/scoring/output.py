@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from langchain_crossrerank._spreadsheet import as_cell
 from langchain_crossrerank.evaluation.records import Record
 from langchain_crossrerank.files import open_whole, remove_unfinished
 from langchain_crossrerank.scoring.columns import Columns
@@ -21,7 +21,6 @@ ScoredRecords = Iterator[tuple[Record, Entry]]
 """The records of the input in order, each with what is known of it."""
 
 _ROW_GROUP_BYTES = 32 << 20
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_json_lines(path: Path, scored: ScoredRecords, columns: Columns) -> None:
@@ -41,10 +40,10 @@ def write_csv(path: Path, scored: ScoredRecords, columns: Columns, header: list[
     with open_durable(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*map(_cell, header), columns.score])
+        writer.writerow([*map(as_cell, header), columns.score])
         for record, entry in scored:
             if not isinstance(entry, str):
-                cells = [_cell(record.fields[name]) for name in header]  # type: ignore[call-overload]
+                cells = [as_cell(str(record.fields[name])) for name in header]  # type: ignore[call-overload]
                 writer.writerow([*cells, json.dumps(entry)])
         text.detach()
 
@@ -92,13 +91,3 @@ def open_durable(path: Path) -> Iterator[BinaryIO]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-
-
-def _cell(text: Any) -> str:
-    """Keep a spreadsheet from running text as a formula; a number is not one."""
-    if not str(text).startswith(_FORMULA_STARTS):
-        return str(text)
-    try:
-        return str(text) if math.isfinite(float(text)) else f"'{text}"
-    except ValueError:
-        return f"'{text}"

@@ -10,7 +10,7 @@ from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.display.reportable import Reportable
 from langchain_crossrerank.evaluation.display.reports import Cell, Column, Differences, Kind, Report, Section
 from langchain_crossrerank.evaluation.results.differences import extremes
-from langchain_crossrerank.evaluation.results.lists import QueryLists, difference_of
+from langchain_crossrerank.evaluation.results.lists import QueryLists, degraded_note, difference_of
 from langchain_crossrerank.evaluation.results.rerankers import RerankerComparison, RerankerMeasure
 from langchain_crossrerank.evaluation.significance import MIN_QUERIES, verdict_of
 from langchain_crossrerank.evaluation.timing import percentile
@@ -218,7 +218,7 @@ class EvaluationResult(Reportable):
             notes.append(f"{self.empty} queries found nothing and count as 0")
         if self.left_out:
             notes.append(f"{self.left_out} queries have no relevant document and are left out")
-        return [*notes, *_degraded_note(self.degraded)]
+        return [*notes, *degraded_note(self.degraded)]
 
 
 def _measure_row(row: MeasureResult) -> Sequence[Cell]:
@@ -229,7 +229,3 @@ def _measure_row(row: MeasureResult) -> Sequence[Cell]:
         Cell(f"{row.low:+.3f} to {row.high:+.3f}"),
         Cell(f"{row.p_value:.2g}"),
     ]
-
-
-def _degraded_note(count: int) -> list[str]:
-    return [f"{count} queries kept the first stage's order because the model failed"] if count else []

@@ -44,3 +44,8 @@ def difference_of(
         for names in (lists.before, lists.after)
     )
     return QueryDifference(query, difference, before, after)
+
+
+def degraded_note(count: int) -> list[str]:
+    """Return the note that some queries were not reranked; none if all were."""
+    return [f"{count} queries kept the first stage's order because the model failed"] if count else []

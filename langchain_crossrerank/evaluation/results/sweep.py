@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_crossrerank.evaluation.display.reportable import Reportable
 from langchain_crossrerank.evaluation.display.reports import Cell, Column, Point, Report, Tradeoff
+from langchain_crossrerank.evaluation.results.lists import degraded_note
 from langchain_crossrerank.evaluation.significance import MIN_QUERIES, verdict_of
 
 KNEE_SHARE = 0.95
@@ -143,10 +144,6 @@ class SweepResult(Reportable):
             notes=[
                 f"Without reranking: {self.measure} {self.baseline:.3f}.",
                 *recalls,
-                *_degraded_note(self.degraded),
+                *degraded_note(self.degraded),
             ],
         )
-
-
-def _degraded_note(count: int) -> list[str]:
-    return [f"{count} queries kept the first stage's order because the model failed"] if count else []

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("langchain_chroma", reason="needs the rag extra")
-pytest.importorskip("langchain_chroma", reason="needs the rag extra")
 
 import huggingface_hub.constants
 
