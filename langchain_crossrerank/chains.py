@@ -25,7 +25,7 @@ from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.metadata import RELEVANCE_SCORE
 from langchain_crossrerank.retrievers import find_reranker
 from langchain_crossrerank.retrievers.first_stages import takes_dict
-from langchain_crossrerank.sources import describe_source
+from langchain_crossrerank.sources import describe_source, number_passage
 
 RAG_PROMPT = ChatPromptTemplate.from_messages(
     [
@@ -145,10 +145,7 @@ def default_llm() -> BaseLanguageModel[Any] | None:
 
 def format_context(documents: Sequence[Document]) -> str:
     """Number documents for the prompt, each with its source."""
-    return "\n\n".join(
-        f"[{number}] ({describe_source(document)})\n{document.page_content}"
-        for number, document in enumerate(documents, start=1)
-    )
+    return "\n\n".join(number_passage(number, document) for number, document in enumerate(documents, start=1))
 
 
 def format_sources(documents: Sequence[Document]) -> str:

@@ -1,4 +1,4 @@
-"""How a document's source is named for people: file or address, page and section."""
+"""How documents are named for people, and numbered for a language model."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _WEB = re.compile(r"https?://", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _WINDOWS = re.compile(r"[a-zA-Z]:[\\/]|\\\\")
 _LONGEST = 120
+_HEADER_LIKE = re.compile(r"^([\s\u200b-\u200f\u2060\ufeff]*)\[\s*(\d+)\s*\](?=\s*\()")
 
 
 def describe_source(document: Document) -> str:
@@ -34,6 +35,22 @@ def describe_source(document: Document) -> str:
     if len(name) > _LONGEST:
         name = f"{name[: _LONGEST // 2]}...{name[-_LONGEST // 2 :]}"
     return name + _page(metadata)
+
+
+def number_passage(number: int, document: Document, *, note: str = "") -> str:
+    """Return a document as a passage of a prompt: a header with its number and source, and its text below.
+
+    A line of the text that looks like the header of another passage is changed, so that a document cannot speak for
+    another source.
+
+    Args:
+        number: The number by which the passage is cited.
+        document: The document.
+        note: What the header says after the source.
+    """
+    lines = document.page_content.splitlines(keepends=True)
+    text = "".join(_HEADER_LIKE.sub(r"\1(\2)", line) for line in lines)
+    return f"[{number}] ({describe_source(document)}{note})\n{text}"
 
 
 def _name(source: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from langchain_core.documents import Document
 
 from langchain_crossrerank.metadata import RELEVANCE_SCORE
-from langchain_crossrerank.sources import describe_source
+from langchain_crossrerank.sources import number_passage
 
 CountTokens = Callable[[str], int]
 """Counts the tokens of a text; for example, a chat model's `get_num_tokens`."""
@@ -16,7 +15,6 @@ CountTokens = Callable[[str], int]
 _CHARACTERS_PER_TOKEN = 4
 _SEPARATOR = "\n\n"
 _CUT = " [...]"
-_HEADER_LIKE = re.compile(r"^\[(\d+)\](?= \()", re.MULTILINE)
 
 
 def estimate_tokens(text: str) -> int:
@@ -42,7 +40,7 @@ def format_passages(
     passages: list[str] = []
     used = 0
     for number, document in enumerate(documents, start=1):
-        passage = f"{_header(number, document)}\n{_harmless(document.page_content)}"
+        passage = number_passage(number, document, note=_score_note(document))
         tokens = count_tokens(passage if number == 1 else _SEPARATOR + passage)
         if used + tokens > max_tokens:
             if number == 1:
@@ -70,12 +68,6 @@ def cut_to_tokens(text: str, max_tokens: int, count_tokens: CountTokens = estima
     return (head if space else kept).rstrip() + _CUT
 
 
-def _header(number: int, document: Document) -> str:
+def _score_note(document: Document) -> str:
     score = document.metadata.get(RELEVANCE_SCORE)
-    shown = f"; score {score:.2f}" if isinstance(score, float) else ""
-    return f"[{number}] ({describe_source(document)}{shown})"
-
-
-def _harmless(text: str) -> str:
-    """A passage's text in which no line looks like the header of another passage."""
-    return _HEADER_LIKE.sub(r"(\1)", text)
+    return f"; score {score:.2f}" if isinstance(score, float) else ""
