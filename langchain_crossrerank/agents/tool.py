@@ -147,9 +147,15 @@ def _arguments_model(filters: type[BaseModel] | None, *, takes_messages: bool) -
 
 
 def _follow_up(query: str, messages: Sequence[AnyMessage] | None) -> dict[str, Any]:
-    """The query and the conversation, without the message that calls this tool."""
-    said = [message for message in messages or () if isinstance(message, HumanMessage | AIMessage) and message.text]
-    return {"question": query, "history": said}
+    """The query and what people and the model said to each other."""
+    return {"question": query, "history": [message for message in messages or () if _is_said(message)]}
+
+
+def _is_said(message: AnyMessage) -> bool:
+    if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
+        # Whatever else it says: language models refuse a conversation with a call that has no result.
+        return False
+    return isinstance(message, HumanMessage | AIMessage) and bool(message.text)
 
 
 class _Threshold:

@@ -84,3 +84,27 @@ def test_the_tool_works_without_an_agent(retriever: Any, queries: list[str]) -> 
     tool = create_rerank_tool(retriever, min_probability=None, history=create_history_query())
     assert "LoRA saves memory" in tool.invoke("How much memory does LoRA save?")
     assert queries == ["How much memory does LoRA save?"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_the_rewriting_model_sees_no_call_without_its_result(retriever: Any, *, is_async: bool) -> None:
+    """A message that says something beside its call is left out: providers refuse a conversation with such a call."""
+    agents = pytest.importorskip("langchain.agents", reason="needs the agents extra")
+    rewriting = scripted("What memory does LoRA save?", "How much memory does LoRA save?")
+    tool = create_rerank_tool(retriever, min_probability=None, history=create_history_query(rewriting))
+
+    def search(query: str) -> AIMessage:
+        return calls(tool.name, query=query).model_copy(update={"content": "Let me search."})
+
+    model = scripted(search("memory"), "That of the optimiser.", search("how much"), "Much.")
+    agent = agents.create_agent(model, [tool])
+    state: Any = {"messages": [*HISTORY, HumanMessage("Which memory does it save?")]}
+    for _ in range(2):
+        state = await agent.ainvoke(state) if is_async else agent.invoke(state)
+        state = {"messages": [*state["messages"], HumanMessage(FOLLOW_UP)]}
+    *_, seen = rewriting.seen
+    assert not any(isinstance(message, AIMessage) and message.tool_calls for message in seen)
+    assert [message.text for message in seen if isinstance(message, AIMessage)] == [
+        "A way to adapt models.",
+        "That of the optimiser.",
+    ]
