@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Unpack, cast
 
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
-from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence, RunnableWithFallbacks
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import ensure_config, merge_configs
+from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.tools import StructuredTool
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import BaseModel, Field, StringConstraints, create_model
@@ -77,7 +79,7 @@ def create_rerank_tool(
         count_tokens: Counts the tokens of a text, for example `llm.get_num_tokens`; estimated by default.
         filters: A pydantic model whose fields become arguments of the tool, for example
             `class Filters(BaseModel): year: int | None = Field(None, description="Year of the report")`. What the model
-            fills in filters the first stage.
+            fills in is added to a filter that `retriever` already has, and never replaces it.
         make_filter: Turns those arguments, a dict without the ones that are `None`, into the store's filter. The
             default is a dict of the field, or an `$and` of several, as Chroma, PGVector and Pinecone expect, and a
             function for an `InMemoryVectorStore`.
@@ -86,7 +88,8 @@ def create_rerank_tool(
         **options: Arguments of `create_rerank_retriever` if `retriever` does not rerank yet.
 
     Raises:
-        InvalidInputError: If an argument is not valid, or the first stage does not take a filter.
+        InvalidInputError: If an argument is not valid, or the first stage does not take a filter, or not one more; and
+            from the tool, if that shows only in a search.
         MissingExtraError: If there is a `history`, and langgraph, from the `agents` extra, is not installed.
     """
     if min_probability is not None:
@@ -94,8 +97,13 @@ def create_rerank_tool(
     check_whole_numbers(max_tokens=(max_tokens, 1))
     searching = _reranking(retriever, options)
     if filters is not None:
-        make_filter = make_filter or _filter_maker(searching)
-        _check_filters(filters, searching)
+        _check_fields(filters)
+        # What a function of the caller's own returns is known only in a call.
+        example: Any = {}
+        if make_filter is None:
+            make_filter = _filter_maker(searching)
+            example = make_filter(dict.fromkeys(filters.model_fields))
+        _check_added_filter(searching, example)
     threshold = _Threshold(searching, min_probability)
 
     def content(documents: Sequence[Document], config: RunnableConfig) -> tuple[str, list[Document]]:
@@ -104,16 +112,21 @@ def create_rerank_tool(
             return NO_RELEVANT_PASSAGE, []
         return format_passages(relevant, max_tokens=max_tokens, count_tokens=count_tokens)
 
-    def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    def arguments(given: Mapping[str, Any], config: RunnableConfig) -> dict[str, Any]:
         filled = {key: value for key, value in given.items() if value is not None}
-        return {"filter": make_filter(filled)} if make_filter is not None and filled else {}
+        if make_filter is None or not filled:
+            return {}
+        # As `filter`, it would replace the application's own.
+        added = make_filter(filled)
+        _check_added_filter(searching, added, config)
+        return {"added_filter": added}
 
     def search(query: str, messages: Sequence[AnyMessage] | None = None, **given: Any) -> tuple[str, list[Document]]:
         # The configuration in the context is that of the tool's run; as an argument, a tool gets its caller's.
         config = ensure_config()
         if history is not None:
             query = history.invoke(_follow_up(query, messages), config)
-        return content(searching.invoke(query, config, **arguments(given)), config)
+        return content(searching.invoke(query, config, **arguments(given, config)), config)
 
     async def asearch(
         query: str, messages: Sequence[AnyMessage] | None = None, **given: Any
@@ -122,7 +135,7 @@ def create_rerank_tool(
         config = ensure_config()
         if history is not None:
             query = await history.ainvoke(_follow_up(query, messages), config)
-        return content(await searching.ainvoke(query, config, **arguments(given)), config)
+        return content(await searching.ainvoke(query, config, **arguments(given, config)), config)
 
     return StructuredTool(
         name=name,
@@ -199,20 +212,46 @@ def _reranking(retriever: RetrieverBase, options: RetrieverOptions) -> Runnable[
     return taking_arguments(cast("Runnable[Any, list[Document]]", retriever))
 
 
-def _check_filters(filters: type[BaseModel], retriever: Runnable[Any, Any]) -> None:
+def _check_fields(filters: type[BaseModel]) -> None:
     if not isinstance(filters, type) or not issubclass(filters, BaseModel):
         raise InvalidInputError(f"filters is {shorten(filters)}; pass a pydantic model class.")
     taken = sorted({"query", "config", "messages"} & filters.model_fields.keys())
     if taken:
         raise InvalidInputError(f"filters has a field {taken[0]!r}, which is the tool's own; give it another name.")
-    check = getattr(retriever, "check_arguments", None)
-    if callable(check):
-        check(filter={})
 
 
 def _filter_maker(retriever: Runnable[Any, Any]) -> Callable[[dict[str, Any]], Any]:
-    store = getattr(getattr(retriever, "base_retriever", None), "vectorstore", None)
-    return _function_filter if isinstance(store, InMemoryVectorStore) else _dict_filter
+    bases = [getattr(receiver, "base_retriever", None) for receiver, _ in _receivers(retriever, {})]
+    is_in_memory = any(isinstance(getattr(base, "vectorstore", None), InMemoryVectorStore) for base in bases)
+    return _function_filter if is_in_memory else _dict_filter
+
+
+def _check_added_filter(retriever: Runnable[Any, Any], added: Any, config: RunnableConfig | None = None) -> None:
+    for receiver, bound in _receivers(retriever, {}, config):
+        receiver.check_arguments(**bound, added_filter=added)
+
+
+def _receivers(
+    retriever: Any, bound: dict[str, Any], config: RunnableConfig | None = None
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The reranking retrievers that are given the arguments of a call, each with those that are bound to it."""
+    if isinstance(retriever, DynamicRunnable):
+        prepared, merged = retriever.prepare(config)
+        yield from _receivers(prepared, bound, merged)
+    elif isinstance(retriever, RunnableBindingBase):
+        yield from _receivers(retriever.bound, {**retriever.kwargs, **bound}, merge_configs(retriever.config, config))
+    elif isinstance(retriever, RunnableWithFallbacks):
+        for part in (retriever.runnable, *retriever.fallbacks):
+            yield from _receivers(part, bound, config)
+    elif isinstance(retriever, RunnableSequence):
+        yield from _receivers(retriever.first, bound, config)
+    elif hasattr(retriever, "check_arguments"):
+        yield retriever, bound
+    else:
+        raise InvalidInputError(
+            f"a filter does not reach the first stage through {type(retriever).__name__}; pass what "
+            "create_rerank_retriever returns, or leave out filters."
+        )
 
 
 def _function_filter(given: dict[str, Any]) -> Callable[[Document], bool]:

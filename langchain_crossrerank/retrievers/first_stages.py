@@ -26,7 +26,8 @@ from langchain_core.runnables.configurable import DynamicRunnable
 
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.retrievers.signatures import search_arguments, takes_argument
+from langchain_crossrerank.retrievers.filters import add_filter
+from langchain_crossrerank.retrievers.signatures import default_of, search_arguments, takes_argument
 
 DEFAULT_K = 20
 """Number of candidates that a first stage fetches if neither it nor the call says how many."""
@@ -46,6 +47,9 @@ _NUMBER_FIELDS = ("k", "top_k", "top_k_results")
 _MMR_CANDIDATES = 5
 """Candidates for each document that maximal marginal relevance keeps, as in LangChain's defaults (20 for 4)."""
 
+_TAKES_AND = ("Chroma", "PGVector", "PineconeVectorStore")
+"""Stores that take a filter `{"$and": [...]}`."""
+
 AnyStage = Runnable[Any, Any]
 
 
@@ -58,12 +62,14 @@ class CallArguments:
         default_k: Number of candidates if the first stage has none of its own either; `None` leaves it to it.
         search_type: A vector store's search type, such as `"mmr"`.
         others: Any other arguments, for example `filter`.
+        added_filter: A filter to add to the first stage's own one, whoever set it; `filter` would replace it.
     """
 
     k: int | None = None
     default_k: int | None = DEFAULT_K
     search_type: str | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
+    added_filter: Any = None
 
     @property
     def named(self) -> dict[str, Any]:
@@ -81,6 +87,13 @@ class CallArguments:
             search_type=search_type if self.search_type is None else self.search_type,
             others={**bound, **self.others},
         )
+
+    def with_own_filter(self, own: Any, *, takes_and: bool = False) -> CallArguments:
+        """Return these arguments with a `filter` that is the added one together with that of the first stage."""
+        if self.added_filter is None:
+            return self
+        both = add_filter(self.others.get("filter", own), self.added_filter, takes_and=takes_and)
+        return replace(self, others={**self.others, "filter": both}, added_filter=None)
 
 
 @dataclass(frozen=True)
@@ -208,6 +221,8 @@ def _prepare_reranking(stage: BaseRetriever, arguments: CallArguments) -> FirstS
     if arguments.k is not None:
         # Its results are the candidates: it must keep k, and fetch at least as many.
         bound |= {"k": max(arguments.k, getattr(stage, "k", None) or 0), "top_n": arguments.k}
+    if arguments.added_filter is not None:
+        bound["added_filter"] = arguments.added_filter
     return FirstStage(stage.bind(**bound) if bound else stage, arguments.k)
 
 
@@ -217,7 +232,7 @@ def _prepare_function(stage: AnyStage, arguments: CallArguments, inside: tuple[A
         function: Callable[..., Any] = stage.func if hasattr(stage, "func") else stage.afunc
     else:
         function = stage.invoke
-    named = arguments.named
+    named = arguments.with_own_filter(default_of(function, "filter")).named
     is_langchains = not isinstance(stage, RunnableLambda) and type(stage).__module__.startswith("langchain_core.")
     for name, value in named.items():
         if is_langchains or not takes_argument(function, name):
@@ -230,7 +245,6 @@ class _Leaf:
 
     def __init__(self, stage: BaseRetriever, arguments: CallArguments, inside: tuple[AnyStage, ...]) -> None:
         self.stage = stage
-        self.arguments = arguments
         self.inside = inside
         self.fields = type(stage).model_fields
         self.changes: dict[str, Any] = {}
@@ -238,6 +252,9 @@ class _Leaf:
         self.search = dict(vars(stage)["search_kwargs"]) if "search_kwargs" in self.fields else None
         self.is_time_weighted = _is_a(stage, "TimeWeightedVectorStoreRetriever")
         self.is_self_query = _is_a(stage, "SelfQueryRetriever")
+        store = getattr(stage, "vectorstore", None)
+        takes_and = any(_is_a(store, kind) for kind in _TAKES_AND)
+        self.arguments = arguments.with_own_filter(self._own_filter(), takes_and=takes_and)
 
     def prepare(self) -> FirstStage:
         """Set all arguments and return the copy."""
@@ -260,6 +277,13 @@ class _Leaf:
         # Several chunks may belong to one parent document, and a language model may set a limit of its own.
         is_exact = not _is_a(self.stage, "MultiVectorRetriever") and not self.is_self_query
         return FirstStage(runnable.bind(**self.bound) if self.bound else runnable, k if is_exact else None)
+
+    def _own_filter(self) -> Any:
+        if self.search is not None:
+            return self.search.get("filter")
+        if "filter" in self.fields:
+            return getattr(self.stage, "filter")
+        return default_of(self.stage._get_relevant_documents, "filter")
 
     def _set_search_type(self) -> Any:
         wanted, current = self.arguments.search_type, getattr(self.stage, "search_type", None)
@@ -325,7 +349,7 @@ def _parts_field(stage: object) -> str | None:
 
 
 def _is_a(stage: object, kind: str) -> bool:
-    """Whether a retriever is of a class of LangChain, or of this package, without importing that class."""
+    """Whether a retriever or a store is of a class of LangChain, or of this package, without importing that class."""
     return any(base.__name__ == kind and base.__module__.startswith("langchain") for base in type(stage).__mro__)
 
 
@@ -344,7 +368,7 @@ def _same(old: Any, new: Any) -> bool:
 
 
 def _refuse_all(arguments: CallArguments, inside: tuple[AnyStage, ...]) -> None:
-    for name, value in arguments.named.items():
+    for name, value in arguments.with_own_filter(None).named.items():
         _refuse(name, value, inside)
 
 

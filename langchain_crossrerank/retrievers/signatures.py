@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from types import CodeType
 from typing import Any
@@ -23,16 +23,26 @@ def takes_argument(function: Callable[..., Any], name: str) -> bool:
 
     A `**kwargs` that the function's code never reads is there for the signature's sake only, and drops what it gets.
     """
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return False
+    parameters = _parameters(function)
     found = parameters.get(name)
     if found is not None and found.kind in (found.KEYWORD_ONLY, found.POSITIONAL_OR_KEYWORD):
         is_first = next(iter(parameters)) == name
         return not is_first and name not in _NOT_ARGUMENTS
     rest = next((parameter.name for parameter in parameters.values() if parameter.kind is parameter.VAR_KEYWORD), None)
     return rest is not None and _reads(function, rest)
+
+
+def default_of(function: Callable[..., Any], name: str) -> Any:
+    """Return the default of a function's parameter, as `functools.partial` may have set it; `None` if it has none."""
+    found = _parameters(function).get(name)
+    return None if found is None or found.default is found.empty else found.default
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
 
 
 def _reads(function: Callable[..., Any], variable: str) -> bool:

@@ -36,8 +36,9 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.structured_query import Visitor
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_text_splitters import CharacterTextSplitter
+from pydantic import BaseModel
 
-from langchain_crossrerank import create_rerank_retriever
+from langchain_crossrerank import create_rerank_retriever, create_rerank_tool
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.retrievers import fetch_candidates
 from langchain_crossrerank.testing import FakeCrossEncoder
@@ -360,3 +361,25 @@ def test_a_filter_in_the_configuration_reaches_the_store(call: Call) -> None:
         config = {"configurable": {"search_kwargs": {"filter": {"tenant": "a"}}}}
         assert {document.metadata["tenant"] for document in call(retriever, QUERY, config)} == {"a"}
         assert {document.metadata["tenant"] for document in call(retriever, QUERY)} == {"a", "b"}
+
+
+# Nothing shows that the own retriever's store is a Chroma, which needs an operator to join two filters.
+ADDING = {kind for kind, (_, takes) in FIRST_STAGES.items() if takes == TAKES_ALL} - {"own retriever"}
+
+
+class Numbers(BaseModel):
+    """What a model may narrow a search by."""
+
+    number: int
+
+
+@pytest.mark.parametrize("kind", sorted(ADDING))
+def test_a_models_filter_is_added_to_the_applications(kind: str) -> None:
+    """The filter of a tool's call narrows each first stage's own one, and never replaces it."""
+    retriever = create_rerank_retriever(
+        FIRST_STAGES[kind][0](), model=FakeCrossEncoder(), top_n=None, filter={"tenant": "a"}
+    )
+    tool = create_rerank_tool(retriever, min_probability=None, filters=Numbers)
+    for number, found in ((2, {2}), (3, set())):
+        tool_call = {"name": tool.name, "args": {"query": QUERY, "number": number}, "id": "1", "type": "tool_call"}
+        assert {document.metadata["number"] for document in tool.invoke(tool_call).artifact} == found

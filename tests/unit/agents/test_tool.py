@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any, Literal
 
 import pytest
-from langchain_classic.retrievers import ContextualCompressionRetriever
+from langchain_classic.retrievers import ContextualCompressionRetriever, MergerRetriever
 from langchain_core.documents import Document
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import ConfigurableField, RunnableLambda
@@ -98,6 +99,126 @@ def test_make_filter_writes_the_stores_own_filter(model: ScriptedCrossEncoder) -
     tool = create_rerank_tool(search, model=model, filters=Filters, make_filter=lambda given: f"year = {given['year']}")
     tool.invoke({"query": "LoRA", "year": 2021})
     assert seen == ["year = 2021"]
+
+
+def only_the_kitchen(document: Document) -> bool:
+    """The application's own filter."""
+    return bool(document.metadata["source"] == "/srv/kitchen.pdf")
+
+
+def search_in_memory(store: InMemoryVectorStore, query: str, filter: Any = None) -> list[Document]:
+    """Search by a function of the application's own."""
+    return store.similarity_search(query, filter=filter)
+
+
+def filtered(store: InMemoryVectorStore, model: ScriptedCrossEncoder, how: str) -> Any:
+    """A reranking retriever that the application lets see the kitchen's document only."""
+    own: dict[str, Any] = {"filter": only_the_kitchen}
+    options: dict[str, Any] = {"model": model, "top_n": None}
+    retriever = store.as_retriever(search_kwargs=own)
+    field = ConfigurableField(id="search_kwargs")
+    if how == "argument":
+        return create_rerank_retriever(store, **options, **own)
+    if how == "store retriever":
+        return create_rerank_retriever(retriever, **options)
+    if how == "bound first stage":
+        return create_rerank_retriever(store.as_retriever().bind(**own), **options)
+    if how == "configured first stage":
+        base = store.as_retriever().configurable_fields(search_kwargs=field)
+        return create_rerank_retriever(base.with_config(configurable={"search_kwargs": own}), **options)
+    if how == "part":
+        return create_rerank_retriever(MergerRetriever(retrievers=[retriever, retriever]), **options)
+    if how == "partial function":
+        return create_rerank_retriever(partial(search_in_memory, store, **own), **options)
+    if how == "LangChain's own":
+        reranker = CrossEncoderReranker(model=model)
+        return ContextualCompressionRetriever(base_compressor=reranker, base_retriever=retriever)
+    if how == "nested":
+        return create_rerank_retriever(create_rerank_retriever(retriever, **options), **options)
+    open_retriever = create_rerank_retriever(store, **options)
+    if how == "bound":
+        return open_retriever.bind(**own)
+    if how == "configured":
+        base = open_retriever.configurable_fields(search_kwargs=field)
+        return base.with_config(configurable={"search_kwargs": own})
+    closed = create_rerank_retriever(retriever, **options)
+    wrapped: dict[str, Any] = {
+        "retrying": closed.with_retry(),
+        "fallbacks": open_retriever.bind(**own).with_fallbacks([closed]),
+        "sequence": closed | RunnableLambda(list),
+    }
+    return wrapped[how]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "argument",
+        "store retriever",
+        "bound first stage",
+        "configured first stage",
+        "part",
+        "partial function",
+        "LangChain's own",
+        "nested",
+        "bound",
+        "configured",
+        "retrying",
+        "fallbacks",
+        "sequence",
+    ],
+)
+async def test_the_models_filter_only_narrows_the_applications(
+    store: InMemoryVectorStore, model: ScriptedCrossEncoder, how: str, *, is_async: bool
+) -> None:
+    """Wherever the application set its filter, what the model fills in never shows what that filter hides."""
+
+    def by_year(given: dict[str, Any]) -> Any:
+        return lambda document: document.metadata["year"] == given["year"]
+
+    retriever = filtered(store, model, how)
+    tool = create_rerank_tool(retriever, min_probability=None, filters=Filters, make_filter=by_year)
+    for year, found in ((2020, {"bread"}), (2021, set()), (None, {"bread"})):
+        message = await call(tool, is_async=is_async, query="LoRA", year=year)
+        assert {document.id for document in message.artifact} == found
+
+
+@pytest.mark.parametrize("own", [{"year": 2020}, "year = 2020", {"$or": [{"tenant": "a"}, {"tenant": "b"}]}])
+def test_a_filter_that_the_models_cannot_be_added_to_is_refused_at_once(model: ScriptedCrossEncoder, own: Any) -> None:
+    """It is neither dropped nor replaced, and the error comes before the first search."""
+
+    def search(query: str, filter: Any = None) -> list[Document]:
+        return pytest.fail("searched")
+
+    for retriever in (
+        create_rerank_retriever(search, model=model, filter=own),
+        create_rerank_retriever(search, model=model).bind(filter=own),
+    ):
+        with pytest.raises(InvalidInputError, match="cannot be added to the first stage's own filter"):
+            create_rerank_tool(retriever, filters=Filters)
+
+
+def test_a_made_filter_of_another_kind_is_refused_in_the_call(model: ScriptedCrossEncoder) -> None:
+    """What `make_filter` returns is known only then; nothing is searched."""
+
+    def search(query: str, filter: Any = None) -> list[Document]:
+        return pytest.fail("searched")
+
+    retriever = create_rerank_retriever(search, model=model, filter={"tenant": "a"})
+    tool = create_rerank_tool(retriever, filters=Filters, make_filter=lambda given: "year = 2021")
+    with pytest.raises(InvalidInputError, match="cannot be added to the first stage's own filter"):
+        tool.invoke({"query": "LoRA", "year": 2021})
+
+
+def test_a_filter_that_would_not_arrive_is_refused_at_once(
+    store: InMemoryVectorStore, model: ScriptedCrossEncoder
+) -> None:
+    """A Runnable that is not a reranking retriever would drop the model's filter in silence."""
+    steps = {"query": RunnableLambda(str), "documents": store.as_retriever()} | CrossEncoderReranker(model=model)
+    create_rerank_tool(steps, min_probability=None)
+    with pytest.raises(InvalidInputError, match="does not reach the first stage through RunnableParallel"):
+        create_rerank_tool(steps, min_probability=None, filters=Filters)
 
 
 def test_a_first_stage_without_filters_is_refused_at_once(model: ScriptedCrossEncoder) -> None:
