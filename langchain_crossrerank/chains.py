@@ -17,12 +17,11 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrou
 from langchain_core.runnables.base import coerce_to_runnable
 
 from langchain_crossrerank.checks import check_query, shorten
-from langchain_crossrerank.cross_encoders.base import CrossEncoder
-from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extractive import NOT_ENOUGH_INFORMATION, ExtractiveAnswerer
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.metadata import RELEVANCE_SCORE
+from langchain_crossrerank.reranker import CrossEncoderReranker
 from langchain_crossrerank.retrievers import find_reranker
 from langchain_crossrerank.retrievers.first_stages import takes_dict
 from langchain_crossrerank.sources import describe_source, number_passage
@@ -100,7 +99,7 @@ def create_rag_chain(
         llm = default_llm()
     answer: Runnable[Any, str]
     if llm is None:
-        answer = ExtractiveAnswerer(model or _own_cross_encoder(retriever)).as_runnable()
+        answer = ExtractiveAnswerer(model or _own_reranker(retriever)).as_runnable()
     else:
         answer = RunnableLambda(_prompt_variables) | prompt | llm | StrOutputParser()
     to_input = _retriever_input if takes_dict(coerce_to_runnable(retriever)) else itemgetter("question")
@@ -158,15 +157,14 @@ def format_sources(documents: Sequence[Document]) -> str:
     return "\n".join(lines)
 
 
-def _own_cross_encoder(retriever: object) -> Callable[[], CrossEncoder] | None:
-    """Return a function for the cross-encoder that the retriever reranks with, if it has one."""
+def _own_reranker(retriever: object) -> Callable[[], CrossEncoderReranker] | None:
+    """Return a function for the retriever's reranker, if it has one."""
     if find_reranker(retriever) is None:
         return None
 
-    def own() -> CrossEncoder:
+    def own() -> CrossEncoderReranker:
         # Within the chain's run its configuration is in the context, and may choose another reranker.
-        reranker = find_reranker(retriever, ensure_config())
-        return load_cross_encoder("bundled") if reranker is None else reranker.cross_encoder
+        return find_reranker(retriever, ensure_config()) or CrossEncoderReranker(model="bundled")
 
     return own
 

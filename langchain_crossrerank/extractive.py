@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from langchain_crossrerank.blocks import Block, Markup, block_text, markup_of, plain_text, split_blocks
-from langchain_crossrerank.cross_encoders.base import CrossEncoder, as_cross_encoder
-from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
+from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.metadata import CARRIED, SECTION
+from langchain_crossrerank.reranker import CrossEncoderReranker
 from langchain_crossrerank.sentences import guess_language, is_statement, sentence_spans
 from langchain_crossrerank.sources import describe_source
 
@@ -86,7 +87,8 @@ class ExtractiveAnswerer:
     """Answers a question by quoting the statements that a cross-encoder scores highest.
 
     Args:
-        model: The cross-encoder, or a function that returns it at the first question.
+        model: The cross-encoder, or a function that returns a reranker with it at each question; by default
+            `"bundled"`.
         max_sentences: The most statements to quote.
         min_probability: Quote a statement only if its probability is at least this; the first one decides whether
             there is an answer at all.
@@ -97,22 +99,23 @@ class ExtractiveAnswerer:
 
     def __init__(
         self,
-        model: BaseCrossEncoder | Callable[[], BaseCrossEncoder] | None = None,
+        model: BaseCrossEncoder | Callable[[], CrossEncoderReranker] | None = None,
         *,
         max_sentences: int = 3,
         min_probability: float = 0.02,
     ) -> None:
         check_extra("rag", needed_for="answering without a language model", modules=("sentencex",), backend="sentencex")
-        self._model = model
+        self._model: CrossEncoderReranker | Callable[[], CrossEncoderReranker]
+        if model is None or isinstance(model, BaseCrossEncoder):
+            self._model = CrossEncoderReranker(model="bundled" if model is None else model)
+        else:
+            self._model = model
         self.max_sentences = max_sentences
         self.min_probability = min_probability
 
     @property
-    def cross_encoder(self) -> CrossEncoder:
-        """The model, loaded now if it was not."""
-        if self._model is None:
-            return load_cross_encoder("bundled")
-        return as_cross_encoder(self._model if isinstance(self._model, BaseCrossEncoder) else self._model())
+    def _reranker(self) -> CrossEncoderReranker:
+        return self._model if isinstance(self._model, CrossEncoderReranker) else self._model()
 
     def as_runnable(self) -> Runnable[dict[str, Any], str]:
         """Return the answerer as a step from `{"question", "context"}` to text, synchronous and asynchronous."""
@@ -125,20 +128,21 @@ class ExtractiveAnswerer:
             question: The question.
             documents: Documents, best first.
         """
-        quotes = find_quotes(documents)
-        return self._choose(quotes, self.cross_encoder.score([(question, quote.passage) for quote in quotes]))
+        quotes, model = find_quotes(documents), self._reranker.cross_encoder
+        return self._choose(quotes, model, model.score([(question, quote.passage) for quote in quotes]))
 
     def _invoke(self, state: dict[str, Any]) -> str:
         return _compose(self.quote(state["question"], state["context"]))
 
     async def _ainvoke(self, state: dict[str, Any]) -> str:
-        quotes = find_quotes(state["context"])
-        scores = await self.cross_encoder.ascore([(state["question"], quote.passage) for quote in quotes])
-        return _compose(self._choose(quotes, scores))
+        quotes = await asyncio.to_thread(find_quotes, state["context"])
+        model = await self._reranker.aload()
+        scores = await model.ascore([(state["question"], quote.passage) for quote in quotes])
+        return _compose(self._choose(quotes, model, scores))
 
-    def _choose(self, quotes: Sequence[Quote], scores: Sequence[float]) -> list[Quote]:
+    def _choose(self, quotes: Sequence[Quote], model: CrossEncoder, scores: Sequence[float]) -> list[Quote]:
         order = sorted(range(len(scores)), key=lambda position: -scores[position])[: self.max_sentences]
-        likely = [i for i in order if self.cross_encoder.probability(scores[i]) >= self.min_probability]
+        likely = [i for i in order if model.probability(scores[i]) >= self.min_probability]
         return [quotes[i] for i in likely]
 
 
@@ -186,11 +190,6 @@ def find_quotes(documents: Sequence[Document]) -> list[Quote]:
             found.setdefault(quote.shown, quote)
     whole = [quote for quote in found.values() if quote.is_whole]
     return whole or list(found.values())
-
-
-def split_sentences(documents: Sequence[Document]) -> list[tuple[str, Document]]:
-    """Split documents into the statements that can be quoted, each with the document that it is in."""
-    return [(quote.text, quote.document) for quote in find_quotes(documents)]
 
 
 def _compose(quotes: Sequence[Quote]) -> str:

@@ -166,8 +166,11 @@ class CrossEncoderReranker(RunnableCompressor):
         Raises:
             CrossRerankError: What `load_cross_encoder` raises for a model given by name.
         """
-        source = self._source()
-        return source if isinstance(source, CrossEncoder) else wait_for_model(source)
+        return self._load()
+
+    async def aload(self) -> CrossEncoder:
+        """Return the model, loaded first if necessary, without blocking the event loop; see `cross_encoder`."""
+        return await self._aload()
 
     @property
     def model_name(self) -> str:
@@ -243,9 +246,8 @@ class CrossEncoderReranker(RunnableCompressor):
         started = time.time_ns()
         try:
             deadline = self._deadline()
-            source = self._source()
-            model = source if isinstance(source, CrossEncoder) else wait_for_model(source, timeout=self.timeout)
-            result, report = self._select(candidates, self._scores(model, candidates.text_pairs, deadline))
+            model = self._load(self.timeout)
+            result, report = self._select(candidates, model, self._scores(model, candidates.text_pairs, deadline))
         except Exception as err:
             if self._must_raise(err, model):
                 raise
@@ -265,10 +267,9 @@ class CrossEncoderReranker(RunnableCompressor):
         started = time.time_ns()
         try:
             deadline = self._deadline()
-            source = self._source()
-            model = source if isinstance(source, CrossEncoder) else await await_model(source, timeout=self.timeout)
+            model = await self._aload(self.timeout)
             scores = await self._ascores(model, candidates.text_pairs, deadline)
-            result, report = self._select(candidates, scores)
+            result, report = self._select(candidates, model, scores)
         except Exception as err:
             if self._must_raise(err, model):
                 raise
@@ -301,6 +302,14 @@ class CrossEncoderReranker(RunnableCompressor):
         if self._adapted is None or self._adapted_from is not self.model:
             self._adapted, self._adapted_from = as_cross_encoder(self.model), self.model
         return self._adapted
+
+    def _load(self, timeout: float | None = None) -> CrossEncoder:
+        source = self._source()
+        return source if isinstance(source, CrossEncoder) else wait_for_model(source, timeout=timeout)
+
+    async def _aload(self, timeout: float | None = None) -> CrossEncoder:  # noqa: ASYNC109 - as for `await_model`
+        source = self._source()
+        return source if isinstance(source, CrossEncoder) else await await_model(source, timeout=timeout)
 
     def _deadline(self) -> float | None:
         return None if self.timeout is None else time.monotonic() + self.timeout
@@ -338,10 +347,12 @@ class CrossEncoderReranker(RunnableCompressor):
             "rerank fewer candidates, allow more time, or set on_error='keep_order'."
         )
 
-    def _select(self, candidates: Candidates, scores: Sequence[PairScore]) -> tuple[list[Document], Report]:
+    def _select(
+        self, candidates: Candidates, model: CrossEncoder, scores: Sequence[PairScore]
+    ) -> tuple[list[Document], Report]:
         sort_by = [scored.score for scored in scores]
         if self.blend is not None:
-            logits = [log_odds(score) if self.cross_encoder.activation == "sigmoid" else score for score in sort_by]
+            logits = [log_odds(score) if model.activation == "sigmoid" else score for score in sort_by]
             documents = [candidates.documents[position] for position in candidates.distinct]
             sort_by = blend_scores(
                 documents, logits, blend=self.blend, weight=self.blend_weight, score_key=self.initial_score_key

@@ -105,8 +105,8 @@ class PruneSentences(RunnableCompressor):
         input: RerankInput,
         run_manager: AsyncCallbackManagerForChainRun,  # noqa: ARG002
     ) -> list[Document]:
-        passages = _passages(input)
-        model = await asyncio.to_thread(lambda: self._reranker.cross_encoder)
+        passages = await asyncio.to_thread(_passages, input)
+        model = await self._reranker.aload()
         return self._kept(passages, model, await model.ascore(_text_pairs(input, passages)))
 
     def _kept(self, passages: Sequence[_Passage], model: CrossEncoder, scores: Sequence[float]) -> list[Document]:

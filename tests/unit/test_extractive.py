@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,19 +11,23 @@ from langchain_core.documents import Document
 
 pytest.importorskip("sentencex", reason="needs the rag extra")
 
+from sentencex import get_sentence_boundaries
+
+from langchain_crossrerank import CrossEncoderReranker
+from langchain_crossrerank.cross_encoders import loading
 from langchain_crossrerank.errors import MissingExtraError
 from langchain_crossrerank.extractive import (
     NOT_ENOUGH_INFORMATION,
     ExtractiveAnswerer,
     best_statements,
     find_quotes,
-    split_sentences,
 )
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
+from tests.unit.held import Held
 
 
 def texts(*documents: str, **metadata: Any) -> list[str]:
-    return [text for text, _ in split_sentences([Document(text, metadata=metadata) for text in documents])]
+    return [quote.text for quote in find_quotes([Document(text, metadata=metadata) for text in documents])]
 
 
 @pytest.mark.parametrize(
@@ -70,8 +76,8 @@ def test_short_statements_are_quoted() -> None:
 def test_a_statement_comes_once() -> None:
     """The same sentence of two documents is quoted from the first."""
     first, second = Document("It is late.", metadata={"source": "a"}), Document("It is late.", metadata={"source": "b"})
-    ((text, document),) = split_sentences([first, second])
-    assert (text, document.metadata["source"]) == ("It is late.", "a")
+    (quote,) = find_quotes([first, second])
+    assert (quote.text, quote.document.metadata["source"]) == ("It is late.", "a")
 
 
 def test_without_a_whole_statement_pieces_are_returned() -> None:
@@ -131,6 +137,20 @@ def test_nothing_to_quote_says_so() -> None:
         ExtractiveAnswerer(FakeCrossEncoder()).as_runnable().invoke({"question": "What?", "context": [Document("")]})
     )
     assert answer.startswith(NOT_ENOUGH_INFORMATION)
+
+
+async def test_quoting_does_not_block_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While sentences are divided and the model loads, the loop goes on; here it is the loop that lets them finish."""
+    divide = Held(get_sentence_boundaries)
+    load = Held(lambda settings: FakeCrossEncoder())
+    monkeypatch.setattr("sentencex.get_sentence_boundaries", divide)
+    monkeypatch.setattr(loading, "_load", load)
+    answerer = ExtractiveAnswerer(lambda: CrossEncoderReranker(model=tmp_path))
+    state = {"question": "What is late?", "context": [Document("The ferry is late.")]}
+    task = asyncio.create_task(answerer.as_runnable().ainvoke(state))
+    await divide.let_go()
+    await load.let_go()
+    assert "The ferry is late." in await task
 
 
 def test_source_text_is_quoted_by_pieces() -> None:

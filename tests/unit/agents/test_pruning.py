@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +12,14 @@ from langchain_core.documents import Document
 
 pytest.importorskip("sentencex", reason="needs the rag extra")
 
+from sentencex import get_sentence_boundaries
+
 from langchain_crossrerank import CrossEncoderReranker, create_rerank_retriever
 from langchain_crossrerank.agents.pruning import PruneSentences, find_sentences
+from langchain_crossrerank.cross_encoders import loading
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.testing import ScriptedCrossEncoder
+from tests.unit.held import Held
 
 GOOD = "LoRA trains two small matrices."
 FAIR = "They are merged after training."
@@ -47,6 +53,20 @@ async def test_sentences_far_below_the_best_are_left_out(scripted: ScriptedCross
     assert "start_index" not in pruned.metadata
     assert document.page_content == PASSAGE
     assert "kept_spans" not in document.metadata
+
+
+async def test_pruning_does_not_block_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While sentences are divided and the model loads, the loop goes on; here it is the loop that lets them finish."""
+    divide = Held(get_sentence_boundaries)
+    load = Held(lambda settings: ScriptedCrossEncoder(SCORES, default=LOW))
+    monkeypatch.setattr("sentencex.get_sentence_boundaries", divide)
+    monkeypatch.setattr(loading, "_load", load)
+    prune = PruneSentences(model=tmp_path, min_odds=0.1)
+    task = asyncio.create_task(prune.ainvoke({"query": "What is LoRA?", "documents": [passage()]}))
+    await divide.let_go()
+    await load.let_go()
+    (pruned,) = await task
+    assert pruned.page_content == f"{GOOD}\n{FAIR}"
 
 
 def test_neighbours_keep_what_is_between_them(scripted: ScriptedCrossEncoder) -> None:

@@ -143,6 +143,14 @@ async def test_loading_a_model_does_not_block_the_event_loop(monkeypatch: pytest
     assert texts(await task) == ["a"]
 
 
+async def test_blending_does_not_wait_for_the_model_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An asynchronous rerank uses the model that it has, and never asks for it in a way that may block the loop."""
+    monkeypatch.setattr(loading, "_load", lambda settings: FakeCrossEncoder())
+    monkeypatch.setattr("langchain_crossrerank.reranker.wait_for_model", lambda *_, **__: pytest.fail("waited"))
+    reranker = CrossEncoderReranker(model=tmp_path, blend="weighted")
+    assert len(await reranker.ainvoke({"query": "q", "documents": of("a", "b")})) == 2
+
+
 @pytest.mark.parametrize("how", ["deepcopy", "model_copy", "pickle"])
 def test_a_copy_works_and_shares_the_model(how: str) -> None:
     """A deep copy shares the model object; a pickled reranker with a model by name loads it again."""
