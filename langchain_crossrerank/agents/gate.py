@@ -15,7 +15,7 @@ from langchain_core.runnables.config import patch_config
 from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import TypedDict
 
-from langchain_crossrerank.agents.thresholds import MinProbability, check_threshold, passage_threshold
+from langchain_crossrerank.agents.thresholds import MinProbability, check_threshold, passage_threshold, relevant_documents
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.compressors import RerankInput
 from langchain_crossrerank.errors import InvalidInputError
@@ -61,7 +61,9 @@ class RelevanceGate(RunnableSerializable[GateState, GateResult]):
     """The cross-encoder; see `CrossEncoderReranker.model`."""
 
     min_probability: MinProbability = "measured"
-    """Probability from which a document counts as relevant; `"measured"` is the one measured for the model."""
+    """Probability from which a document counts as relevant; `"measured"` is the one measured for the model. A gate
+    without a threshold would decide nothing, so a model for which none was measured needs a number, and `None` is not
+    allowed."""
 
     query_key: str | None = None
     """Key of the query in the state. `None` tries `"query"`, `"question"` and `"input"`, then the last human message
@@ -122,11 +124,11 @@ class RelevanceGate(RunnableSerializable[GateState, GateResult]):
         return self._result(await self._reranker.ainvoke(self._rerank_input(input), child))
 
     def _result(self, ranked: list[Document]) -> GateResult:
-        threshold = passage_threshold(self._reranker.model_name, self.min_probability)
-        model = self._reranker.cross_encoder if ranked else None
-        probabilities = [model.probability(document.metadata[RELEVANCE_SCORE]) for document in ranked if model]
-        passed = [document for document, value in zip(ranked, probabilities, strict=True) if value >= threshold]
-        return {"documents": passed, "relevant": bool(passed), "best_score": max(probabilities, default=None)}
+        passed = relevant_documents(ranked, self._reranker, self.min_probability)
+        best = None
+        if ranked:
+            best = self._reranker.cross_encoder.probability(ranked[0].metadata[RELEVANCE_SCORE])
+        return {"documents": passed, "relevant": bool(passed), "best_score": best}
 
     def _rerank_input(self, state: GateState) -> RerankInput:
         return {"query": self._query(state), "documents": state[self.documents_key]}

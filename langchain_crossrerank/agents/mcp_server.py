@@ -9,7 +9,7 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable
 from pydantic import BaseModel, Field
 
-from langchain_crossrerank.agents.thresholds import MinProbability, check_threshold, passage_threshold
+from langchain_crossrerank.agents.thresholds import MinProbability, check_min_probability, relevant_documents
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.metadata import RELEVANCE_SCORE
 from langchain_crossrerank.reranker import CrossEncoderReranker
@@ -18,7 +18,7 @@ from langchain_crossrerank.sources import describe_source
 if TYPE_CHECKING:
     from mcp.server.fastmcp import FastMCP
 
-NO_RELEVANT_PASSAGE = "No relevant passage found."
+NOTHING_RELEVANT = "No relevant passage found."
 """What a result says if no passage is relevant."""
 
 _INSTRUCTIONS = (
@@ -80,29 +80,24 @@ def create_mcp_server(
     Args:
         reranker: Ranks the passages that are passed to `rerank`.
         retriever: Searches the files; made by `create_rerank_retriever` with the same model.
-        min_probability: Leave out passages whose probability is lower; see `create_rerank_tool`. `None` leaves nothing
-            out.
+        min_probability: Leave out passages whose probability is lower. `"measured"` is the threshold that was measured
+            for the model; if there is none, nothing is left out and a warning is logged. `None` leaves nothing out.
         **settings: Arguments of `FastMCP`, for example `port`.
 
     Raises:
         MissingExtraError: If mcp, from the `mcp` extra, is not installed.
-        InvalidInputError: If no threshold was measured for the model.
+        InvalidInputError: If `min_probability` is none of these.
     """
     check_extra("mcp", needed_for="the MCP server")
     from mcp.server.fastmcp import FastMCP
     from mcp.types import ToolAnnotations
 
-    least = None
-    if min_probability is not None:
-        check_threshold(min_probability=min_probability)
-        least = passage_threshold(reranker.model_name, min_probability)
+    check_min_probability(reranker, min_probability)
     server = FastMCP("crossrerank", instructions=_INSTRUCTIONS, **settings)
     only_reads = ToolAnnotations(readOnlyHint=True, idempotentHint=True, openWorldHint=False)
 
     def relevant(documents: Sequence[Document]) -> list[Document]:
-        if least is None:
-            return list(documents)
-        return [document for document in documents if _is_relevant(document, reranker, least)]
+        return relevant_documents(documents, reranker, min_probability)
 
     @server.tool(annotations=only_reads)
     async def rerank(query: Query, passages: list[str], top_n: TopN = 5) -> RerankResult:
@@ -117,7 +112,7 @@ def create_mcp_server(
             )
             for document in ranked
         ]
-        return RerankResult(passages=found, message="" if found else NO_RELEVANT_PASSAGE)
+        return RerankResult(passages=found, message="" if found else NOTHING_RELEVANT)
 
     if retriever is not None:
 
@@ -125,15 +120,9 @@ def create_mcp_server(
         async def search(query: Query, top_n: TopN = 5) -> SearchResult:
             """Search the files for passages that answer a query, best first, with their source and page."""
             found = [_found(document) for document in relevant(await retriever.ainvoke(query, top_n=top_n))]
-            return SearchResult(passages=found, message="" if found else NO_RELEVANT_PASSAGE)
+            return SearchResult(passages=found, message="" if found else NOTHING_RELEVANT)
 
     return server
-
-
-def _is_relevant(document: Document, reranker: CrossEncoderReranker, least: float) -> bool:
-    # With on_error="keep_order", documents have no score if the model fails.
-    score = document.metadata.get(RELEVANCE_SCORE)
-    return score is None or reranker.cross_encoder.probability(score) >= least
 
 
 def _found(document: Document) -> FoundPassage:

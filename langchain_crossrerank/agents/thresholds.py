@@ -1,11 +1,19 @@
-"""Thresholds from which a passage or a sentence counts as relevant, measured for each model."""
+"""Thresholds from which a passage or a sentence counts as relevant, and what they leave out."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
+
+from langchain_core.documents import Document
 
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.metadata import RELEVANCE_SCORE
+from langchain_crossrerank.reranker import CrossEncoderReranker
+
+_logger = logging.getLogger(__name__)
 
 MinProbability = float | Literal["measured"]
 """A probability from 0 to 1, or `"measured"` for the one that was measured for the model."""
@@ -56,6 +64,50 @@ def passage_threshold(model: str, min_probability: MinProbability) -> float:
         InvalidInputError: If none was measured for the model.
     """
     return min_probability if isinstance(min_probability, float | int) else _measured(model, "min_probability").passage
+
+
+def check_min_probability(reranker: CrossEncoderReranker | None, min_probability: MinProbability | None) -> None:
+    """Check what the caller chose for `relevant_documents`, and warn if there is no measured threshold to apply.
+
+    Args:
+        reranker: The reranker; `None` if there is none whose scores are known.
+        min_probability: What the caller chose.
+
+    Raises:
+        InvalidInputError: If it is neither a number from 0 to 1 nor `"measured"` nor `None`.
+    """
+    if min_probability is not None:
+        check_threshold(min_probability=min_probability)
+    if reranker is not None and min_probability == "measured" and reranker.model_name not in MEASURED:
+        _logger.warning(
+            "No threshold was measured for the model %r, so passages are returned whatever their score; pass "
+            "min_probability.",
+            reranker.model_name,
+        )
+
+
+def relevant_documents(
+    documents: Sequence[Document], reranker: CrossEncoderReranker | None, min_probability: MinProbability | None
+) -> list[Document]:
+    """Leave out documents to which a reranker gave too low a probability.
+
+    Args:
+        documents: Documents with the reranker's scores; one without a score, because the model failed, is kept.
+        reranker: The reranker; `None` leaves nothing out.
+        min_probability: The lowest probability; `"measured"` is the one measured for the model. `None` leaves nothing
+            out, and neither does `"measured"` if none was measured.
+    """
+    if reranker is None or min_probability is None:
+        return list(documents)
+    if min_probability == "measured" and reranker.model_name not in MEASURED:
+        return list(documents)
+    threshold = passage_threshold(reranker.model_name, min_probability)
+    return [document for document in documents if _is_relevant(document, reranker, threshold)]
+
+
+def _is_relevant(document: Document, reranker: CrossEncoderReranker, threshold: float) -> bool:
+    score = document.metadata.get(RELEVANCE_SCORE)
+    return score is None or reranker.cross_encoder.probability(score) >= threshold
 
 
 def sentence_odds(model: str, min_odds: MinOdds) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Unpack, cast
 
@@ -17,12 +16,10 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import BaseModel, Field, StringConstraints, create_model
 
 from langchain_crossrerank.agents.context import CountTokens, estimate_tokens, format_passages
-from langchain_crossrerank.agents.thresholds import MEASURED, MinProbability, check_threshold, passage_threshold
+from langchain_crossrerank.agents.thresholds import MinProbability, check_min_probability, relevant_documents
 from langchain_crossrerank.checks import check_whole_numbers, shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extras import check_extra
-from langchain_crossrerank.metadata import RELEVANCE_SCORE
-from langchain_crossrerank.reranker import CrossEncoderReranker
 from langchain_crossrerank.retrievers import create_rerank_retriever, find_reranker
 from langchain_crossrerank.retrievers.factory import RetrieverBase, RetrieverOptions, taking_arguments
 
@@ -36,8 +33,6 @@ _DESCRIPTION = (
     "Search the documents. Returns numbered passages with their source and a relevance score, best first, or says that "
     "there is no relevant passage."
 )
-
-_logger = logging.getLogger(__name__)
 
 
 class SearchInput(BaseModel):
@@ -92,8 +87,6 @@ def create_rerank_tool(
             from the tool, if that shows only in a search.
         MissingExtraError: If there is a `history`, and langgraph, from the `agents` extra, is not installed.
     """
-    if min_probability is not None:
-        check_threshold(min_probability=min_probability)
     check_whole_numbers(max_tokens=(max_tokens, 1))
     searching = _reranking(retriever, options)
     if filters is not None:
@@ -104,10 +97,11 @@ def create_rerank_tool(
             make_filter = _filter_maker(searching)
             example = make_filter(dict.fromkeys(filters.model_fields))
         _check_added_filter(searching, example)
-    threshold = _Threshold(searching, min_probability)
+    check_min_probability(find_reranker(searching), min_probability)
 
     def content(documents: Sequence[Document], config: RunnableConfig) -> tuple[str, list[Document]]:
-        relevant = threshold.passed(documents, config)
+        # The configuration may choose another reranker.
+        relevant = relevant_documents(documents, find_reranker(searching, config), min_probability)
         if not relevant:
             return NO_RELEVANT_PASSAGE, []
         return format_passages(relevant, max_tokens=max_tokens, count_tokens=count_tokens)
@@ -169,37 +163,6 @@ def _is_said(message: AnyMessage) -> bool:
         # Whatever else it says: language models refuse a conversation with a call that has no result.
         return False
     return isinstance(message, HumanMessage | AIMessage) and bool(message.text)
-
-
-class _Threshold:
-    """Leaves out documents to which the reranker of a call gives too low a probability."""
-
-    def __init__(self, retriever: Runnable[Any, Any], min_probability: MinProbability | None) -> None:
-        self._retriever = retriever
-        self._min_probability = min_probability
-        reranker = find_reranker(retriever)
-        if reranker is not None and min_probability == "measured" and reranker.model_name not in MEASURED:
-            _logger.warning(
-                "No threshold was measured for the model %r, so the tool returns passages whatever their score; pass "
-                "min_probability.",
-                reranker.model_name,
-            )
-
-    def passed(self, documents: Sequence[Document], config: RunnableConfig) -> list[Document]:
-        """Return the documents to show; one without a score, because the model failed, is shown."""
-        reranker = find_reranker(self._retriever, config)
-        if self._min_probability is None or reranker is None or self._has_none(reranker):
-            return list(documents)
-        threshold = passage_threshold(reranker.model_name, self._min_probability)
-        return [document for document in documents if _probability(document, reranker, unscored=1.0) >= threshold]
-
-    def _has_none(self, reranker: CrossEncoderReranker) -> bool:
-        return self._min_probability == "measured" and reranker.model_name not in MEASURED
-
-
-def _probability(document: Document, reranker: CrossEncoderReranker, *, unscored: float) -> float:
-    score = document.metadata.get(RELEVANCE_SCORE)
-    return unscored if score is None else reranker.cross_encoder.probability(score)
 
 
 def _reranking(retriever: RetrieverBase, options: RetrieverOptions) -> Runnable[Any, list[Document]]:

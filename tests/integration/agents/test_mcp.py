@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from langchain_core.documents import Document
 from mcp.shared.memory import create_connected_server_and_client_session as connected
 
 from langchain_crossrerank import CrossEncoderReranker, cli, create_rerank_retriever
-from langchain_crossrerank.agents.mcp_server import NO_RELEVANT_PASSAGE, create_mcp_server
+from langchain_crossrerank.agents.mcp_server import NOTHING_RELEVANT, create_mcp_server
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 from tests.integration.agents.scripted_model import calls, scripted
@@ -63,7 +64,7 @@ async def test_nothing_relevant_is_said(tool: str, arguments: dict[str, Any]) ->
     """Below the threshold there is no passage, and a message says so."""
     async with connected(make_server()) as session:
         result = await session.call_tool(tool, {"query": "quantum chromodynamics lattice", **arguments})
-    assert result.structuredContent == {"passages": [], "message": NO_RELEVANT_PASSAGE}
+    assert result.structuredContent == {"passages": [], "message": NOTHING_RELEVANT}
 
 
 async def test_a_failed_model_keeps_the_passages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,10 +103,21 @@ async def test_wrong_arguments_are_an_error_of_the_call(arguments: dict[str, Any
         assert not (await session.call_tool("search", {"query": "ferry"})).isError
 
 
-def test_a_threshold_is_not_guessed() -> None:
-    """A model without a measured threshold needs one when the server is made."""
-    with pytest.raises(InvalidInputError, match="no threshold was measured"):
-        create_mcp_server(CrossEncoderReranker(model=ScriptedCrossEncoder({})))
+async def test_a_model_without_a_measured_threshold_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """The default threshold is never guessed: everything is returned, and a warning says so."""
+    reranker = CrossEncoderReranker(model=ScriptedCrossEncoder({}, default=-9.0))
+    with caplog.at_level(logging.WARNING):
+        server = create_mcp_server(reranker)
+    assert "No threshold was measured for the model 'scripted'" in caplog.text
+    async with connected(server) as session:
+        result = await session.call_tool("rerank", {"query": "ferry", "passages": [BREAD, FERRY]})
+    assert len(result.structuredContent["passages"]) == 2
+
+
+def test_a_threshold_that_is_not_a_probability_is_refused() -> None:
+    """It is an error when the server is made."""
+    with pytest.raises(InvalidInputError, match="min_probability is 2"):
+        make_server(min_probability=2)
 
 
 @pytest.fixture
