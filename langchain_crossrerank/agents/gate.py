@@ -15,7 +15,12 @@ from langchain_core.runnables.config import patch_config
 from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import TypedDict
 
-from langchain_crossrerank.agents.thresholds import MinProbability, check_threshold, passage_threshold, relevant_documents
+from langchain_crossrerank.agents.thresholds import (
+    MinProbability,
+    check_threshold,
+    passage_threshold,
+    relevant_documents,
+)
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.compressors import RerankInput
 from langchain_crossrerank.errors import InvalidInputError
@@ -58,7 +63,7 @@ class RelevanceGate(RunnableSerializable[GateState, GateResult]):
     """
 
     model: BaseCrossEncoder | str | os.PathLike[str] = "bundled"
-    """The cross-encoder; see `CrossEncoderReranker.model`."""
+    """The cross-encoder; see `CrossEncoderReranker.model`. The default is the one with a measured threshold."""
 
     min_probability: MinProbability = "measured"
     """Probability from which a document counts as relevant; `"measured"` is the one measured for the model. A gate

@@ -47,7 +47,7 @@ class PruneSentences(RunnableCompressor):
     """
 
     model: BaseCrossEncoder | str | os.PathLike[str] = "bundled"
-    """The cross-encoder; see `CrossEncoderReranker.model`."""
+    """The cross-encoder; see `CrossEncoderReranker.model`. The default is the one with a measured share."""
 
     min_odds: MinOdds = "measured"
     """The lowest value that a sentence may have, as a share of the best one's, from 0 to 1. `"measured"` is the share

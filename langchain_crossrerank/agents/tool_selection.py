@@ -41,7 +41,8 @@ class RerankToolSelector(_Middleware):
     the provider runs, which are passed as dicts.
 
     Args:
-        model: The cross-encoder; see `CrossEncoderReranker.model`.
+        model: The cross-encoder; see `CrossEncoderReranker.model`. The default is the one that
+            `benchmarks/tool_selection.py` measures.
         max_tools: The most tools to choose.
         always_include: Names of tools to offer in any case; they do not count against `max_tools`.
         min_tools: Choose only if there are at least this many tools to choose from; by default
