@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -46,12 +47,18 @@ class RetrieverOptions(RerankerOptions, total=False):
     tags: list[str] | None
 
 
+class Unset(Enum):
+    """The default of an argument, unlike anything that a caller passes."""
+
+    UNSET = "unset"
+
+
 def create_rerank_retriever(
     base: RetrieverBase,
     *,
-    model: BaseCrossEncoder | str | os.PathLike[str] = DEFAULT_MODEL,
+    model: BaseCrossEncoder | str | os.PathLike[str] | Unset = Unset.UNSET,
     k: int | None = None,
-    top_n: int | None = DEFAULT_TOP_N,
+    top_n: int | Unset | None = Unset.UNSET,
     reranker: BaseDocumentCompressor | Runnable[Any, Any] | None = None,
     search_type: str | None = None,
     search_kwargs: dict[str, Any] | None = None,
@@ -69,9 +76,10 @@ def create_rerank_retriever(
         base: A vector store, a retriever, or a Runnable or function from a query to documents. A Runnable may take a
             dict, as history-aware retrievers do; the query is then its `"query"`, `"question"` or `"input"`.
         model: A LangChain cross-encoder, `"bundled"`, a folder, a name on the hub or a URL; loaded at the first query.
+            By default `"cross-encoder/ms-marco-MiniLM-L6-v2"`.
         k: Number of candidates to fetch. `None` keeps the number that `base` has, or 20 if it has none. A `base` made
             of other retrievers, such as an ensemble, fetches `k` from each.
-        top_n: Number of documents to keep; `None` keeps all.
+        top_n: Number of documents to keep, by default 5; `None` keeps all.
         reranker: A reranker to use instead of `model`, `top_n` and the other options, also one that LangChain's
             `with_config`, `with_retry`, `with_fallbacks` or `configurable_fields` returned, or a
             `DocumentCompressorPipeline` with one inside.
@@ -85,7 +93,8 @@ def create_rerank_retriever(
         A retriever whose documents have `relevance_score` and `initial_rank` in their metadata.
 
     Raises:
-        InvalidInputError: If `base` is none of these, there is no such option, or an argument is not taken by `base`.
+        InvalidInputError: If `base` is none of these, there is no such option, an argument is not taken by `base`, or
+            two arguments set the same thing.
     """
     from langchain_crossrerank.retrievers.retriever import RerankRetriever
 
@@ -94,17 +103,22 @@ def create_rerank_retriever(
         raise InvalidInputError(f"k is {shorten(k)}; pass the number of candidates to fetch, at least 1.")
     if reranker is None:
         compressor: BaseDocumentCompressor | Runnable[Any, Any] = CrossEncoderReranker(
-            model=model, top_n=top_n, **options
+            model=DEFAULT_MODEL if isinstance(model, Unset) else model,
+            top_n=DEFAULT_TOP_N if isinstance(top_n, Unset) else top_n,
+            **options,
         )
     else:
-        usual = (model is DEFAULT_MODEL or model == DEFAULT_MODEL, top_n == DEFAULT_TOP_N)
-        others = [name for name, is_usual in zip(("model", "top_n"), usual, strict=True) if not is_usual]
+        others = [name for name, value in (("model", model), ("top_n", top_n)) if not isinstance(value, Unset)]
         if others or options:
             raise InvalidInputError(
                 f"both reranker= and {', '.join([*others, *sorted(options)])} were given; "
                 "set them on the reranker itself."
             )
         compressor = reranker
+    named = {"k": k, "search_type": search_type, "filter": filter}
+    twice = [name for name, value in named.items() if value is not None and name in (search_kwargs or {})]
+    if twice:
+        raise InvalidInputError(f"{', '.join(twice)} was given by name and in search_kwargs; give it once.")
     if isinstance(base, VectorStore) and k is None and "k" not in (search_kwargs or {}):
         # A store's own retriever may have a smaller number that nobody chose.
         k = DEFAULT_K

@@ -282,7 +282,7 @@ class _Leaf:
         if self.search is not None:
             return self.search.get("filter")
         if "filter" in self.fields:
-            return getattr(self.stage, "filter")
+            return vars(self.stage)["filter"]
         return default_of(self.stage._get_relevant_documents, "filter")
 
     def _set_search_type(self) -> Any:

@@ -180,8 +180,8 @@ class RerankRetriever(ContextualCompressionRetriever):
         search_kwargs = others.pop("search_kwargs", {})
         if not isinstance(search_kwargs, dict):
             raise InvalidInputError(f"search_kwargs is {shorten(search_kwargs)}; pass a dict.")
-        added_filter = others.pop("added_filter", None)
-        arguments = CallArguments(added_filter=added_filter).over(others).over(search_kwargs).over(self._own_arguments())
+        arguments = CallArguments(added_filter=others.pop("added_filter", None))
+        arguments = arguments.over(others).over(search_kwargs).over(self._own_arguments())
         _check_number(arguments.k)
         reranker = find_reranker(self.base_compressor, config)
         if reranker is not None and fields:

@@ -28,6 +28,8 @@ def typical_calls(documents: list[Document]) -> None:
     kept = retriever.invoke("query", k=50, top_n=3, filter={"source": "notes.txt"})
     create_rerank_retriever(store, topn=5)  # type: ignore[call-arg]  # a misspelt option is an error
     create_rerank_retriever(store, score_threshold="high")  # type: ignore[arg-type]  # and so is a wrong type
+    create_rerank_retriever(store, top_n="5")  # type: ignore[arg-type]
+    create_rerank_retriever(store, model="bundled", top_n=None)
     retriever = create_rerank_retriever(store, reranker=reranker.with_retry(), search_kwargs={"filter": {}})
     pairs: list[tuple[Document, float]] = retrieve_and_rerank(retriever, "query")
     comparison: Comparison = compare(retriever, "query")

@@ -22,7 +22,9 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_crossrerank import CrossEncoderReranker, create_rerank_retriever, retrieve_and_rerank
+from langchain_crossrerank.cross_encoders.settings import DEFAULT_MODEL
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.retrievers import DEFAULT_TOP_N
 from langchain_crossrerank.retrievers.first_stages import DEFAULT_K
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 
@@ -217,11 +219,19 @@ def test_a_ready_reranker_is_used_unchanged(store: InMemoryVectorStore) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    [{"score_threshold": 0.5}, {"passage_template": "{page_content}"}, {"top_n": 1}, {"model": FakeCrossEncoder()}],
-    ids=lambda setting: next(iter(setting)),
+    [
+        {"score_threshold": 0.5},
+        {"passage_template": "{page_content}"},
+        {"top_n": 1},
+        {"top_n": DEFAULT_TOP_N},
+        {"top_n": None},
+        {"model": FakeCrossEncoder()},
+        {"model": DEFAULT_MODEL},
+    ],
+    ids=str,
 )
 def test_a_ready_reranker_excludes_settings_of_another(store: InMemoryVectorStore, setting: dict[str, Any]) -> None:
-    """`reranker=` together with a setting that it would ignore is refused, and the error names the setting."""
+    """`reranker=` together with a setting that it would ignore is refused by name, also if that is the usual one."""
     reranker = CrossEncoderReranker(model=FakeCrossEncoder())
     with pytest.raises(InvalidInputError, match=next(iter(setting))):
         create_rerank_retriever(store, reranker=reranker, **setting)
@@ -264,6 +274,18 @@ def test_search_settings_may_be_given_to_the_function(
     )
     assert {document.page_content for document in retriever.invoke(QUERY)} == set(TEXTS[:9])
     assert retriever.tags == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("k", 7), ("search_type", "mmr"), ("filter", lambda document: True)],
+    ids=["k", "type", "filter"],
+)
+def test_an_argument_in_two_places_is_refused(store: InMemoryVectorStore, name: str, value: Any) -> None:
+    """Neither place wins in silence."""
+    twice: Any = {name: value, "search_kwargs": {name: value}}
+    with pytest.raises(InvalidInputError, match=f"{name} was given by name and in search_kwargs"):
+        create_rerank_retriever(store, model=FakeCrossEncoder(), **twice)
 
 
 def test_a_search_by_threshold_needs_a_threshold(store: InMemoryVectorStore) -> None:
