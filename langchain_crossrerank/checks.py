@@ -25,9 +25,8 @@ def check_query(query: object, *, what: str = "query") -> str:
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """Return a value's repr for an error message, cut to `limit` characters."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+    """Return a value for an error message: its `repr`, cut to `limit` characters."""
+    return cut(repr(value), limit)
 
 
 def check_choices(**settings: tuple[object, tuple[str, ...]]) -> None:
@@ -44,15 +43,12 @@ def check_whole_numbers(**settings: tuple[object, int]) -> None:
             raise InvalidInputError(f"{what} is {shorten(value)}; pass a whole number of at least {least}.")
 
 
-def check_seconds(**settings: object) -> None:
-    """Raise `InvalidInputError` unless each setting is a finite number of seconds.
-
-    All but `max_retry_wait` must be above 0.
-    """
+def check_seconds(*, may_be_zero: bool = False, **settings: object) -> None:
+    """Raise `InvalidInputError` unless each setting is a finite number of seconds, above 0 or, if it may be, 0."""
+    least = "of 0 or more" if may_be_zero else "above 0"
     for what, value in settings.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-        if not is_number or (what != "max_retry_wait" and value == 0):
-            least = "of 0 or more" if what == "max_retry_wait" else "above 0"
+        if not is_number or (value == 0 and not may_be_zero):
             raise InvalidInputError(f"{what} is {shorten(value)}; pass a number of seconds {least}.")
 
 

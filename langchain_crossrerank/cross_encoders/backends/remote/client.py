@@ -131,7 +131,8 @@ class RemoteCrossEncoder(CrossEncoder):
             max_retries=(max_retries, 0),
             max_response_bytes=(max_response_bytes, 1),
         )
-        check_seconds(timeout=timeout, max_retry_wait=max_retry_wait)
+        check_seconds(timeout=timeout)
+        check_seconds(may_be_zero=True, max_retry_wait=max_retry_wait)
         if attempt_timeout is not None:
             check_seconds(attempt_timeout=attempt_timeout)
         if model is not None and (not isinstance(model, str) or not model or encodable(model) != model):
