@@ -20,7 +20,7 @@ PACKAGE = "langchain_crossrerank"
 ROOT = Path(langchain_crossrerank.__file__).parent
 
 LAYERS = (
-    {"errors", "_process", "_terminal", "redaction"},
+    {"errors", "_process", "_spreadsheet", "_terminal", "redaction"},
     {"checks", "extras", "files", "metadata", "model_catalogue", "passages", "sentences", "sources", "telemetry"},
     {"_machine", "_threads", "blending", "blocks", "downloads", "lexical", "models", "pages"},
     {"onnx_graphs"},
