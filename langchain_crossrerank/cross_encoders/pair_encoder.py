@@ -21,6 +21,9 @@ PASSAGE_CACHE_BYTES = 16 * 1024 * 1024
 """What the token ids of passages seen before may take."""
 
 _QUERIES_KEPT = 64
+_LONGEST_QUERY_KEPT = 4096
+"""Characters of the longest query whose tokens are kept; 64 such queries take some 30 MB."""
+
 _ENTRY_BYTES = 400
 """What an entry takes in memory beyond its token ids: the key, and the entry's places in an `LRUCache`."""
 _PROBES = (
@@ -65,7 +68,7 @@ class PairEncoder:
         tokenizer.no_truncation()
         self._plain = tokenizer
         # A long list of candidates is encoded in chunks, all with the same query.
-        self._query = lru_cache(_QUERIES_KEPT)(self._tokenise_query)
+        self._kept_query = lru_cache(_QUERIES_KEPT)(self._tokenise_query)
         self._max_length = max_length
         self._keeps_end = truncation_side == "left"
         truncation: dict[str, Any] = {"strategy": "only_second", "direction": "left" if self._keeps_end else "right"}
@@ -128,6 +131,10 @@ class PairEncoder:
 
     def _query_ids(self, query: str) -> Any:
         return self._query(query)[0]
+
+    def _query(self, query: str) -> tuple[Any, Spans]:
+        read = self._kept_query if len(query) <= _LONGEST_QUERY_KEPT else self._tokenise_query
+        return read(query)
 
     def _tokenise_query(self, query: str) -> tuple[Any, Spans]:
         encoding = self._plain.encode(query, add_special_tokens=False)

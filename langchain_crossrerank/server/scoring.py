@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair
-from langchain_crossrerank.cross_encoders.truncation import cut_end
+from langchain_crossrerank.cross_encoders.truncation import Spans, cut_end
 from langchain_crossrerank.errors import CrossRerankError
 from langchain_crossrerank.server.config import Limits
 from langchain_crossrerank.server.dialects.base import Call, Scored
@@ -134,18 +134,12 @@ def _cut_passages(call: Call, encoder: CrossEncoder) -> list[TextPair]:
     Raises:
         Problem: If that leaves nothing of a passage, or the model does not expose its tokens.
     """
+    budgets = {
+        query: _passage_budget(call, query, encoder) for query in dict.fromkeys(query for query, _ in call.pairs)
+    }
     pairs = []
     for query, passage in call.pairs:
-        budget = call.max_passage_tokens or encoder.max_length
-        if call.max_pair_tokens is not None and call.max_pair_tokens < encoder.max_length:
-            around = encoder._frame_tokens + len(_spans(encoder, query))
-            if call.max_pair_tokens <= around:
-                raise Problem(
-                    "invalid",
-                    f"truncate_prompt_tokens is {call.max_pair_tokens}, and the query alone takes {around} tokens with "
-                    "the model's special ones, so no document would be read; raise it, or leave it out.",
-                )
-            budget = min(budget, call.max_pair_tokens - around)
+        budget = budgets[query]
         # A token is a character or more, at least in ASCII.
         if budget >= encoder.max_length or (passage.isascii() and len(passage) <= budget):
             pairs.append((query, passage))
@@ -154,14 +148,35 @@ def _cut_passages(call: Call, encoder: CrossEncoder) -> list[TextPair]:
     return pairs
 
 
-def _spans(encoder: CrossEncoder, text: str) -> Sequence[tuple[int, int]]:
+def _passage_budget(call: Call, query: str, encoder: CrossEncoder) -> int:
+    """Return the number of tokens that the client allows a passage of a query."""
+    budget = call.max_passage_tokens or encoder.max_length
+    if call.max_pair_tokens is None or call.max_pair_tokens >= encoder.max_length:
+        return budget
+    _check_knows_tokens(encoder)
+    # A query may be as long as the body of a request; what the model does not read of it is not tokenised.
+    around = encoder._frame_tokens + len(encoder._query_spans(encoder._fitted_query(query)))
+    if call.max_pair_tokens <= around:
+        raise Problem(
+            "invalid",
+            f"truncate_prompt_tokens is {call.max_pair_tokens}, and the query alone takes {around} tokens with "
+            "the model's special ones, so no document would be read; raise it, or leave it out.",
+        )
+    return min(budget, call.max_pair_tokens - around)
+
+
+def _spans(encoder: CrossEncoder, text: str) -> Spans:
+    _check_knows_tokens(encoder)
+    return encoder._query_spans(text)
+
+
+def _check_knows_tokens(encoder: CrossEncoder) -> None:
     if not encoder._knows_tokens:
         raise Problem(
             "invalid",
             f"the model {encoder.name!r} does not expose its tokens, so texts cannot be cut to a number of tokens; "
             "leave max_tokens_per_doc and truncate_prompt_tokens out.",
         )
-    return encoder._query_spans(text)
 
 
 def _check_truncated(scored: Sequence[PairScore], encoder: CrossEncoder) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from langchain_crossrerank import load_cross_encoder
+from langchain_crossrerank import CrossEncoder, WrapperCrossEncoder, load_cross_encoder
 from langchain_crossrerank.cross_encoders.scores import sigmoid
-from tests.integration.server.conftest import QUERY, TEXTS
+from langchain_crossrerank.cross_encoders.truncation import Spans
+from tests.integration.server.conftest import QUERY, TEXTS, Serve
 
 COHERE = {"query": QUERY, "documents": TEXTS}
 TEI = {"query": QUERY, "texts": TEXTS}
@@ -210,3 +211,28 @@ def test_metrics_count_requests_and_pairs(client: httpx.Client) -> None:
     assert grown['crossrerank_pairs_total{model="again"}'] == len(TEXTS)
     assert grown['crossrerank_tokens_total{model="again"}'] > len(TEXTS)
     assert "unknown" not in str(after)
+
+
+class NotingCrossEncoder(WrapperCrossEncoder):
+    """A wrapper that notes what is tokenised to count tokens."""
+
+    def __init__(self, inner: CrossEncoder) -> None:
+        super().__init__(inner)
+        self.seen: list[str] = []
+
+    def _query_spans(self, query: str) -> Spans:
+        self.seen.append(query)
+        return super()._query_spans(query)
+
+
+def test_a_very_long_query_is_cut_before_its_tokens_are_counted(serve_fake: Serve) -> None:
+    """Of a query as long as a request may be, only what the model can read is tokenised, once for all passages."""
+    model = NotingCrossEncoder(load_cross_encoder("bundled"))
+    query = "ferry " * 200_000
+    with serve_fake(model) as server, server.client() as client:
+        model.seen.clear()
+        body = {"text_1": query, "text_2": ["The ferry leaves. " * 200] * 3}
+        answer = client.post("/score", json={**body, "truncate_prompt_tokens": model.max_length * 3 // 4})
+    assert answer.status_code == httpx.codes.OK
+    assert 0 < max(map(len, model.seen)) < len(query) / 10
+    assert answer.json()["usage"]["prompt_tokens"] <= 3 * (model.max_length * 3 // 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -327,3 +328,19 @@ def test_the_tokenizers_own_settings_do_not_matter() -> None:
     encoder, own = PairEncoder(unusual, 32), encoder_and_tokenizer(wordpiece, 32)[1]
     for pair in [("a query", "word"), ("a query", "one two three " * 30)]:
         assert encoder.encode([pair])[0].ids.tolist() == own.encode(*pair).ids
+
+
+def test_very_long_queries_leave_nothing_behind() -> None:
+    """The tokens of a query of any length are returned, and those of very long ones are not kept."""
+    encoder = PairEncoder(wordpiece(), 128)
+    encoder.query_spans("a query")
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(4):
+            assert len(encoder.query_spans(f"{number} " * 20_000)) == 20_000
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # One of them takes more than 2 MB; Python keeps some freed tuples for reuse.
+    assert after - before < 500_000
