@@ -185,6 +185,11 @@ class CrossEncoder(BaseCrossEncoder):
         check_finite([result.score for result in results], self.name)
         return results
 
+    @property
+    def _plans_calls(self) -> bool:
+        """Whether calls are planned in a way of its own, so that `_encode` and `_score_batch` alone would bypass it."""
+        return type(self).score_steps is not CrossEncoder.score_steps
+
     def probability(self, score: float) -> float:
         """Map one of this model's scores to 0..1; a score that is a probability is returned unchanged."""
         return score if self.activation == "sigmoid" else sigmoid(score)

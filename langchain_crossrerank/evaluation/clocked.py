@@ -3,58 +3,101 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from langchain_crossrerank.cross_encoders.base import CrossEncoder
-from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, ScoreSteps
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair, PairScore, TextPair
 from langchain_crossrerank.cross_encoders.wrappers.base import WrapperCrossEncoder
 from langchain_crossrerank.evaluation.timing import Stopwatch
 
 
-class ClockedCrossEncoder(WrapperCrossEncoder):
-    """Adds up the milliseconds of the wrapped backend's two parts.
+@dataclass
+class ModelClock:
+    """Adds up the milliseconds that backends take.
 
     Attributes:
         tokenise_ms: Milliseconds spent encoding pairs since the last `reset`.
         forward_ms: Milliseconds spent in forward passes since then.
     """
 
-    def __init__(self, inner: CrossEncoder) -> None:
-        super().__init__(inner)
-        self.reset()
+    tokenise_ms: float = 0.0
+    forward_ms: float = 0.0
 
     def reset(self) -> None:
         """Start both sums from zero."""
         self.tokenise_ms = self.forward_ms = 0.0
 
+
+class ClockedCrossEncoder(WrapperCrossEncoder):
+    """Adds the time of a backend's two parts to a clock.
+
+    A backend that plans its calls itself, such as a server's client, is timed as a whole, as one forward pass.
+
+    Args:
+        inner: The backend.
+        clock: Where to add its time.
+    """
+
+    def __init__(self, inner: CrossEncoder, clock: ModelClock) -> None:
+        super().__init__(inner)
+        self.clock = clock
+
+    @property
+    def _plans_calls(self) -> bool:
+        return self.inner._plans_calls
+
+    def score_steps(self, text_pairs: Iterable[TextPair]) -> ScoreSteps:
+        """Score pairs like the backend."""
+        steps = super().score_steps(text_pairs)
+        if not self._plans_calls:
+            return (yield from steps)
+        while True:
+            stopwatch = Stopwatch()
+            try:
+                share = next(steps)
+            except StopIteration as stop:
+                scored: list[PairScore] = stop.value
+                return scored
+            finally:
+                self.clock.forward_ms += stopwatch.lap_ms()
+            yield share
+
     def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
         stopwatch = Stopwatch()
         encoded = self.inner._encode(text_pairs)
-        self.tokenise_ms += stopwatch.lap_ms()
+        self.clock.tokenise_ms += stopwatch.lap_ms()
         return encoded
 
     def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
         stopwatch = Stopwatch()
         encoded = self.inner._encode_windows(text_pairs, overlap)
-        self.tokenise_ms += stopwatch.lap_ms()
+        self.clock.tokenise_ms += stopwatch.lap_ms()
         return encoded
 
     def _score_batch(self, batch: Sequence[EncodedPair]) -> Sequence[float]:
         stopwatch = Stopwatch()
         scores = self.inner._score_batch(batch)
-        self.forward_ms += stopwatch.lap_ms()
+        self.clock.forward_ms += stopwatch.lap_ms()
         return scores
 
 
-def with_clock(model: CrossEncoder) -> tuple[CrossEncoder, ClockedCrossEncoder]:
-    """Copy a model's wrappers around the same backend, with a clock directly around the backend.
+def with_clock(model: CrossEncoder) -> tuple[CrossEncoder, ModelClock]:
+    """Copy a model's wrappers around the same backends, with a clock directly around each backend.
 
     Returns:
-        The copy, and the clock inside it.
+        The copy, and the clock of all its backends.
     """
+    clock = ModelClock()
+    return _clocked(model, clock), clock
+
+
+def _clocked(model: CrossEncoder, clock: ModelClock) -> CrossEncoder:
     if not isinstance(model, WrapperCrossEncoder):
-        clock = ClockedCrossEncoder(model)
-        return clock, clock
+        return ClockedCrossEncoder(model, clock)
     wrapper = copy.copy(model)
-    wrapper.inner, clock = with_clock(model.inner)
-    return wrapper, clock
+    # A cascade has more than one.
+    for name, part in vars(model).items():
+        if isinstance(part, CrossEncoder):
+            setattr(wrapper, name, _clocked(part, clock))
+    return wrapper

@@ -10,7 +10,7 @@ from langchain_core.runnables import Runnable
 
 from langchain_crossrerank.checks import check_query
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.evaluation.clocked import ClockedCrossEncoder, with_clock
+from langchain_crossrerank.evaluation.clocked import ModelClock, with_clock
 from langchain_crossrerank.evaluation.query_runs import find_reranker
 from langchain_crossrerank.evaluation.results import ProfileResult, StageTimes
 from langchain_crossrerank.evaluation.timing import Stopwatch, percentile
@@ -33,7 +33,8 @@ def profile(
     """Time each stage of a reranking retriever, and of a RAG chain around it.
 
     The model is loaded, and one query is run, before the clock starts. A cached cross-encoder is timed with its cache:
-    cached scores take no time in the model.
+    cached scores take no time in the model. A cascade's two models are timed together. A model that plans its calls
+    itself, such as that of a server, is timed as a whole, under `"forward"`.
 
     Args:
         retriever: A `ContextualCompressionRetriever` with a `CrossEncoderReranker`.
@@ -92,7 +93,7 @@ def _check(queries: Sequence[str], repeats: int, ks: Sequence[int]) -> None:
 
 def _time_rerank(
     reranker: CrossEncoderReranker,
-    clock: ClockedCrossEncoder,
+    clock: ModelClock,
     query: str,
     candidates: Sequence[Any],
     stages: dict[str, list[float]],

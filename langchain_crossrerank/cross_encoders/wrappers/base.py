@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
-from langchain_crossrerank.cross_encoders.base import CrossEncoder, LongQuery, as_cross_encoder
+from langchain_crossrerank.cross_encoders.base import CrossEncoder, LongQuery, ScoreSteps, as_cross_encoder
 from langchain_crossrerank.cross_encoders.languages import LanguageCheck
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import StepScheduler
@@ -21,7 +21,8 @@ class WrapperCrossEncoder(CrossEncoder):
     """A cross-encoder around another one: it delegates everything, and a subclass overrides one thing.
 
     Attributes are looked up in the wrapped model each time, because some change while it is used: the size of a batch
-    is measured, and a server's unit may turn out to be another.
+    is measured, and a server's unit may turn out to be another. Where the wrapped model overrides `score_steps`, that
+    is delegated as a whole; otherwise `score_steps` calls the parts, each of which is delegated.
 
     Args:
         inner: The cross-encoder to wrap; any LangChain `BaseCrossEncoder`.
@@ -91,6 +92,24 @@ class WrapperCrossEncoder(CrossEncoder):
     @property
     def _frame_tokens(self) -> int:  # type: ignore[override]
         return self.inner._frame_tokens
+
+    @property
+    def _reads_whole_passages(self) -> bool:  # type: ignore[override]
+        return self.inner._reads_whole_passages
+
+    @property
+    def _least_passage_tokens(self) -> int:  # type: ignore[override]
+        return self.inner._least_passage_tokens
+
+    @property
+    def _plans_calls(self) -> bool:
+        return type(self).score_steps is not WrapperCrossEncoder.score_steps or self.inner._plans_calls
+
+    def score_steps(self, text_pairs: Iterable[TextPair]) -> ScoreSteps:
+        """Score pairs like the wrapped model."""
+        if self.inner._plans_calls:
+            return self.inner.score_steps(text_pairs)
+        return super().score_steps(text_pairs)
 
     def _query_spans(self, query: str) -> Spans:
         return self.inner._query_spans(query)

@@ -15,7 +15,7 @@ from itertools import islice
 from langchain_core.cross_encoders import BaseCrossEncoder
 
 from langchain_crossrerank._process import ForkSafeLock, PerProcess
-from langchain_crossrerank.cross_encoders.base import PLANNED_PAIRS, CrossEncoder
+from langchain_crossrerank.cross_encoders.base import PLANNED_PAIRS
 from langchain_crossrerank.cross_encoders.pairs import (
     EncodedPair,
     PairScore,
@@ -110,7 +110,7 @@ class PooledCrossEncoder(WrapperCrossEncoder):
 
     def __init__(self, inner: BaseCrossEncoder) -> None:
         super().__init__(inner)
-        if not self.inner.scores_pairs_alone or type(self.inner).score_steps is not CrossEncoder.score_steps:
+        if not self.inner.scores_pairs_alone or self.inner._plans_calls:
             raise InvalidInputError(
                 f"{self.inner!r} scores a pair differently with other pairs in the call, or plans calls in its own "
                 "way, so calls cannot be scored together; use it without PooledCrossEncoder."

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
-from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.wrappers.base import WrapperCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
@@ -35,7 +34,7 @@ class WindowedCrossEncoder(WrapperCrossEncoder):
 
     def __init__(self, inner: BaseCrossEncoder, *, overlap: int | None = None) -> None:
         super().__init__(inner)
-        if type(self.inner).score_steps is not CrossEncoder.score_steps:
+        if self.inner._plans_calls:
             raise InvalidInputError(
                 f"windows around {self.inner!r} would bypass it; put the windows inside, for example "
                 "CachedCrossEncoder(WindowedCrossEncoder(model))."

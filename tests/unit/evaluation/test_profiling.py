@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,10 +14,18 @@ from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
 
-from langchain_crossrerank import CrossEncoderReranker, create_rag_chain, create_rerank_retriever
+from langchain_crossrerank import (
+    CrossEncoder,
+    CrossEncoderReranker,
+    WrapperCrossEncoder,
+    create_rag_chain,
+    create_rerank_retriever,
+)
 from langchain_crossrerank.candidates import Candidates
+from langchain_crossrerank.cross_encoders.base import ScoreSteps
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, PairScore, TextPair
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
+from langchain_crossrerank.cross_encoders.wrappers.cascade import CascadeCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError, ScoringError
 from langchain_crossrerank.evaluation import ProfileResult, StageTimes, profile
 from langchain_crossrerank.reranker import Report
@@ -84,14 +92,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def timed(clock: Clock, search: Callable[[str], float] = lambda _: 4) -> ContextualCompressionRetriever:
+def timed(
+    clock: Clock, search: Callable[[str], float] = lambda _: 4, model: CrossEncoder | None = None
+) -> ContextualCompressionRetriever:
     """Make a retriever whose search takes what `search` says, tokenising 1, a forward pass 3 and sorting 2 ms."""
 
     def find(query: str) -> list[Document]:
         clock.spend(search(query))
         return [Document(f"passage {number}") for number in range(12)]
 
-    reranker = SlowSelection(model=CountingEncoder(clock), top_n=2, clock=clock)
+    reranker = SlowSelection(model=model or CountingEncoder(clock), top_n=2, clock=clock)
     return create_rerank_retriever(RunnableLambda(find), reranker=reranker)
 
 
@@ -111,6 +121,40 @@ def test_a_stage_has_the_time_that_it_took(clock: Clock) -> None:
         {"search": 4, "tokenise": 1, "forward": 3, "select": 2}
     )
     assert [stage.share for stage in result.stages] == pytest.approx([0.4, 0.1, 0.3, 0.2])
+
+
+def test_both_models_of_a_cascade_are_timed(clock: Clock) -> None:
+    """What the cheap model takes is tokenising and forward passes, like what the full one takes."""
+    cascade = CascadeCrossEncoder(CountingEncoder(clock), CachedCrossEncoder(CountingEncoder(clock)), keep=3)
+    result = profile(timed(clock, model=cascade), ["a"], repeats=1, ks=())
+    # The cached scores of the full model take no time.
+    assert {stage.name: stage.p50_ms for stage in result.stages} == pytest.approx(
+        {"search": 4, "tokenise": 1, "forward": 3, "select": 2}
+    )
+    cascade = CascadeCrossEncoder(CountingEncoder(clock), CountingEncoder(clock), keep=3)
+    result = profile(timed(clock, model=cascade), ["a"], repeats=1, ks=())
+    assert {stage.name: stage.p50_ms for stage in result.stages} == pytest.approx(
+        {"search": 4, "tokenise": 2, "forward": 6, "select": 2}
+    )
+
+
+class FakeServer(CountingEncoder):
+    """A model that plans its calls itself: two steps of four milliseconds, without the usual parts."""
+
+    def score_steps(self, text_pairs: Iterable[TextPair]) -> ScoreSteps:
+        self.clock.spend(4)
+        yield 0.5
+        self.clock.spend(4)
+        return [PairScore(1.0) for _ in text_pairs]
+
+
+def test_a_model_that_plans_its_calls_itself_is_timed_as_a_whole(clock: Clock) -> None:
+    """All that it takes counts as the forward pass, also in a wrapper."""
+    result = profile(timed(clock, model=WrapperCrossEncoder(FakeServer(clock))), ["a"], repeats=1, ks=(5,))
+    assert {stage.name: stage.p50_ms for stage in result.stages} == pytest.approx(
+        {"search": 4, "tokenise": 0, "forward": 8, "select": 2}
+    )
+    assert result.by_k == pytest.approx({5: 8})
 
 
 def test_percentiles_are_taken_over_queries_and_repeats(clock: Clock) -> None:
