@@ -26,6 +26,8 @@ _CHUNK = 500
 _POLL_SECONDS = 0.02
 _ROW_BYTES = 80
 _EVICTED_SHARE = 50
+_APPLICATION_ID = int.from_bytes(b"XRSC")
+"""What the header of a SQLite file says of whose it is."""
 
 _FAILURES = (sqlite3.Error, OSError, ValueError)
 
@@ -33,6 +35,10 @@ Result = TypeVar("Result")
 Task = Literal["read", "write"]
 
 _logger = logging.getLogger(__name__)
+
+
+class _ForeignFileError(sqlite3.DatabaseError):
+    """The file belongs to another application, and must not be changed."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ class SQLiteScoreCache(ScoreCache):
     scores take more than `max_bytes`, some are deleted at random. The file is readable by its owner only.
 
     A file that is broken, locked, or on a full or read-only disk is reported once in the log, and scores are computed
-    without it. After a failure it is left alone for `retry_seconds`, so that not every call waits for it.
+    without it. After a failure it is left alone for `retry_seconds`, so that not every call waits for it. A SQLite
+    file of another application is reported, too, and never changed.
 
     A connection is never carried across a fork: it is closed just before, and parent and child open their own.
 
@@ -167,8 +174,10 @@ class SQLiteScoreCache(ScoreCache):
                 return work(self._connected.get())
             except _FAILURES as err:
                 self._disconnect()
+                is_foreign = isinstance(err, _ForeignFileError)
+                remedy = "pass the file given as cache=" if is_foreign else "if it is broken, delete it"
                 raise InvalidInputError(
-                    f"{str(self.path)!r} cannot be used as a score cache ({err}); if it is broken, delete it."
+                    f"{str(self.path)!r} cannot be used as a score cache ({err}); {remedy}."
                 ) from err
 
     def _disconnect(self) -> None:
@@ -189,9 +198,11 @@ class SQLiteScoreCache(ScoreCache):
             # A damaged file may hold text where bytes were written, and that need not be UTF-8.
             connection.text_factory = bytes
             try:
+                is_new = _is_new(connection)
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
-                connection.execute("CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
+                if is_new:
+                    _create(connection)
                 connection.execute(f"PRAGMA busy_timeout={round(self.busy_timeout * 1000)}")
             except sqlite3.Error as err:
                 connection.close()
@@ -206,8 +217,8 @@ class SQLiteScoreCache(ScoreCache):
         if not self._warned:
             self._warned = True
             _logger.warning(
-                "The score cache %s cannot be %s (%s), so scores are computed without it. Delete the file if it is "
-                "broken, or free some disk space. Further failures are not logged.",
+                "The score cache %s cannot be %s (%s), so scores are computed without it. Name another file, delete it "
+                "if it is a broken cache, or free some disk space. Further failures are not logged.",
                 self.path,
                 "read" if task == "read" else "written",
                 err,
@@ -222,6 +233,23 @@ def _reopened(
     kind: type[SQLiteScoreCache], path: Path, busy_timeout: float, max_bytes: int, retry_seconds: float
 ) -> SQLiteScoreCache:
     return kind(path, busy_timeout=busy_timeout, max_bytes=max_bytes, retry_seconds=retry_seconds)
+
+
+def _is_new(connection: sqlite3.Connection) -> bool:
+    """Return whether a file is empty, and not yet a score cache; raise if it is another application's."""
+    # In this order, because another process may be creating the cache.
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if application != _APPLICATION_ID and (application or tables):
+        raise _ForeignFileError("it is a database of another application")
+    return bool(application != _APPLICATION_ID)
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
+        connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
 
 
 def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:

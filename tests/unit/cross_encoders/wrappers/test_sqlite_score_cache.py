@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -157,6 +158,25 @@ def test_info_and_clear_need_a_cache(path: Path, content: bytes | None, method: 
         getattr(SQLiteScoreCache(path), method)()
     assert path.exists() == (content is not None)
     assert content is None or path.read_bytes() == content
+
+
+@pytest.mark.parametrize("table", ["scores (key BLOB PRIMARY KEY, value BLOB)", "orders (id INTEGER)"])
+@pytest.mark.parametrize("application", [0, 5])
+def test_the_database_of_another_application_is_left_alone(path: Path, table: str, application: int) -> None:
+    """Nothing in it is read, deleted or added, not even by mistake for a cache; the error says what to pass."""
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE TABLE {table}")
+        connection.execute(f"PRAGMA application_id={application}")
+    content = path.read_bytes()
+    cache = SQLiteScoreCache(path)
+    for method in (cache.info, cache.clear):
+        with pytest.raises(InvalidInputError, match=r"another application.*cache="):
+            method()
+    cache.put_many({b"key": VALUE})
+    assert cache.get_many([b"key"]) == {}
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["busy_timeout", "retry_seconds"])
