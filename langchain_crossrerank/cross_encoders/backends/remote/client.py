@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
+from types import FunctionType
 from typing import Any, get_args
 from uuid import uuid4
 
@@ -359,11 +360,13 @@ def _check_callable(what: str, value: Any) -> Any:
 
 def _identify(hook: Callable[..., Any] | None) -> str | None:
     """Return a text that differs between functions that may do different things."""
-    code = getattr(hook, "__code__", None)
-    if hook is None or code is None or getattr(hook, "__closure__", None):
-        # What an object or a closure does depends on more than its code.
-        return None if hook is None else uuid4().hex
-    return _hashed(hook.__qualname__, code.co_code.hex(), code.co_names, repr(code.co_consts), repr(hook.__defaults__))
+    if hook is None:
+        return None
+    if not isinstance(hook, FunctionType) or hook.__closure__:
+        # What a method, another object or a closure does depends on more than its code.
+        return uuid4().hex
+    code, defaults = hook.__code__, (hook.__defaults__, hook.__kwdefaults__)
+    return _hashed(hook.__qualname__, code.co_code.hex(), code.co_names, repr(code.co_consts), repr(defaults))
 
 
 def _hashed(*parts: Any) -> str:

@@ -589,6 +589,26 @@ def test_copies_work(serve: Serve, connect: Connect) -> None:
         twin.close()
 
 
+class Template:
+    """Makes requests with a prefix, by a bound method."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def make(self, query: str, passages: list[str]) -> Any:
+        """The request, with the prefix before the query."""
+        return {"query": f"{self.prefix}: {query}", "documents": passages}
+
+
+def prefixed(prefix: str) -> Callable[..., Any]:
+    """Make a function that differs from others of this kind by the default of a keyword only."""
+
+    def make(query: str, passages: list[str], *, before: str = prefix) -> Any:
+        return {"query": before + query, "documents": passages}
+
+    return make
+
+
 def test_every_ingredient_of_a_score_is_in_the_fingerprint() -> None:
     """Another server, model, request, length or unit never finds the scores of this one; the key does not matter."""
     url = "http://127.0.0.1:8000/rerank"
@@ -607,6 +627,10 @@ def test_every_ingredient_of_a_score_is_in_the_fingerprint() -> None:
         {"make_request": lambda query, passages: {"q": query, "p": passages}},
         {"make_request": lambda query, passages: {"q": query, "d": passages}},
         {"make_request": lambda query, passages: {"q": query, "u": url}},
+        {"make_request": Template("legal").make},
+        {"make_request": Template("medical").make},
+        {"make_request": prefixed("legal")},
+        {"make_request": prefixed("medical")},
         {"read_answer": read_pairs},
     ]
     prints = [RemoteCrossEncoder(**{"url": url, **change}).fingerprint for change in changes]
