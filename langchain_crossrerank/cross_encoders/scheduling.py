@@ -252,15 +252,17 @@ class _Queue:
 
     def add(self, job: _Job[Any]) -> None:
         with self._changed:
+            if job.deadline is not None:
+                self._check_admission(job)
+            if self._threads < self._workers:
+                # Before anything is changed, because it may fail; the thread waits until the job is queued.
+                start_thread(self._work, name=f"crossrerank-{self._name}")
+                self._threads += 1
             if job.deadline is None:
                 self._backlog.append(job)
                 self._let_in()
             else:
-                self._check_admission(job)
                 insort_right(self._urgent, job, key=lambda other: other.due)
-            if self._threads < self._workers:
-                self._threads += 1
-                start_thread(self._work, name=f"crossrerank-{self._name}")
             self._changed.notify()
 
     def _interrupt(self) -> None:

@@ -133,7 +133,12 @@ class PooledCrossEncoder(WrapperCrossEncoder):
             start, pool.is_pumping = not pool.is_pumping, True
         if start:
             # One job serves many callers, so it belongs to the context of none.
-            contextvars.Context().run(self.scheduler.submit, self._pump(pool))
+            try:
+                contextvars.Context().run(self.scheduler.submit, self._pump(pool))
+            except BaseException:
+                # No thread can be started; others may have joined meanwhile.
+                self._give_up(pool, [])
+                raise
         return caller.future
 
     def _prepare(self, caller: _Caller) -> Iterator[float]:

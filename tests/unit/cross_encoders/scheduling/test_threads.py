@@ -39,6 +39,25 @@ def test_a_stray_stop_iteration_is_an_error_and_not_a_result(scheduler: StepSche
     assert isinstance(scheduler.submit(raising(StopIteration("leak"))).exception(WATCHDOG), RuntimeError)
 
 
+@pytest.mark.parametrize("deadline", [None, float("inf")], ids=["no deadline", "deadline"])
+def test_a_thread_that_cannot_be_started_costs_one_call(
+    scheduler: StepScheduler, monkeypatch: pytest.MonkeyPatch, deadline: float | None
+) -> None:
+    """If the system has no thread left, the call that needs one fails and is not queued, and a later call works."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    log: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            scheduler.submit(counted("refused", 1, log), deadline=deadline)
+    assert scheduler.waiting == 0
+    assert scheduler.submit(counted("after", 1, log)).result(WATCHDOG) == "after"
+    assert log == ["after0"]
+
+
 def test_a_generator_that_fails_to_close_does_not_end_the_worker(
     scheduler: StepScheduler, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

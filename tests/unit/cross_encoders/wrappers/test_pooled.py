@@ -210,3 +210,19 @@ def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(ScoringError, match="stopped before"):
                 future.result(30)
     assert len(pool.submit(pairs("third", 1)).result(30)) == 1
+
+
+def test_a_thread_that_cannot_be_started_costs_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the system has no thread left, the call that needs one fails, and a later call works."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    model = FakeCrossEncoder()
+    pool = PooledCrossEncoder(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            pool.submit(pairs("refused", 1))
+    assert len(pool.submit(pairs("after", 1)).result(30)) == 1
+    assert model.batches == [pairs("after", 1)]
