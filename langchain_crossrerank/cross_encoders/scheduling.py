@@ -169,8 +169,8 @@ class _Job(Generic[Result]):
 
     @property
     def remaining(self) -> float:
-        """The work that is left."""
-        return self.work * (1.0 - self.share)
+        """The work that is left; none of a job that is cancelled."""
+        return 0.0 if self.future.cancelled() else self.work * (1.0 - self.share)
 
     @property
     def due(self) -> float:
@@ -341,19 +341,24 @@ class _Queue:
         shared = 2 if unhurried else 1
         return 0.0 if pace is None else pace * work * shared
 
+    def _awaited(self) -> list[_Job[Any]]:
+        """Return the jobs with a deadline that wait for their turn, and whose callers wait for them."""
+        return [job for job in self._urgent if not job.future.cancelled()]
+
     def _under_way(self) -> float:
         return sum(job.remaining for job in self._running if job.deadline is not None)
 
     def _check_admission(self, job: _Job[Any]) -> None:
         """Raise `OverloadedError` if a new job would clearly be late, or make one late that would be in time."""
-        if not (self._running or self._urgent):
+        awaited = self._awaited()
+        if not (self._running or awaited):
             # Nothing is lost by trying, and the speed is measured again.
             return
         now = time.monotonic()
-        ahead = self._under_way() + sum(other.remaining for other in self._urgent if other.due <= job.due)
+        ahead = self._under_way() + sum(other.remaining for other in awaited if other.due <= job.due)
         if self._seconds(ahead + job.remaining) > _CLEARLY_LATE * (job.due - now):
             raise self._overloaded(job, now + self._seconds(ahead + job.remaining))
-        for other in self._urgent:
+        for other in awaited:
             if other.due > job.due:
                 ahead += other.remaining
                 if now + self._seconds(ahead) <= other.due < now + self._seconds(ahead + job.remaining):
@@ -364,7 +369,7 @@ class _Queue:
         now = time.monotonic()
         if job.due <= now:
             job.refusal = RerankTimeoutError(f"{self._name!r} could not score all pairs before the deadline.")
-        elif self._running or self._urgent or self._turns:
+        elif self._running or self._turns or self._awaited():
             finish = now + self._seconds(self._under_way() + job.remaining)
             tolerated = self._seconds(_TOLERATED_SHARE * job.work) if job.begun else 0.0
             if finish > job.due + tolerated:

@@ -54,6 +54,18 @@ def test_a_job_that_cannot_be_in_time_is_refused_at_once(busy: StepScheduler, cl
     assert raised.value.retry_after == pytest.approx(7.0)
 
 
+@pytest.mark.parametrize("due", [11.0, 20.0], ids=["before", "behind"])
+def test_a_cancelled_job_refuses_nobody(busy: StepScheduler, clock: Clock, gate: Gate, due: float) -> None:
+    """What a caller that gave up had asked for counts neither as work that is ahead nor as work to be in time."""
+    log: list[str] = []
+    given_up = busy.submit(working(clock, 10.0, 1, log, "given up"), deadline=clock.now + due, work=10.0)
+    assert given_up.cancel()
+    job = busy.submit(working(clock, 12.0, 3, log, "job"), deadline=clock.now + 13.0, work=12.0)
+    gate.opened.set()
+    assert outcomes([job]) == ["job"]
+    assert log == ["job"] * 3
+
+
 def test_a_new_job_does_not_make_an_accepted_one_late(busy: StepScheduler, clock: Clock, gate: Gate) -> None:
     """An earlier deadline goes first only if those who are waiting are still in time."""
     log: list[str] = []
