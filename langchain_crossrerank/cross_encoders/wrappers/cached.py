@@ -156,7 +156,8 @@ def as_score_cache(cache: ScoreCache | BaseStore[str, bytes] | str | os.PathLike
 
 
 def _one_step(work: Callable[[], Result]) -> Generator[None, None, Result]:
-    yield
+    # Done in the first step, so that a call waits for its turn once.
+    yield from ()
     return work()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from langchain_crossrerank.cross_encoders.wrappers.score_caches import MemorySco
 from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder
 from langchain_crossrerank.errors import ScoringError
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
+from tests.unit.cross_encoders.scheduling.jobs import WATCHDOG, Gate, counted
 
 PAIRS = [("how does lora work", f"passage {place} on low rank adapters") for place in range(30)]
 
@@ -230,3 +231,35 @@ def test_all_that_is_known_of_a_score_is_kept(scored: PairScore) -> None:
     results = [drain(model.score_steps([("query", "passage")])) for _ in range(2)]
     assert results == [[scored], [scored]]
     assert model.counts == CacheCounts(hits=1, misses=1)
+
+
+class NotingCache(MemoryScoreCache):
+    """A cache that writes into a log what is asked of it."""
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__()
+        self.log = log
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        self.log.append("look-up")
+        return super().get_many(keys)
+
+    def put_many(self, values: Mapping[bytes, bytes]) -> None:
+        self.log.append("keep")
+        super().put_many(values)
+
+
+async def test_a_hit_waits_for_one_turn() -> None:
+    """A call whose scores are known has them after one step of another call's work."""
+    log: list[str] = []
+    model = CachedCrossEncoder(FakeCrossEncoder(), NotingCache(log))
+    model.score(PAIRS)
+    log.clear()
+    gate = Gate()
+    model.scheduler.submit(counted("other", 3, log, gate=gate))
+    assert await asyncio.to_thread(gate.begun.wait, WATCHDOG)
+    hit = asyncio.ensure_future(model.ascore(PAIRS))
+    await asyncio.sleep(0)
+    gate.opened.set()
+    assert await hit == true_scores(PAIRS)
+    assert log[:2] == ["other0", "look-up"]
