@@ -321,8 +321,8 @@ class CrossEncoderReranker(RunnableCompressor):
         try:
             return scoring.result(max(0.0, deadline - time.monotonic()))
         except concurrent.futures.TimeoutError as err:
-            if scoring.done():  # the model itself raised a TimeoutError
-                raise
+            if scoring.done():  # it has ended since, or the model itself raised a TimeoutError
+                return scoring.result()
             scoring.cancel()
             raise self._timed_out(model, len(text_pairs)) from err
 

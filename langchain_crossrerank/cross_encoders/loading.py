@@ -164,9 +164,10 @@ def wait_for_model(settings: ModelSettings, *, timeout: float | None = None) -> 
     try:
         return load.outcome().result(load.patience(timeout))
     except FutureTimeoutError as err:
-        if load.future.done():
-            raise
-        raise load.late(timeout) from err
+        if not load.future.done():
+            raise load.late(timeout) from err
+    # The load has ended since, or its own error is a TimeoutError.
+    return load.outcome().result()
 
 
 async def await_model(
@@ -183,9 +184,9 @@ async def await_model(
         # Shielded by running already: cancelling the awaiting task does not cancel the load.
         return await asyncio.wait_for(asyncio.wrap_future(outcome), load.patience(timeout))
     except TimeoutError as err:
-        if load.future.done():
-            raise
-        raise load.late(timeout) from err
+        if not load.future.done():
+            raise load.late(timeout) from err
+    return load.outcome().result()
 
 
 class _Load:

@@ -7,6 +7,7 @@ import copy
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +364,33 @@ def test_a_model_that_is_done_in_time_is_not_disturbed(rerank: Rerank, tally: Ta
     patient = rerank(CrossEncoderReranker(model=FakeCrossEncoder(), timeout=WATCHDOG), candidates())
     assert patient == rerank(CrossEncoderReranker(model=FakeCrossEncoder()), candidates())
     assert "reranked" not in patient[0].metadata
+
+
+class LastMomentFuture(Future[Any]):
+    """A future that ends between the end of the waiting and the next look at it."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait; who waits for a limited time just misses the result."""
+        if timeout is not None:
+            raise TimeoutError
+        return super().result()
+
+
+class LastMoment(FakeCrossEncoder):
+    """A fake model whose scores are there when the time is over, and not a moment earlier."""
+
+    def submit(self, text_pairs: Any, *, deadline: float | None = None) -> Future[Any]:
+        """Score, and return what the caller just misses."""
+        future = LastMomentFuture()
+        future.set_result(super().submit(text_pairs, deadline=deadline).result(WATCHDOG))
+        return future
+
+
+def test_scores_that_come_at_the_last_moment_count(tally: Tally) -> None:
+    """If the scores are there by the time that the timeout is noticed, they are the result."""
+    tally("scores at the last moment")
+    found = CrossEncoderReranker(model=LastMoment(), timeout=WATCHDOG).compress_documents(candidates(), "lora")
+    assert found == CrossEncoderReranker(model=FakeCrossEncoder()).compress_documents(candidates(), "lora")
 
 
 @pytest.mark.parametrize("on_error", ["raise", "keep_order"])

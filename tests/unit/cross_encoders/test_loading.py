@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -437,6 +437,20 @@ def test_a_load_that_hangs_holds_up_nobody_beyond_the_timeout(hub: Hub, wait: Wa
     hub.opened.set()
     assert wait(check_settings("some/model"), timeout=None).backend == "onnx"
     assert hub.asked == 1
+
+
+def test_a_load_that_ends_at_the_timeout_returns_its_model(
+    hub: Hub, wait: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stops waiting at the moment when the model is there gets the model."""
+    settings = check_settings("some/model")
+    hub.opened.set()
+    model = model_future(settings).result(30)
+    outcome, seen_too_early = loading._Load.outcome, [Future[Any]()]
+    monkeypatch.setattr(
+        loading._Load, "outcome", lambda load: seen_too_early.pop() if seen_too_early else outcome(load)
+    )
+    assert wait(settings, timeout=0.001) is model
 
 
 def test_while_a_load_hangs_only_its_first_callers_wait(hub: Hub, wait: Wait, monkeypatch: pytest.MonkeyPatch) -> None:
