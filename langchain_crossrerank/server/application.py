@@ -48,6 +48,8 @@ UNDECIDED = Dialect("unknown", cohere.V1.read, _either_error)
 """The dialect of `/rerank` until the body is read: clients of both Cohere and TEI understand its errors."""
 
 
+_FAILURE = Problem("failed", "the server failed; its log has the details.")
+
 _PAGE: Dialect[Mapping[str, Any]] = Dialect("page", lambda payload: payload, _either_error)
 
 
@@ -154,6 +156,10 @@ class _Server:
             response = error_response(dialect, problem)
         except ClientGoneError:
             response = Response(status_code=CLIENT_GONE)
+        except Exception:
+            # Answered by `_failed`.
+            self._metrics.answered(dialect.name, dialect.status(_FAILURE), time.monotonic() - started)
+            raise
         finally:
             self._metrics.in_flight(self._queue.length)
         self._metrics.answered(dialect.name, response.status_code, time.monotonic() - started)
@@ -230,5 +236,4 @@ async def _wrong_method(request: Request, _: Exception) -> Response:
 
 
 async def _failed(request: Request, _: Exception) -> Response:
-    problem = Problem("failed", "the server failed; its log has the details.")
-    return error_response(_dialect_at(request.scope), problem)
+    return error_response(_dialect_at(request.scope), _FAILURE)

@@ -186,7 +186,7 @@ def test_what_is_not_there_is_said_in_every_shape(client: httpx.Client) -> None:
 def test_a_fault_of_the_server_is_logged_and_not_shown(
     serve_fake: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An unforeseen error gets 500 without its details, which are in the log."""
+    """An unforeseen error gets 500 without its details, which are in the log, and is counted."""
     model = FakeCrossEncoder()
     with serve_fake(model) as server, server.client() as client:
         monkeypatch.setattr(FakeCrossEncoder, "max_length", "not a number")
@@ -194,4 +194,7 @@ def test_a_fault_of_the_server_is_logged_and_not_shown(
         assert answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR
         assert "not a number" not in answer.text
         assert "log" in words(answer, "/v1/rerank")
+        # The server closes the connection of a request that fails like this.
+        with server.client() as other:
+            assert 'crossrerank_requests_total{dialect="cohere",status="500"} 1.0' in other.get("/metrics").text
     assert "TypeError" in caplog.text
