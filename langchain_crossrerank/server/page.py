@@ -139,17 +139,22 @@ class Page:
         }
 
     def _first_stage(self, body: SearchRequest) -> list[PagePassage]:
-        """Return the best candidates in the first stage's order; those that share no word with the query come last."""
+        """Return the candidates in the first stage's order.
+
+        BM25 puts passages of the request that share no word with the query last, and leaves out such passages of files.
+        """
         if body.passages is None:
             passages, index = self._config.passages, self._index
         else:
-            distinct = {" ".join(text.split()): text for text in reversed(body.passages) if text.strip()}
-            passages = tuple(PagePassage(text) for text in reversed(distinct.values()))
+            distinct: dict[str, str] = {}
+            for text in body.passages:
+                distinct.setdefault(" ".join(text.split()), text)
+            passages = tuple(PagePassage(text) for key, text in distinct.items() if key)
             index = LexicalIndex([passage.text for passage in passages]) if body.order == "bm25" and passages else None
         places: list[int] = []
         if index is not None and body.order == "bm25":
             places = index.search(body.query, body.k)
-        if body.passages is not None:
+        if body.passages is not None or body.order == "given":
             known = set(places)
             places += [place for place in range(len(passages)) if place not in known]
         return [passages[place] for place in places[: body.k]]

@@ -244,7 +244,7 @@ def test_the_page_is_confined(client: httpx.Client) -> None:
 
 def test_the_first_stage_orders_and_drops_copies(client: httpx.Client) -> None:
     """BM25 puts passages with the query's words first and the others after them; as given keeps the order."""
-    passages = ["about nothing", "a ferry", "a  ferry", "a ferry and a ferry boat", " "]
+    passages = ["about nothing", "a ferry", "a  ferry", "a ferry and a ferry boat", " ", "about  nothing"]
     body = {"query": "ferry", "passages": passages, "order": "bm25"}
     found = client.post("/try/search", json=body).json()
     assert {passage["text"] for passage in found["passages"][:2]} == {"a ferry", "a ferry and a ferry boat"}
@@ -255,6 +255,14 @@ def test_the_first_stage_orders_and_drops_copies(client: httpx.Client) -> None:
     expected = model.score([("ferry", passage["text"]) for passage in found["passages"]])
     assert [passage["score"] for passage in found["passages"]] == pytest.approx(expected, abs=1e-6)
     assert client.post("/try/search", json={**body, "order": "random"}).status_code == httpx.codes.BAD_REQUEST
+
+
+def test_the_given_order_of_files_is_kept(serve_fake: Serve) -> None:
+    """Passages of files in the given order are the first ones, whether or not they have the query's words."""
+    passages = tuple(PagePassage(f"passage {number}") for number in range(5))
+    with serve_fake(FakeCrossEncoder(), passages=passages) as server, server.client() as client:
+        given = client.post("/try/search", json={"query": "ferry", "order": "given", "k": 3}).json()
+    assert [passage["text"] for passage in given["passages"]] == ["passage 0", "passage 1", "passage 2"]
 
 
 def test_sentences_are_scored_within_the_limits(serve_fake: Serve) -> None:
