@@ -141,7 +141,7 @@ class RemoteCrossEncoder(CrossEncoder):
         self._credentials = Credentials.of(api_key, api_key_header, headers, urls)
         if not allow_insecure_key:
             self._credentials.check_encryption(urls)
-        hide_in_logs(self._credentials.secrets)
+        hide_in_logs(self._credentials)
         self.name = model if model is not None else show_url(urls[0])
         self.activation = activation or "sigmoid"
         self.max_length = max_length or DEFAULT_LENGTH
@@ -253,6 +253,11 @@ class RemoteCrossEncoder(CrossEncoder):
     async def aclose(self) -> None:
         """Close the connections of this process without blocking the event loop."""
         await asyncio.to_thread(self._transport.close)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        # In another process, the log does not know the key yet.
+        hide_in_logs(self._credentials)
 
     async def _score_all(self, pairs: Sequence[TextPair]) -> list[PairScore]:
         """Score pairs on the HTTP loop."""
