@@ -28,6 +28,7 @@ from langchain_crossrerank.cross_encoders.scheduling import Steps, StepScheduler
 from langchain_crossrerank.cross_encoders.scores import Activation, check_finite, sigmoid
 from langchain_crossrerank.cross_encoders.truncation import LONGEST_QUERY_SHARE, Spans, beginning, cut_middle
 from langchain_crossrerank.errors import CrossRerankError, InvalidInputError, ScoringError
+from langchain_crossrerank.redaction import show_url
 
 ScoreSteps = Steps[list[PairScore]]
 """Scoring as a generator: each `next()` does one bounded piece of work, the return value is the result."""
@@ -422,8 +423,19 @@ def as_cross_encoder(model: BaseCrossEncoder) -> CrossEncoder:
 
     Args:
         model: A `BaseCrossEncoder`; a `CrossEncoder` is returned unchanged.
+
+    Raises:
+        InvalidInputError: If it is something else, such as the name of a model.
     """
-    return model if isinstance(model, CrossEncoder) else AdaptedCrossEncoder(model)
+    if isinstance(model, CrossEncoder):
+        return model
+    if not isinstance(model, BaseCrossEncoder):
+        shown = shorten(show_url(model) if isinstance(model, str) else model)
+        raise InvalidInputError(
+            f"model is {shown}, which is not a LangChain cross-encoder; pass a BaseCrossEncoder, or what "
+            "load_cross_encoder returns for a name, a folder or a URL."
+        )
+    return AdaptedCrossEncoder(model)
 
 
 def _positions(pairs: Sequence[TextPair], members: Iterable[TextPair]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -36,7 +37,7 @@ class BatchScorer:
 
     def __init__(
         self,
-        model: BaseCrossEncoder | str = DEFAULT_MODEL,
+        model: BaseCrossEncoder | str | os.PathLike[str] = DEFAULT_MODEL,
         *,
         query_column: str | None = None,
         passage_column: str | None = None,
@@ -45,7 +46,9 @@ class BatchScorer:
         worker_threads: int | None = None,
         **loading: Any,
     ) -> None:
-        self.model = _load(model, worker_threads, loading) if isinstance(model, str) else as_cross_encoder(model)
+        self.model = (
+            _load(model, worker_threads, loading) if isinstance(model, str | os.PathLike) else as_cross_encoder(model)
+        )
         self._chosen = {
             "query": query_column,
             "passage": passage_column,
@@ -78,7 +81,7 @@ class BatchScorer:
         return scored
 
 
-def _load(model: str, threads: int | None, loading: Mapping[str, Any]) -> CrossEncoder:
+def _load(model: str | os.PathLike[str], threads: int | None, loading: Mapping[str, Any]) -> CrossEncoder:
     if threads is not None and "num_threads" not in loading:
         # Torch models and servers do not support it, and which model is one of torch shows when it is loaded.
         with suppress(InvalidInputError):

@@ -102,7 +102,7 @@ def score_file(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    model: BaseCrossEncoder | str = DEFAULT_MODEL,
+    model: BaseCrossEncoder | str | os.PathLike[str] = DEFAULT_MODEL,
     query_column: str | None = None,
     passage_column: str | None = None,
     candidates_column: str | None = None,
@@ -154,7 +154,7 @@ def score_file(
         Path(source), query=query_column, passage=passage_column, candidates=candidates_column, score=score_column
     )
     size = rows.measure(stop=on_error == "stop")
-    encoder = load_cross_encoder(model) if isinstance(model, str) else as_cross_encoder(model)
+    encoder = load_cross_encoder(model) if isinstance(model, str | os.PathLike) else as_cross_encoder(model)
     with files.locked():
         run = _Run(
             source=rows,

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from langchain_crossrerank.cross_encoders.base import AdaptedCrossEncoder, Cross
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, PairScore, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.scores import sigmoid
+from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError, ScoringError, UnsupportedModelError
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 
@@ -301,6 +303,24 @@ def test_only_foreign_models_are_wrapped() -> None:
     wrapped = as_cross_encoder(stock)
     assert isinstance(wrapped, AdaptedCrossEncoder)
     assert (wrapped.model, wrapped.name, wrapped.backend) == (stock, "StockCrossEncoder", "adapted")
+
+
+@pytest.mark.parametrize(
+    "model", ["bundled", Path("folder"), None, object(), FakeCrossEncoder], ids=lambda model: type(model).__name__
+)
+def test_what_is_not_a_model_is_refused_at_once(model: Any) -> None:
+    """A name, a folder and whatever else has no scores raise where they are passed, with what to pass instead."""
+    with pytest.raises(InvalidInputError, match=r"^model is .*load_cross_encoder"):
+        as_cross_encoder(model)
+    with pytest.raises(InvalidInputError, match="load_cross_encoder"):
+        CachedCrossEncoder(model)
+
+
+def test_the_error_for_an_address_hides_its_key() -> None:
+    """An address passed for a model is shown without the secrets in it."""
+    with pytest.raises(InvalidInputError) as raised:
+        as_cross_encoder("https://rerank.example/v1?key=hunter2")  # type: ignore[arg-type]  # what the test is about
+    assert "hunter2" not in str(raised.value)
 
 
 def test_steps_yield_between_batches() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from langchain_crossrerank import load_cross_encoder
+from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.scoring import BatchScorer
 from langchain_crossrerank.testing import FakeCrossEncoder
@@ -72,6 +74,11 @@ def test_columns_can_be_named() -> None:
 def test_the_bundled_model_is_loaded_by_its_name() -> None:
     """A name and its settings are passed on to `load_cross_encoder`."""
     assert BatchScorer("bundled", max_length=64).model.max_length == 64
+
+
+def test_a_model_is_loaded_from_a_path() -> None:
+    """A folder may be a `Path`, here as in `load_cross_encoder`."""
+    assert BatchScorer(BUNDLED_FOLDER).model is load_cross_encoder(BUNDLED_FOLDER)
 
 
 def test_a_batch_of_another_kind_is_refused() -> None:

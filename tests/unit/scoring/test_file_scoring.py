@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from langchain_crossrerank import load_cross_encoder
+from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair
 from langchain_crossrerank.errors import InvalidInputError, RemoteError, ScoringError
 from langchain_crossrerank.scoring import ScoringProgress, score_file
@@ -217,6 +219,15 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, output: str
         score_file(source, tmp_path / output, model=model)
     assert model.batches == []
     assert (tmp_path / "there.jsonl").read_text() == "mine"
+
+
+def test_a_model_is_loaded_from_a_path(write_table: WriteTable, pairs: Rows) -> None:
+    """A folder may be a `Path`, here as in `load_cross_encoder`."""
+    source = write_table("in.jsonl", pairs)
+    outputs = [source.with_name(f"out{number}.jsonl") for number in range(2)]
+    for output, model in zip(outputs, (BUNDLED_FOLDER, load_cross_encoder(BUNDLED_FOLDER)), strict=True):
+        score_file(source, output, model=model)
+    assert outputs[0].read_text("utf-8") == outputs[1].read_text("utf-8")
 
 
 def test_an_output_is_replaced_when_asked(write_table: WriteTable, pairs: Rows) -> None:
