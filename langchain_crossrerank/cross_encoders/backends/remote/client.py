@@ -190,8 +190,7 @@ class RemoteCrossEncoder(CrossEncoder):
     def score_steps(self, text_pairs: Iterable[TextPair]) -> ScoreSteps:
         """Score pairs in one step, which ends at once when the caller gives up."""
         pairs = check_text_pairs(text_pairs)
-        # Fails for a proxy in the environment that the HTTP library cannot use.
-        self._guarded(lambda _: self._transport.prepare(), None, pairs, pairs)
+        self._prepare(pairs)
         work = run_on_loop(self._score_all(pairs))
 
         def stop() -> None:
@@ -214,17 +213,21 @@ class RemoteCrossEncoder(CrossEncoder):
             RerankTimeoutError: If the deadline passes.
         """
         pairs = check_text_pairs(text_pairs)
-        # Fails for a proxy in the environment that the HTTP library cannot use.
-        self._guarded(lambda _: self._transport.prepare(), None, pairs, pairs)
         seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             async with asyncio.timeout(seconds):
+                # Certificates are read from files, which would block the event loop.
+                await asyncio.to_thread(self._prepare, pairs)
                 return await asyncio.wrap_future(run_on_loop(self._score_all(pairs)))
         except TimeoutError as err:
             raise RerankTimeoutError(
                 f"{self.name!r} did not score {len(pairs)} pairs within {seconds} seconds; rerank fewer candidates, or "
                 "allow more time."
             ) from err
+
+    def _prepare(self, pairs: Sequence[TextPair]) -> None:
+        # Fails for a proxy in the environment that the HTTP library cannot use.
+        self._guarded(lambda _: self._transport.prepare(), None, pairs, pairs)
 
     def check_health(self, *, timeout: float = 5.0) -> dict[str, bool]:
         """Ask every server whether it is ready.

@@ -57,7 +57,7 @@ class Transport:
         self._slots = PerProcess(_make_slots)
 
     def prepare(self) -> None:
-        """Read certificates and the like now, on the caller's thread and not on the loop that all models share."""
+        """Read certificates and the like now, and not on the loop that all models share."""
         self._client.get()
 
     @property

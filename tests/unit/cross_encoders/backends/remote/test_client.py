@@ -17,6 +17,7 @@ import pytest
 from langchain_core.documents import Document
 
 from langchain_crossrerank import CascadeCrossEncoder, CrossEncoderReranker, load_cross_encoder
+from langchain_crossrerank.cross_encoders.backends.remote import transport
 from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
@@ -549,6 +550,23 @@ def test_an_empty_list_of_servers_is_refused() -> None:
     """There must be somebody to ask."""
     with pytest.raises(InvalidInputError, match="at least one server"):
         RemoteCrossEncoder([])
+
+
+async def test_opening_a_client_does_not_block_the_event_loop(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the certificates are read before the first request, the loop goes on."""
+    loop_went_on = threading.Event()
+
+    def open_client(open_client: Callable[[], Any] = transport._open_client) -> Any:
+        assert loop_went_on.wait(30)
+        return open_client()
+
+    monkeypatch.setattr(transport, "_open_client", open_client)
+    calls = [asyncio.ensure_future(connect(serve().url).ascore(PAIRS)) for _ in range(2)]
+    await asyncio.sleep(0)
+    loop_went_on.set()
+    assert await asyncio.gather(*calls) == [[0.75, 0.5, 0.25]] * 2
 
 
 async def test_a_synchronous_call_inside_an_event_loop_works(serve: Serve, connect: Connect) -> None:
