@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,14 +114,19 @@ def load_embeddings(
     if huggingface:
         return _on_torch(settings, huggingface)
     folder = Path(settings.name).expanduser()
-    key = (settings, str(folder.resolve()) if folder.is_dir() else "")
+    # A progress bar is no reason for another copy of the weights.
+    quiet = replace(settings, show_progress=False)
+    key = (quiet, str(folder.resolve()) if folder.is_dir() else "")
     with _loading[key]:
         with _loaded as loaded:
             found = loaded.get(key)
         if found is None:
-            found = _load(settings)
+            found = _load(quiet)
             with _loaded as loaded:
                 loaded[key] = found
+    if show_progress:
+        found = copy.copy(found)
+        found.show_progress = True  # type: ignore[attr-defined]  # of both classes
     return found
 
 

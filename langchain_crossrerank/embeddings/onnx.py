@@ -118,7 +118,6 @@ class OnnxEmbeddings(Embeddings):
             "device": device,
             "query_prompt": query_prompt,
             "document_prompt": document_prompt,
-            "show_progress": show_progress,
         }
         self.model_name = source.name
         self.show_progress = show_progress
@@ -371,7 +370,13 @@ class OnnxEmbeddings(Embeddings):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickled copy loads the files again where it is unpickled; a session cannot travel.
-        return _rebuild, (type(self), self._source, self._settings)
+        return _rebuild, (type(self), self._source, {**self._settings, "show_progress": self.show_progress})
+
+    def __copy__(self) -> Self:
+        # For another `show_progress`; everything else is shared, also the workers, which are made on first use.
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self), scheduler=self.scheduler)
+        return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # A model never changes, and may hold gigabytes and threads: copies share it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,22 @@ def test_a_model_is_loaded_once(make_embeddings: MakeEmbeddings) -> None:
     shared = load_embeddings(folder)
     assert load_embeddings(str(folder)) is shared
     assert load_embeddings(folder, max_length=9) is not shared
+
+
+def test_a_progress_bar_is_no_reason_for_another_model(
+    make_embeddings: MakeEmbeddings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Callers with and without a progress bar share the model, and each sees what it asked for, also after a pickle."""
+    folder = make_embeddings()
+    plain, showing = load_embeddings(folder), load_embeddings(folder, show_progress=True)
+    assert isinstance(plain, OnnxEmbeddings)
+    assert isinstance(showing, OnnxEmbeddings)
+    assert showing._session is plain._session
+    assert showing.scheduler is plain.scheduler
+    many = [f"a text {number}" for number in range(300)]
+    for embeddings, shows in ((plain, False), (showing, True), (pickle.loads(pickle.dumps(showing)), True)):
+        embeddings.embed_documents(many)
+        assert ("Embedding" in capsys.readouterr().err) is shows
 
 
 @pytest.mark.usefixtures("no_torch")
