@@ -51,9 +51,10 @@ class GroupSampler:
             chosen.append(hardest.pop(min(int(draw.expovariate(1 / _HARDNESS)), len(hardest) - 1)))
         taken = {*chosen, *found.positives}
         while len(chosen) < self.negatives:
-            other = draw.randrange(len(passages))
-            # A small source may have no other passage left.
-            if other not in taken or len(taken) >= len(passages):
+            if len(taken) >= len(passages):
+                # A small source has no other passage left.
+                chosen.append(draw.choice(found.negatives))
+            elif (other := draw.randrange(len(passages))) not in taken:
                 chosen.append(other)
                 taken.add(other)
         texts = [passages[place] for place in (draw.choice(found.positives), *chosen)]

@@ -37,8 +37,11 @@ def test_groups_depend_on_position_and_seed_alone(sampler: Callable[..., Any], p
 
 
 def test_a_group_is_full_even_if_passages_are_few(sampler: Callable[..., Any]) -> None:
-    """A source with fewer passages than a group needs repeats some instead of failing."""
-    assert len(sampler(negatives=12).group(0)) == 13
+    """A source with fewer passages than a group needs repeats negatives, and never takes a positive for one."""
+    for position in range(20):
+        (_, positive), *negatives = sampler(negatives=12).group(position)
+        assert len(negatives) == 12
+        assert positive not in [passage for _, passage in negatives]
 
 
 def test_source_weights_are_checked(mine_herons: Callable[..., Any]) -> None:
