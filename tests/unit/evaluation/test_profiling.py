@@ -70,9 +70,11 @@ class SlowSelection(CrossEncoderReranker):
 
     clock: Any = None
 
-    def _select(self, candidates: Candidates, scores: Sequence[PairScore]) -> tuple[list[Document], Report]:
+    def _select(
+        self, candidates: Candidates, model: CrossEncoder, scores: Sequence[PairScore]
+    ) -> tuple[list[Document], Report]:
         self.clock.spend(2)
-        return super()._select(candidates, scores)
+        return super()._select(candidates, model, scores)
 
 
 def first_stage(count: int = 12) -> RunnableLambda[str, list[Document]]:
