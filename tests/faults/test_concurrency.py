@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from queue import Queue
@@ -20,8 +21,10 @@ import pytest
 from langchain_core.documents import Document
 
 from langchain_crossrerank import CrossEncoder, CrossEncoderReranker, load_cross_encoder
+from langchain_crossrerank.cross_encoders.backends import onnx_session
 from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair
+from langchain_crossrerank.cross_encoders.scheduling import interruptible
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder
 from langchain_crossrerank.errors import ModelNotFoundError
@@ -239,8 +242,13 @@ async def test_a_call_that_is_given_up_stops_inside_a_forward_pass(
     begun, outcomes = threading.Event(), Queue[str]()
     score_batch = OnnxCrossEncoder._score_batch
 
+    @contextmanager
+    def begins(stop: Callable[[], None]) -> Iterator[None]:
+        with interruptible(stop):
+            begun.set()
+            yield
+
     def noted(self: OnnxCrossEncoder, batch: Sequence[EncodedPair]) -> Sequence[float]:
-        begun.set()
         try:
             scores = score_batch(self, batch)
         except Exception as err:
@@ -250,6 +258,7 @@ async def test_a_call_that_is_given_up_stops_inside_a_forward_pass(
         return scores
 
     monkeypatch.setattr(OnnxCrossEncoder, "_score_batch", noted)
+    monkeypatch.setattr(onnx_session, "interruptible", begins)
     call = asyncio.create_task(model.ascore([("q", f"{number} " + "word " * 400) for number in range(100)]))
     assert await asyncio.to_thread(begun.wait, WATCHDOG)
     call.cancel()
