@@ -6,13 +6,16 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from langchain_crossrerank.errors import IndexingError
 from langchain_crossrerank.files import write_whole
 
 KEY_BYTES = 16
@@ -23,12 +26,13 @@ _logger = logging.getLogger(__name__)
 
 
 class _Note(BaseModel):
-    """What is written next to the vectors: whose they are."""
+    """What is written next to the vectors: whose they are, and what is in the names of their files."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str
     probe: list[float]
+    generation: str = Field(pattern="^[0-9a-f]{16}$")
 
 
 def text_key(text: str) -> bytes:
@@ -50,18 +54,13 @@ class KeptVectors:
 
     def __init__(self, folder: Path, name: str, probe: Sequence[float]) -> None:
         self.dimension = len(probe)
-        self._vectors, self._keys, self._note = (folder / part for part in ("vectors.f32", "keys.bin", "note.json"))
+        self._note = folder / "note.json"
         from filelock import FileLock
 
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "lock")
         with self._lock:
-            if not self._is_of(name, probe):
-                for file in (self._vectors, self._keys):
-                    # A new file: another process may still have the old one mapped.
-                    file.unlink(missing_ok=True)
-                    file.touch()
-                write_whole(self._note, _Note(name=name, probe=[float(value) for value in probe]).model_dump_json())
+            self._vectors, self._keys = self._files_of(name, probe) or self._begin(name, probe)
         self.rows: dict[bytes, int] = {}
         self._count = 0
         self._read_keys()
@@ -75,9 +74,13 @@ class KeptVectors:
         return list(places.values())
 
     def append(self, keys: Sequence[bytes], vectors: Sequence[Sequence[float]]) -> None:
-        """Keep the vectors of new texts, scaled to length 1."""
+        """Keep the vectors of new texts, scaled to length 1.
+
+        Raises:
+            IndexingError: If another process has begun to keep vectors of other embeddings under this name.
+        """
         block = unit_rows(vectors)
-        with self._lock:
+        with self._lock, self._own_files():
             self._read_keys()
             with self._vectors.open("r+b") as file:
                 file.seek(self._count * self._row_bytes)
@@ -93,10 +96,26 @@ class KeptVectors:
             self._read_keys()
 
     def open(self) -> Floats:
-        """Map all vectors into memory, so that only what is read is loaded: an array of (texts, dimension)."""
+        """Map all vectors into memory, so that only what is read is loaded: an array of (texts, dimension).
+
+        Raises:
+            IndexingError: As `append` does.
+        """
         if not self._count:
             return np.zeros((0, self.dimension), dtype=np.float32)
-        return np.memmap(self._vectors, dtype=np.float32, mode="r", shape=(self._count, self.dimension))
+        with self._own_files():
+            return np.memmap(self._vectors, dtype=np.float32, mode="r", shape=(self._count, self.dimension))
+
+    @contextmanager
+    def _own_files(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as err:
+            raise IndexingError(
+                f"the kept vectors in {str(self._note.parent)!r} were replaced by those of other embeddings with the "
+                "same name while they were in use; run this again, or give one of the two models another name.",
+                path=str(self._note.parent),
+            ) from err
 
     @property
     def _row_bytes(self) -> int:
@@ -110,19 +129,38 @@ class KeptVectors:
             self.rows.setdefault(kept[row * KEY_BYTES : (row + 1) * KEY_BYTES], row)
         self._count = whole
 
-    def _is_of(self, name: str, probe: Sequence[float]) -> bool:
+    def _files_of(self, name: str, probe: Sequence[float]) -> tuple[Path, Path] | None:
+        """The files of vectors and keys, if they are there and those of these embeddings."""
         try:
             note = _Note.model_validate_json(self._note.read_text(encoding="utf-8"))
         except (OSError, ValidationError, UnicodeDecodeError):
-            return False
-        if not self._vectors.is_file() or not self._keys.is_file():
-            return False
+            return None
+        vectors, keys = self._named(note.generation)
+        if not vectors.is_file() or not keys.is_file():
+            return None
         same = note.name == name and len(note.probe) == len(probe)
         # Rounding may differ between machines and numbers of threads; another model is far away.
         if same and float(unit_rows([note.probe])[0] @ unit_rows([probe])[0]) > 0.999:
-            return True
+            return vectors, keys
         _logger.warning("The embeddings %r are not those of the kept vectors; all texts are embedded again.", name)
-        return False
+        return None
+
+    def _begin(self, name: str, probe: Sequence[float]) -> tuple[Path, Path]:
+        """Make files of another name, so that a process that still uses the old ones never writes into these."""
+        for old in (*self._note.parent.glob("vectors-*.f32"), *self._note.parent.glob("keys-*.bin")):
+            # On Windows a file that another process has mapped cannot be removed.
+            with suppress(OSError):
+                old.unlink()
+        note = _Note(name=name, probe=[float(value) for value in probe], generation=secrets.token_hex(8))
+        vectors, keys = self._named(note.generation)
+        vectors.touch()
+        keys.touch()
+        write_whole(self._note, note.model_dump_json())
+        return vectors, keys
+
+    def _named(self, generation: str) -> tuple[Path, Path]:
+        folder = self._note.parent
+        return folder / f"vectors-{generation}.f32", folder / f"keys-{generation}.bin"
 
 
 def unit_rows(vectors: Sequence[Sequence[float]]) -> Floats:

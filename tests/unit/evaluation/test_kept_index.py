@@ -13,8 +13,9 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.errors import IndexingError, InvalidInputError
 from langchain_crossrerank.evaluation.kept_index import KeptVectorStore, kept_vector_store
+from langchain_crossrerank.evaluation.kept_vectors import KeptVectors
 
 
 class HashEmbeddings(Embeddings):
@@ -91,7 +92,7 @@ def test_what_was_embedded_before_a_kill_is_kept(tmp_path: Path, monkeypatch: py
     assert kept.similarity_search_with_score("x", 20) == whole.similarity_search_with_score("x", 20)
 
 
-@pytest.mark.parametrize("file", ["vectors.f32", "keys.bin"])
+@pytest.mark.parametrize("file", ["vectors-*.f32", "keys-*.bin"])
 @pytest.mark.parametrize("cut", [1, 17, 200])
 def test_a_cut_file_costs_only_its_end(tmp_path: Path, file: str, cut: int) -> None:
     """Whatever a crash cut off, what is found afterwards is right."""
@@ -117,6 +118,20 @@ def test_other_embeddings_under_the_name_are_noticed(tmp_path: Path, caplog: pyt
     apart = HashEmbeddings()
     store(documents(5), apart, tmp_path, name="another")
     assert len(apart.embedded) == 5
+
+
+def test_embeddings_that_were_replaced_while_in_use_never_mix(tmp_path: Path) -> None:
+    """A process that goes on with the old model stops with an error, and the new model's vectors stay whole."""
+    old = KeptVectors(tmp_path, "model", [1.0, 0.0])
+    old.append([b"a" * 16], [[1.0, 0.0]])
+    new = KeptVectors(tmp_path, "model", [0.0, 1.0, 0.0])
+    new.append([b"b" * 16], [[0.0, 1.0, 0.0]])
+    for late in (lambda: old.append([b"c" * 16], [[1.0, 0.0]]), old.open):
+        with pytest.raises(IndexingError, match="replaced by those of other embeddings"):
+            late()
+    again = KeptVectors(tmp_path, "model", [0.0, 1.0, 0.0])
+    assert set(again.rows) == {b"b" * 16}
+    assert again.open().tolist() == [[0.0, 1.0, 0.0]]
 
 
 def test_a_damaged_note_starts_over(tmp_path: Path) -> None:
