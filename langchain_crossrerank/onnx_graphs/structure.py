@@ -89,6 +89,7 @@ def read_structure(graph_file: Path, head: Sequence[Layer] = ()) -> Structure:
         ) from err
     model.ClearField("training_info")
     _check_loops(graph_file, model.graph)
+    _check_functions(graph_file, model)
     found = _with_weights_located(graph_file, model, nonce)
     if head and found.model.graph.output[0].name not in ("logits", "scores"):
         append_head(found.model, head)
@@ -120,8 +121,8 @@ def whole_model(structure: Structure, files: WeightFiles) -> onnx.ModelProto:
     return model
 
 
-def _check_loops(graph_file: Path, graph: onnx.GraphProto) -> None:
-    """Raise if a graph has a loop that may run on for ever, or nearly so."""
+def _check_loops(graph_file: Path, graph: onnx.GraphProto, outer_rounds: int = 1) -> None:
+    """Raise if a graph, which itself runs `outer_rounds` times, has a loop that may run on for ever, or nearly so."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
@@ -132,17 +133,36 @@ def _check_loops(graph_file: Path, graph: onnx.GraphProto) -> None:
                 if entry.name == "value_int"
             )
     for node in graph.node:
+        rounds = outer_rounds
         if node.op_type == "Loop":
             times = tensors.get(node.input[0]) if node.input else None
             is_small = times is not None and not times.external_data and len(times.SerializeToString()) < 1000
-            if times is None or not is_small or int(numpy_helper.to_array(times).item()) > MOST_ROUNDS:
+            rounds *= int(numpy_helper.to_array(times).item()) if times is not None and is_small else MOST_ROUNDS + 1
+            if rounds > MOST_ROUNDS:
                 raise UnsupportedModelError(
-                    f"{graph_file} has the loop {node.name!r}, whose number of rounds is not a constant of at most "
-                    f"{MOST_ROUNDS}; it might never end. Export the model without loops."
+                    f"{graph_file} has the loop {node.name!r}, whose number of rounds, with those of the loops around "
+                    f"it, is not a constant of at most {MOST_ROUNDS}; it might never end. Export the model without "
+                    "loops."
                 )
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                _check_loops(graph_file, inner)
+        for inner in _inner_graphs(node):
+            _check_loops(graph_file, inner, rounds)
+
+
+def _check_functions(graph_file: Path, model: onnx.ModelProto) -> None:
+    """Raise if a function of the model has a loop: how often it is called is not known."""
+    nodes = [node for function in model.functions for node in function.node]
+    while nodes:
+        node = nodes.pop()
+        if node.op_type == "Loop":
+            raise UnsupportedModelError(
+                f"{graph_file} has the loop {node.name!r} in a function; it might never end. Export the model without "
+                "loops."
+            )
+        nodes += [below for inner in _inner_graphs(node) for below in inner.node]
+
+
+def _inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [graph for entry in node.attribute for graph in ([entry.g] if entry.HasField("g") else entry.graphs)]
 
 
 def _with_weights_located(graph_file: Path, model: onnx.ModelProto, nonce: bytes) -> Structure:

@@ -310,6 +310,29 @@ def test_a_loop_without_an_end_is_refused(tmp_path: Path, rounds: int | None, ne
             read_structure(file)
 
 
+def test_the_rounds_of_loops_inside_loops_are_multiplied(tmp_path: Path) -> None:
+    """Each loop may be moderate while all together never end."""
+    made = looping(numpy_helper.from_array(np.array(2000), "rounds"))
+    for _ in range(2):
+        inner = made.graph.node[-1]
+        outer = helper.make_node("Loop", ["rounds", ""], [])
+        outer.attribute.append(helper.make_attribute("body", helper.make_graph([inner], "outer", [], [])))
+        outer.attribute[0].g.initializer.extend(made.graph.initializer)
+        made.graph.node[-1].CopyFrom(outer)
+    with pytest.raises(UnsupportedModelError, match="might never end"):
+        read_structure(write(tmp_path / "m", made))
+
+
+def test_a_loop_in_a_function_is_refused(tmp_path: Path) -> None:
+    """How often a function is called is not known."""
+    made = looping(numpy_helper.from_array(np.array(2), "rounds"))
+    call = helper.make_node("Spin", [], [], domain="own")
+    made.functions.append(helper.make_function("own", "Spin", [], [], [made.graph.node[-1]], made.opset_import))
+    made.graph.node[-1].CopyFrom(call)
+    with pytest.raises(UnsupportedModelError, match="in a function"):
+        read_structure(write(tmp_path / "m", made))
+
+
 def test_the_bundled_graph_is_understood() -> None:
     """The model inside the package reads no other file."""
     assert read_structure(BUNDLED_FOLDER / "model.onnx").external_files == ()
