@@ -15,6 +15,7 @@ from langchain_crossrerank._process import Guarded, KeyedLocks
 from langchain_crossrerank._threads import native_work
 from langchain_crossrerank.cross_encoders.finding import find_source
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED, BUNDLED_EMBEDDINGS_FOLDER, ModelSource
+from langchain_crossrerank.cross_encoders.pickles import refuse_pickles
 from langchain_crossrerank.embeddings.settings import (
     DEFAULT_EMBEDDINGS,
     DOCUMENT_PROMPTS,
@@ -173,7 +174,8 @@ def _on_torch(settings: EmbeddingSettings, huggingface: dict[str, Any]) -> Embed
         "token": settings.token,
         "local_files_only": settings.local_files_only,
     }
-    source = find_source(folder, weights=False, **where)
+    source = find_source(folder, safetensors=True, **where)
+    refuse_pickles(settings.name, source.folder)
     query, document = settings.query_prompt, settings.document_prompt
     query = source.saved_prompt(*QUERY_PROMPTS) if query is None else query
     document = source.saved_prompt(*DOCUMENT_PROMPTS) if document is None else document
@@ -181,12 +183,14 @@ def _on_torch(settings: EmbeddingSettings, huggingface: dict[str, Any]) -> Embed
     prompts = ({"prompt": query}, {"prompt": document}) if query or document else ({}, {})
     for_all = huggingface.get("encode_kwargs", {})
     model_kwargs = {what: value for what, value in {**where, "device": settings.device}.items() if value}
+    model_kwargs |= huggingface.get("model_kwargs", {})
+    model_kwargs["model_kwargs"] = {**model_kwargs.get("model_kwargs", {}), "use_safetensors": True}
     arguments: dict[str, Any] = {
         "show_progress": settings.show_progress,
         **huggingface,
         "encode_kwargs": _merge(prompts[1], for_all),
         "query_encode_kwargs": _merge(_merge(for_all, prompts[0]), huggingface.get("query_encode_kwargs", {})),
-        "model_kwargs": {**model_kwargs, **huggingface.get("model_kwargs", {})},
+        "model_kwargs": model_kwargs,
     }
     from langchain_huggingface import HuggingFaceEmbeddings
 

@@ -77,6 +77,17 @@ def test_the_torch_backend_names_its_extra(tmp_path: Path, settings: dict[str, A
         load_embeddings(tmp_path, **settings)
 
 
+def test_pickled_weights_are_not_read_on_torch_either(make_embeddings: MakeEmbeddings) -> None:
+    """Reading one could run code, whichever library reads it."""
+    pytest.importorskip("sentence_transformers", reason="needs the torch extra")
+    folder = make_embeddings()
+    (folder / "model.onnx").unlink()
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(ModelNotFoundError, match="are a pickle"):
+        load_embeddings(folder, backend="torch")
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
