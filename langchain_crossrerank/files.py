@@ -129,3 +129,16 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     return os.fdopen(handle, "rb")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a text file, which is made if it does not exist, and never follow a link planted in its place.
+
+    Raises:
+        OSError: If it cannot be written, or is a link or another thing than a regular file.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0), READABLE), "ab") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        file.write(f"{line}\n".encode())

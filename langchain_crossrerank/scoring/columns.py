@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,7 @@ class Columns:
                 f"passage_column is {passage!r} and candidates_column is {candidates!r}; pass one of them: a row has "
                 "either one passage or a list of candidates."
             )
-        repeated = sorted({name for name in names if list(names).count(name) > 1})
+        repeated = sorted(name for name, count in Counter(names).items() if count > 1)
         if repeated:
             raise InvalidInputError(f"{where}: the column {repeated[0]!r} comes twice; rename one.")
         query = _named(query, names, where, "query_column") or _found(QUERIES, names, where, "query_column")

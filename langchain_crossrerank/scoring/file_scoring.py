@@ -24,7 +24,7 @@ from langchain_crossrerank.cross_encoders.base import CrossEncoder, as_cross_enc
 from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL, load_cross_encoder
 from langchain_crossrerank.cross_encoders.pairs import PairScore
 from langchain_crossrerank.errors import CrossRerankError, InvalidInputError, RemoteError, ScoringError
-from langchain_crossrerank.files import hash_files
+from langchain_crossrerank.files import append_line, hash_files, write_whole
 from langchain_crossrerank.scoring.journal import Entry, Journal
 from langchain_crossrerank.scoring.output import write_csv, write_errors, write_json_lines, write_parquet
 from langchain_crossrerank.scoring.source import Row, Size, Source, format_of
@@ -377,7 +377,7 @@ class _Run:
         scored = zip(source.records(), self._journal.entries(), strict=True)
         if columns is None:
             # No row could be read, so there is nothing to name the columns by.
-            files.output.write_bytes(b"")
+            write_whole(files.output, b"")
         elif source.format == "parquet":
             write_parquet(files.output, source.path, self._journal.entries(), columns)
         else:
@@ -397,8 +397,7 @@ class _Run:
 
     def _log(self, event: str, **what: Any) -> None:
         entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **what}
-        with self._files.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        append_line(self._files.log, json.dumps(entry))
 
 
 def _places(rows: Sequence[Row], refusal: _Refusal) -> list[int]:

@@ -416,3 +416,26 @@ def test_settings_are_checked(tmp_path: Path, name: str, value: Any) -> None:
     settings: dict[str, Any] = {name: value}
     with pytest.raises(InvalidInputError, match=name):
         score_file(tmp_path / "no.csv", tmp_path / "out.csv", model=FakeCrossEncoder(), **settings)
+
+
+def test_the_log_follows_no_planted_link(write_table: WriteTable, pairs: Rows, tmp_path: Path) -> None:
+    """A link in the log's place does not lead the writer to another file."""
+    source = write_table("in.jsonl", pairs)
+    target = tmp_path / "target"
+    target.write_text("mine")
+    (source.parent / "out.jsonl.log.jsonl").symlink_to(target)
+    with pytest.raises(OSError, match=r"out\.jsonl\.log\.jsonl"):
+        score_file(source, source.with_name("out.jsonl"), model=FakeCrossEncoder())
+    assert target.read_text() == "mine"
+
+
+def test_an_empty_result_replaces_a_link(write_table: WriteTable, tmp_path: Path) -> None:
+    """The file that a link leads to is left as it is, also where there is nothing to write."""
+    source = write_table("in.jsonl", [])
+    target = tmp_path / "target"
+    target.write_text("mine")
+    output = source.with_name("out.jsonl")
+    output.symlink_to(target)
+    score_file(source, output, model=FakeCrossEncoder(), overwrite=True)
+    assert target.read_text() == "mine"
+    assert output.read_bytes() == b""
