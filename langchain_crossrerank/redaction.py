@@ -14,7 +14,7 @@ MIN_SECRET = 4
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _KEY_PREFIX = re.compile(r"(sk|pk|rk|hf|gsk|jina|pa|key|token|bearer)[-_]\w{6,}", re.IGNORECASE)
-_RANDOM = re.compile(r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}")
+_LONG_RUN = re.compile(r"[A-Za-z0-9]{16,}")
 _KEY_NAME = re.compile(r"(api[-_]?)?(key|token|secret)s?", re.IGNORECASE)
 
 
@@ -58,7 +58,11 @@ def secrets_of_url(address: str) -> list[str]:
 
 def looks_secret(word: str) -> bool:
     """Whether a word looks like a key: random letters and digits, a UUID, or a known prefix such as `sk-`."""
-    return bool(_UUID.search(word) or _KEY_PREFIX.match(word) or _RANDOM.search(word))
+    return bool(_UUID.search(word) or _KEY_PREFIX.match(word) or any(map(_is_mixed, _LONG_RUN.findall(word))))
+
+
+def _is_mixed(run: str) -> bool:
+    return not run.isalpha() and not run.isdigit()
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
