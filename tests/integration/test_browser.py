@@ -149,6 +149,7 @@ class Browser:
         command = [
             *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
+            "--force-prefers-reduced-motion",
             *(["--blink-settings=preferredColorScheme=0"] if dark else []),
             f"--user-data-dir={self.folder / 'profile'}",
             "--window-size=1400,1400",

@@ -14,6 +14,7 @@ import pytest
 import langchain_crossrerank
 from tests.code_blocks import CodeBlock, read_blocks
 from tests.integration.chat_server import ChatServer
+from tests.notebook_data import link_notebooks
 
 pytest.importorskip("langchain_chroma", reason="needs the rag extra")
 
@@ -38,8 +39,8 @@ def with_blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def in_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder that is empty but for the notebooks' data, which the pages use."""
-    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    """A current folder that is empty but for the notebooks' data, which the pages use, with fewer questions."""
+    link_notebooks(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

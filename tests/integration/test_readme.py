@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.chat_server import ChatServer
+from tests.notebook_data import link_notebooks
 
-pytest.importorskip("langchain_chroma", reason="needs the rag extra")
 pytest.importorskip("langchain_chroma", reason="needs the rag extra")
 
 ROOT = Path(__file__).parent.parent.parent
@@ -53,11 +53,12 @@ def test_python_blocks_run_one_after_the_other(
     assert chat.requests
 
 
-def test_command_lines_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each `crossrerank` line of the README succeeds."""
+def test_command_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each `crossrerank` line of the README succeeds, here with fewer questions."""
     from langchain_crossrerank.cli import main
 
-    monkeypatch.chdir(ROOT)
+    link_notebooks(tmp_path)
+    monkeypatch.chdir(tmp_path)
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("crossrerank ")]
     assert len(lines) >= 2
     for line in lines:

@@ -94,7 +94,10 @@ def test_a_mix_of_drafted_and_other_queries_is_counted(
         [{"_id": key, "text": text, "metadata": origins[key]} for key, text in texts.items()],
     )
     assert cli.main([*arguments, "--output", "x.json"]) == 0
-    note = "1 of 3 judged queries were drafted by a language model; the figures are only as good as their checks."
+    note = (
+        "1 of 3 judged queries were drafted by a language model; the figures are only as reliable as your corrections "
+        "to these queries."
+    )
     assert capsys.readouterr().out.splitlines()[-1] == note
     assert json.loads((tmp_path / "x.json").read_text())["notes"] == [note]
 
