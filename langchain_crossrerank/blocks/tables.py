@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 from langchain_crossrerank.blocks.lines import Block, Line, noise
 
 _TABLE_RULE = re.compile(r"\s*(?:\|\s*)?:?-+:?\s*(?:\|\s*:?-+:?\s*)*(?:\|\s*)?")
 _GRID_RULE = re.compile(r"\s*\+(?:[-=]{2,}\+)+\s*")
-_SIMPLE_RULE = re.compile(r"\s*={2,}(?:\s+={2,})+\s*")
+_MOST_COLUMNS = 200
+"""Columns that a table set apart by spaces may have."""
+_MOST_CELLS = 2_000_000
+"""Cells of such a table: a row has one in each column, however short its line is."""
+_SIMPLE_RULE = re.compile(rf"\s*={{2,}}(?:\s+={{2,}}){{1,{_MOST_COLUMNS - 1}}}\s*")
 
 
 def is_grid_rule(line: Line) -> bool:
@@ -55,7 +58,10 @@ def headless_rows(rows: Sequence[Line]) -> list[Block]:
 def column_rows(rows: Sequence[Line]) -> list[Block]:
     """Return the rows of a table whose first line is a rule that shows its columns; empty if it has none."""
     starts = [mark.start() for mark in re.finditer(r"=+", rows[0].text)]
-    found: list[Block] = []
+    columns: list[tuple[int, int | None]] = list(zip(starts, [*starts[1:], None], strict=True))
+    if len(rows) * len(columns) > _MOST_CELLS:
+        columns = [(0, None)]
+    found: list[list[Line]] = []
     has_header = sum(map(is_column_rule, rows)) > 2
     header: list[Line] = []
     for line in rows[1:]:
@@ -65,21 +71,19 @@ def column_rows(rows: Sequence[Line]) -> list[Block]:
             has_header = False
         elif has_header:
             header.append(line)
+        elif found and not line.text[slice(*columns[0])].strip():
+            found[-1].append(line)
         else:
-            cells = tuple(
-                line.text[start:stop].strip() for start, stop in zip(starts, [*starts[1:], None], strict=True)
-            )
-            lead = (header[0].start, header[-1].end) if header else None
-            if found and not cells[0] and found[-1].kind == "row":
-                joined = zip(found[-1].words, cells, strict=True)
-                words = tuple(f"{above} {below}".strip() for above, below in joined)
-                found[-1] = replace(found[-1], end=line.end, words=words)
-            else:
-                found.append(Block("row", line.start, line.end, lead=lead, words=cells))
-    if header:
+            found.append([line])
+    lead = (header[0].start, header[-1].end) if header else None
+    blocks = []
+    if lead is not None:
         names = tuple(" ".join(re.split(r"\s{2,}", line.text.strip())) for line in header)
-        found.insert(0, Block("row", header[0].start, header[-1].end, 1, words=names))
-    return found
+        blocks.append(Block("row", *lead, 1, words=names))
+    for group in found:
+        words = _joined([line.text[start:stop].strip() for start, stop in columns] for line in group)
+        blocks.append(Block("row", group[0].start, group[-1].end, lead=lead, words=words))
+    return blocks
 
 
 def grid_rows(lines: Sequence[Line]) -> list[Block]:
@@ -98,14 +102,23 @@ def grid_rows(lines: Sequence[Line]) -> list[Block]:
     for number, group in enumerate(groups, start=1):
         if not group:
             continue
-        split = [_cells(line.text) for line in group]
-        columns = max(map(len, split))
-        words = tuple(" ".join(row[c] for row in split if c < len(row) and row[c]) for c in range(columns))
+        words = _joined(_cells(line.text) for line in group)
         is_header = number <= header_ends
         rows.append(Block("row", group[0].start, group[-1].end, int(is_header), None if is_header else header, words))
         if is_header:
             header = (group[0].start, group[-1].end)
     return rows
+
+
+def _joined(lines: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Put the cells of lines together that belong to one row."""
+    columns: list[list[str]] = []
+    for cells in lines:
+        columns += ([] for _ in range(len(cells) - len(columns)))
+        for column, cell in zip(columns, cells, strict=False):
+            if cell:
+                column.append(cell)
+    return tuple(map(" ".join, columns))
 
 
 def _cells(row: str) -> tuple[str, ...]:

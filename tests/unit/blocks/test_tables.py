@@ -29,3 +29,20 @@ def test_tables_of_restructuredtext(text: str) -> None:
     (row,) = [block for block in split_blocks(text, "rst") if not block.level]
     assert row.words == ("Pen", "two euros")
     assert row.lead is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "== " * 17_000 + "\n" + "x\n" * 25_000,
+        "== " * 100 + "\n" + "x\n" * 100_000,
+        "==  ==\na\n" + "    x\n" * 300_000,
+        f"+--+\n|{'a|' * 50_000}\n" + "|b\n" * 50_000,
+    ],
+    ids=["columns", "rows", "lines of a cell", "grid"],
+)
+def test_a_small_table_does_not_become_a_large_one(text: str) -> None:
+    """A row per line and a column per mark would be billions of cells; all that is written is in some block."""
+    blocks = split_blocks(text, "rst")
+    assert sum(len(block.words) for block in blocks) < len(text)
+    assert sum(block.end - block.start for block in blocks) > len(text) / 3
