@@ -100,17 +100,27 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes, *, mode: int
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
-def hash_files(paths: Iterable[Path]) -> str:
+def hash_files(paths: Iterable[Path], *, most: int | None = None) -> str:
     """Hash the content of files with BLAKE2b.
+
+    Args:
+        paths: Regular files; links are followed.
+        most: Bytes of each file that are read at most. By default it is the size that a file has when it is opened, so
+            that one that keeps growing is read once.
 
     Returns:
         32 hexadecimal digits.
+
+    Raises:
+        OSError: If a file cannot be read or is not a regular file.
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
+        with open_regular(path) as file:
+            left = os.fstat(file.fileno()).st_size if most is None else most
+            while left and (chunk := file.read(min(left, 1 << 20))):
                 digest.update(chunk)
+                left -= len(chunk)
     return digest.hexdigest()
 
 

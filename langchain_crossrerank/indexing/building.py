@@ -26,7 +26,7 @@ from langchain_crossrerank.files import write_whole
 from langchain_crossrerank.indexing.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Splitter, split_documents
 from langchain_crossrerank.indexing.finding import FoundFiles, Paths, search_files
 from langchain_crossrerank.indexing.progress import Progress
-from langchain_crossrerank.indexing.reading import PdfReader, read_file, show_path
+from langchain_crossrerank.indexing.reading import PdfReader, largest_size, read_file, show_path
 from langchain_crossrerank.indexing.records import (
     FileRecord,
     KeptRecords,
@@ -78,8 +78,8 @@ def index_files(
 
     A file that is unchanged since it was indexed is recognised by size, time and content before it is read. A file that
     changed replaces its chunks, and a file that is gone from a folder named here is taken out. A file that cannot be
-    read, embedded or stored is reported and does not stop the others. Of files with the same content, the first is
-    indexed.
+    read, embedded or stored is reported and does not stop the others. Of files with the same content, the first that
+    can be read is indexed.
 
     Args:
         paths: A file, a folder (see `find_files`), or several of them.
@@ -153,11 +153,17 @@ class _Builder:
 
     def index(self, found: FoundFiles, progress: Progress) -> None:
         """Index the files that were found and changed, and take out those that are gone from the folders."""
-        changed = [pair for file in found.files if (pair := self._look_at(file)) is not None]
-        progress.expect(sum(record.size for _, record in changed))
-        for file, record in changed:
-            progress.start(file, record.size)
-            self._read(file, record, progress)
+        looked_at = [seen for file in found.files if (seen := self._look_at(file)) is not None]
+        progress.expect(sum(record.size for _, record, is_known in looked_at if not is_known))
+        for file, record, is_known in looked_at:
+            if not is_known:
+                progress.start(file, record.size)
+            if self._is_copy(record):
+                pass
+            elif is_known:
+                self._keep(record)
+            else:
+                self._read(file, record, progress)
             if sum(len(changes.add) for _, changes in self._pending) >= _BATCH:
                 self._store_pending(progress)
             progress.finish()
@@ -170,31 +176,34 @@ class _Builder:
             raise IndexingError("; ".join(map(str, failures)), path=failures[0].path) from failures[0]
         self._take_out_missing(found)
 
-    def _look_at(self, file: Path) -> tuple[Path, FileRecord] | None:
-        """Return a file with its new record if it has to be read."""
+    def _look_at(self, file: Path) -> tuple[Path, FileRecord, bool] | None:
+        """Return a file, its record as it is now, and whether the store holds it as it is now."""
         source = show_path(file)
         known = self.records.get(source)
         try:
-            same, record = is_unchanged(file, describe_file(file, source, self.settings), known)
+            now = describe_file(file, source, self.settings)
+            same, record = is_unchanged(file, now, known, largest=largest_size(file))
         except OSError as err:
             self._fail(source, f"{source!r} cannot be read: {err.strerror or err}.", err)
             return None
-        if self._is_copy(record):
-            return None
-        if not same or known is None or not holds_chunks(self.store, source, known.chunks):
-            return file, record
-        if record is not known:
+        is_known = same and known is not None and holds_chunks(self.store, source, known.chunks)
+        if is_known and record is not known:
             self.records.put(record)
+        return file, record, is_known
+
+    def _keep(self, record: FileRecord) -> None:
+        """Count a file that the store holds as it is now."""
         self.report.skipped += record.chunks
         self.report.notes += record.notes
         if record.failure:
-            self.report.failures.append(IndexingError(record.failure, path=source))
-        return None
+            self.report.failures.append(IndexingError(record.failure, path=record.source))
+        else:
+            self._contents[record.digest] = record.source
 
     def _is_copy(self, record: FileRecord) -> bool:
-        """Whether a file has the same content as one before it in this call; if so, note it."""
-        first = self._contents.setdefault(record.digest, record.source)
-        if record.size == 0 or first == record.source:
+        """Whether a file has the same content as one that was read before it in this call; if so, note it."""
+        first = self._contents.get(record.digest)
+        if record.size == 0 or first is None:
             return False
         self.copies.add(record.source)
         self.report.notes.append(f"{record.source!r}: left out, because it is a copy of {first!r}.")
@@ -218,6 +227,7 @@ class _Builder:
             return
         else:
             pages, notes = text.pages, text.notes
+            self._contents[record.digest] = source
         self.report.notes += notes
         chunks = [chunk.model_copy(update={"id": chunk_id(source, place)}) for place, chunk in enumerate(chunks)]
         known = self.records.get(source)

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from langchain_core.documents import Document
 
@@ -19,6 +19,7 @@ from langchain_crossrerank.blocks import CODE_SUFFIXES
 from langchain_crossrerank.checks import check_choices
 from langchain_crossrerank.errors import IndexingError, MissingExtraError
 from langchain_crossrerank.extras import check_extra
+from langchain_crossrerank.files import open_regular
 from langchain_crossrerank.indexing.conversion import CONVERTED, convert_to_markdown
 from langchain_crossrerank.indexing.manual_page import manual_page_to_markdown
 from langchain_crossrerank.indexing.office_files import PACKED, check_unpacked
@@ -35,6 +36,9 @@ SUFFIXES = (*PDF, *TEXT, *CODE_SUFFIXES, *CONVERTED)
 
 MAX_TEXT_BYTES = 50_000_000
 """Size from which a file other than a PDF is refused, in bytes."""
+
+MAX_PDF_BYTES = 4_000_000_000
+"""Size from which a PDF is refused, in bytes."""
 
 PdfReader = Literal["pypdfium2", "pypdf"]
 
@@ -79,6 +83,11 @@ def is_readable_type(path: Path) -> bool:
 def is_manual_page(path: Path) -> bool:
     """Return whether a file's name is that of a manual page, such as `ls.1` or `ls.1.gz`."""
     return _MANUAL_PAGE.fullmatch(path.name) is not None
+
+
+def largest_size(path: Path) -> int:
+    """Return the size up to which a file of this type is read, in bytes."""
+    return MAX_PDF_BYTES if path.suffix.lower() in PDF else MAX_TEXT_BYTES
 
 
 def show_path(path: str | os.PathLike[str]) -> str:
@@ -149,19 +158,25 @@ def read_file(
 
 
 def _head(path: Path, source: str) -> bytes:
-    """The first bytes, after making sure that reading them cannot wait for anything."""
+    """The first bytes, after making sure that reading the file cannot wait for anything or never end."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise IndexingError(
                 f"{source!r} is not a regular file but a folder, pipe or device; it is not read.", path=source
             )
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(1024)
     except OSError as err:
         raise IndexingError(f"{source!r} cannot be read: {err.strerror or err}.", path=source) from err
     if not head:
         raise IndexingError(f"{source!r} is empty (0 bytes).", path=source)
+    largest = largest_size(path)
+    if found.st_size > largest:
+        raise IndexingError(
+            f"{source!r} has {found.st_size / 1e6:.0f} MB; at most {largest / 1e6:.0f} MB are read. Split it.",
+            path=source,
+        )
     return head
 
 
@@ -192,18 +207,10 @@ def _type_name(suffix: str) -> str:
 
 
 def _bytes(path: Path, source: str) -> bytes:
-    size = path.stat().st_size
-    if size > MAX_TEXT_BYTES:
-        raise IndexingError(
-            f"{source!r} has {size / 1e6:.0f} MB; only PDF files of more than {MAX_TEXT_BYTES / 1e6:.0f} MB are read. "
-            "Split it.",
-            path=source,
-        )
     try:
-        if path.suffix.lower() != ".gz":
-            return path.read_bytes()
-        with gzip.open(path) as packed:
-            data = packed.read(MAX_TEXT_BYTES + 1)
+        with open_regular(path) as file:
+            content: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
+            data = content.read(MAX_TEXT_BYTES + 1)
     except (OSError, EOFError, zlib.error) as err:
         raise IndexingError(
             f"{source!r} cannot be read: {getattr(err, 'strerror', None) or err}.", path=source

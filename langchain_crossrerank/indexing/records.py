@@ -31,7 +31,7 @@ class FileRecord:
         source: The path that its chunks name.
         size: In bytes.
         modified: Time of its last modification, in nanoseconds.
-        digest: Hash of its content; `""` if it was not taken.
+        digest: Hash of its content; `""` if it was not taken, because the file is too large to be read.
         seen: When it was looked at, in nanoseconds.
         settings: What decides how it is read and cut.
         chunks: How many chunks it has in the store.
@@ -58,21 +58,32 @@ def describe_file(path: Path, source: str, settings: str) -> FileRecord:
     return FileRecord(source, found.st_size, found.st_mtime_ns, "", time.time_ns(), settings)
 
 
-def is_unchanged(path: Path, now: FileRecord, known: FileRecord | None) -> tuple[bool, FileRecord]:
+def is_unchanged(path: Path, now: FileRecord, known: FileRecord | None, *, largest: int) -> tuple[bool, FileRecord]:
     """Compare a file with its record: by size and time, and by content where the time alone does not decide.
+
+    Args:
+        path: The file.
+        now: Its description as it is now.
+        known: Its record.
+        largest: Size up to which such a file is read, in bytes.
 
     Returns:
         Whether it is unchanged, and the record of the file as it is now.
     """
     if known is None or known.settings != now.settings:
-        return False, replace(now, digest=hash_files([path]))
+        return False, replace(now, digest=_digest(path, now.size, largest))
     is_settled = known.modified + _SETTLED < known.seen
     if known.size == now.size and known.modified == now.modified and is_settled:
         return True, known
-    digest = hash_files([path])
+    digest = _digest(path, now.size, largest)
     if known.size == now.size and known.digest == digest:
         return True, replace(known, modified=now.modified, seen=now.seen)
     return False, replace(now, digest=digest)
+
+
+def _digest(path: Path, size: int, largest: int) -> str:
+    # What is too large is refused by its size, however often it is looked at.
+    return hash_files([path], most=size) if size <= largest else ""
 
 
 def unfinished(record: FileRecord, known: FileRecord | None) -> FileRecord:

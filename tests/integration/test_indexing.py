@@ -665,3 +665,33 @@ def test_a_copy_is_left_out_and_noted(index_again: Index, tmp_path: Path) -> Non
         assert any("b.txt" in remark and "is a copy of" in remark for remark in report.notes)
     (folder / "a.txt").unlink()
     assert sources(index_again(folder).vector_store) == {"b.txt"}
+
+
+def test_a_copy_of_a_file_that_cannot_be_read_is_indexed(index_again: Index, tmp_path: Path) -> None:
+    """The same bytes may be readable under another name; once they are, further copies are left out."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("0.txt", "handbook.pdf", "second.pdf"):
+        (folder / name).write_bytes(PDF.read_bytes())
+    for _ in range(2):
+        report = index_again(folder)
+        assert [Path(failure.path).name for failure in report.failures] == ["0.txt"]
+        assert sources(report.vector_store) == {"handbook.pdf"}
+        assert report.sources == [str(folder / "handbook.pdf")]
+
+
+@pytest.mark.parametrize("name", ["notes.md", "notes.pdf"])
+def test_a_file_of_terabytes_is_refused_by_its_size(tmp_path: Path, note: Path, name: str) -> None:
+    """Nothing of it is read, and what was stored of it before it grew is taken out."""
+    place: dict[str, Any] = {"persist_directory": tmp_path / "kept"}
+    large = tmp_path / name
+    large.write_bytes(PDF.read_bytes() if name.endswith(".pdf") else b"It rains.")
+    assert index([large, note], **place).failures == []
+    with large.open("r+b") as file:
+        file.truncate(1 << 42)
+    for _ in range(2):
+        report = index([large, note], all_files=True, **place)
+        assert [failure.path for failure in report.failures] == [str(large)]
+        assert "has 4398047 MB" in str(report.failures[0])
+        report.vector_store.sources = None  # type: ignore[attr-defined]
+        assert sources(report.vector_store) == {"note.txt"}

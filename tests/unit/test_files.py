@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from langchain_crossrerank import files
-from langchain_crossrerank.files import PRIVATE, READABLE, open_new, open_whole, remove_unfinished, write_whole
+from langchain_crossrerank.files import (
+    PRIVATE,
+    READABLE,
+    hash_files,
+    open_new,
+    open_whole,
+    remove_unfinished,
+    write_whole,
+)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 
@@ -133,3 +141,24 @@ with open_whole({str(tmp_path / name)!r}) as file:
         remove_unfinished(tmp_path / name)
         assert len(list(tmp_path.iterdir())) == 2 * len(names) - removed
         assert (tmp_path / name).read_text() == "whole"
+
+
+@posix
+def test_only_regular_files_are_hashed(tmp_path: Path) -> None:
+    """A device never ends and a pipe may never begin; a link to a file is that file."""
+    (tmp_path / "file").write_text("content")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    assert hash_files([tmp_path / "link"]) == hash_files([tmp_path / "file"])
+    for name in ("device", "pipe"):
+        with pytest.raises(OSError, match="not a regular file"):
+            hash_files([tmp_path / name])
+
+
+@pytest.mark.parametrize(("most", "same"), [(None, False), (3, True), (0, True)])
+def test_no_more_of_a_file_is_hashed_than_asked(tmp_path: Path, most: int | None, same: bool) -> None:
+    """What lies behind the last byte makes no difference."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(f"and {name}")
+    assert (hash_files([tmp_path / "one"], most=most) == hash_files([tmp_path / "two"], most=most)) is same

@@ -20,6 +20,7 @@ from langchain_crossrerank.indexing.records import (
 )
 
 OLD = 1_600_000_000_000_000_000
+LARGEST = 1000
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def known(path: Path) -> FileRecord:
     """Its record."""
-    return is_unchanged(path, describe_file(path, "a.txt", "[1]"), None)[1]
+    return is_unchanged(path, describe_file(path, "a.txt", "[1]"), None, largest=LARGEST)[1]
 
 
 @pytest.fixture(params=["memory", "kept"])
@@ -45,14 +46,14 @@ def records(request: pytest.FixtureRequest, tmp_path: Path) -> Records:
 
 def test_size_and_time_decide_without_reading(path: Path, known: FileRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the same size and an old modification time is unchanged; its content is not hashed."""
-    monkeypatch.setattr("langchain_crossrerank.indexing.records.hash_files", lambda paths: pytest.fail("hashed"))
-    assert is_unchanged(path, describe_file(path, "a.txt", "[1]"), known) == (True, known)
+    monkeypatch.setattr("langchain_crossrerank.indexing.records.hash_files", lambda paths, **_: pytest.fail("hashed"))
+    assert is_unchanged(path, describe_file(path, "a.txt", "[1]"), known, largest=LARGEST) == (True, known)
 
 
 def test_a_touched_file_is_unchanged_by_its_content(path: Path, known: FileRecord) -> None:
     """Another time with the same content is no change, and the new time is kept."""
     os.utime(path, ns=(OLD + 5, OLD + 5))
-    same, now = is_unchanged(path, describe_file(path, "a.txt", "[1]"), known)
+    same, now = is_unchanged(path, describe_file(path, "a.txt", "[1]"), known, largest=LARGEST)
     assert (same, now.modified) == (True, OLD + 5)
 
 
@@ -61,13 +62,25 @@ def test_a_changed_file_of_the_same_size_and_a_young_time_is_changed(path: Path,
     path.write_text("The ferry leaves at five.")
     os.utime(path, ns=(OLD, OLD))
     young = replace(known, seen=OLD + 1)
-    assert is_unchanged(path, describe_file(path, "a.txt", "[1]"), young)[0] is False
+    assert is_unchanged(path, describe_file(path, "a.txt", "[1]"), young, largest=LARGEST)[0] is False
 
 
 @pytest.mark.parametrize("change", [{"settings": "[2]"}, {"size": 3}])
 def test_other_settings_or_another_size_are_a_change(path: Path, known: FileRecord, change: dict[str, object]) -> None:
     """What decides how a file is cut is part of its record."""
-    assert is_unchanged(path, describe_file(path, "a.txt", "[1]"), replace(known, **change))[0] is False
+    assert (
+        is_unchanged(path, describe_file(path, "a.txt", "[1]"), replace(known, **change), largest=LARGEST)[0] is False
+    )
+
+
+def test_a_file_too_large_to_be_read_is_not_hashed(path: Path, known: FileRecord) -> None:
+    """It would take hours. Its size alone decides whether it is still the same."""
+    with path.open("r+b") as file:
+        file.truncate(1 << 42)
+    now = describe_file(path, "a.txt", "[1]")
+    same, record = is_unchanged(path, now, known, largest=LARGEST)
+    assert (same, record) == (False, now)
+    assert is_unchanged(path, now, record, largest=LARGEST)[0] is True
 
 
 def test_records_are_kept_by_source(records: Records, known: FileRecord) -> None:
