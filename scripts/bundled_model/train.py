@@ -121,7 +121,11 @@ def keep_out(data: TrainingData, folders: list[Path]) -> TrainingData:
         collection = load_beir(folder)
         relevant = {key for grades in collection.qrels.values() for key, grade in grades.items() if grade > 0}
         taken |= {comparable(query) for query in collection.queries.values()}
-        taken |= {comparable(document.page_content) for document in collection.documents if document.id in relevant}
+        for document in collection.documents:
+            if document.id in relevant:
+                title, _, text = document.page_content.partition("\n")
+                # Training data may have the passage without the title that a collection puts before it.
+                taken |= {comparable(document.page_content), comparable(text or title)}
     kept = [
         example
         for example in data.examples
