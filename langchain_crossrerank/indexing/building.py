@@ -6,14 +6,15 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
+from filelock import FileLock, Timeout
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
@@ -55,6 +56,9 @@ _BATCH = 128
 _EMBEDDINGS_NOTE = "embeddings.json"
 """Name of the file beside a kept collection that says what embedded it."""
 
+_LOCK = "index.lock"
+"""Name of the file beside a kept collection that a process locks while it brings the collection up to date."""
+
 _ESCAPED_BYTE = re.compile(r"\\x[0-9a-f]{2}")
 
 _logger = logging.getLogger(__name__)
@@ -85,8 +89,8 @@ def index_files(
         paths: A file, a folder (see `find_files`), or several of them.
         vector_store: Where to store; `None` makes a Chroma collection, in memory or in `persist_directory`.
         embeddings: LangChain embeddings, or a name for `load_embeddings`; not used with `vector_store`.
-        persist_directory: Folder of a Chroma collection that is kept, with the records of what is in it. Not together
-            with `vector_store`.
+        persist_directory: Folder of a Chroma collection that is kept, with the records of what is in it. While another
+            process indexes into it, this one waits. Not together with `vector_store`.
         all_files: Whether a kept collection answers from all of its files that still exist; by default it answers from
             the files named in this call alone.
         chunk_size: As in `split_documents`.
@@ -115,13 +119,14 @@ def index_files(
     split([])
     found = search_files(paths)
     kept = Path(persist_directory) if persist_directory is not None else None
-    if vector_store is None:
-        vector_store = _open_chroma(embeddings, kept)
     settings = json.dumps([_READING_VERSION, chunk_size, chunk_overlap, splitter, pdf_reader])
-    records = KeptRecords(kept) if kept is not None else _records_of(vector_store)
-    builder = _Builder(vector_store, records, settings, pdf_reader, split)
-    with Progress(show_progress) as progress:
-        builder.index(found, progress)
+    with _alone(kept) if kept is not None else nullcontext():
+        if vector_store is None:
+            vector_store = _open_chroma(embeddings, kept)
+        records = KeptRecords(kept) if kept is not None else _records_of(vector_store)
+        builder = _Builder(vector_store, records, settings, pdf_reader, split)
+        with Progress(show_progress) as progress:
+            builder.index(found, progress)
     report = builder.report
     silent = builder.copies | {failure.path for failure in report.failures}
     report.sources = [source for source in map(show_path, found.files) if source not in silent]
@@ -313,6 +318,28 @@ class _Builder:
 def _exists(source: str) -> bool:
     # A name that is not UTF-8 is recorded with escapes and cannot be looked up; it counts as being there.
     return (os.sep == "/" and _ESCAPED_BYTE.search(source) is not None) or os.path.lexists(source)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time index into a folder; two would leave chunks of both versions of a file."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _logger.warning("waiting for another process that indexes into %s", show_path(folder))
+            lock.acquire()
+    except (OSError, NotImplementedError) as err:
+        raise IndexingError(
+            f"the index in {show_path(folder)!r} cannot be locked ({err}); keep it in a folder that can be written to.",
+            path=show_path(folder),
+        ) from err
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _records_of(store: VectorStore) -> Records:

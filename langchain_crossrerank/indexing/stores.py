@@ -11,7 +11,7 @@ from langchain_core.vectorstores import VectorStore
 
 _NAMESPACE = UUID("6f1b0d6e-6d55-5b6c-9c1e-2f8f5a0a7b11")
 _PROBE = 100
-"""How many ids are looked up at once, where it is not known how many chunks a file has in the store."""
+"""How many ids are looked up at once beyond the chunks that a file is known to have in the store."""
 _LOOK_UP = 500
 
 
@@ -44,12 +44,10 @@ def chunk_ids(source: str, count: int) -> list[str]:
 
 
 def holds_chunks(store: VectorStore, source: str, count: int) -> bool:
-    """Return whether a store holds a file's first and last chunk, or cannot be asked."""
-    if count == 0:
-        return True
-    ends = list(dict.fromkeys([chunk_id(source, 0), chunk_id(source, count - 1)]))
+    """Return whether a store holds a file's first and last chunk and none after it, or cannot be asked."""
+    ends = list(dict.fromkeys([chunk_id(source, 0), chunk_id(source, count - 1)])) if count else []
     found = stored_chunks(store, ends)
-    return found is None or len(found) == len(ends)
+    return found is None or (len(found) == len(ends) and not stored_chunks(store, [chunk_id(source, count)]))
 
 
 def stored_chunks(store: VectorStore, ids: Sequence[str]) -> dict[str, Document] | None:
@@ -76,14 +74,14 @@ def compare_chunks(store: VectorStore, source: str, chunks: Sequence[Document], 
         store: The store.
         source: The file.
         chunks: Its chunks, with their ids.
-        known: How many chunks of it are in the store, or `None` if that is not known.
+        known: How many chunks of it are in the store at least, or `None` if that is not known.
     """
     ids = chunk_ids(source, max(len(chunks), known or 0))
     stored = stored_chunks(store, ids)
     if stored is None:
         # Without the store's word every chunk counts as changed.
         return Changes(list(chunks), chunk_ids(source, known or 0), 0)
-    while known is None:
+    while True:
         further = [chunk_id(source, place) for place in range(len(ids), len(ids) + _PROBE)]
         found = stored_chunks(store, further)
         if not found:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding, FakeEmbeddings
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
@@ -23,6 +24,7 @@ from langchain_crossrerank import CrossRerankError, index_files, load_embeddings
 from langchain_crossrerank.embeddings import OFFLINE_EMBEDDINGS
 from langchain_crossrerank.errors import IndexingError, InvalidInputError, MissingExtraError, ModelNotFoundError
 from langchain_crossrerank.indexing import IndexReport, find_files, load_documents, split_documents
+from langchain_crossrerank.indexing.stores import chunk_ids
 
 PDF = Path(__file__).parents[2] / "notebooks" / "data" / "llm_fundamentals.pdf"
 EMBEDDINGS = DeterministicFakeEmbedding(size=16)
@@ -695,3 +697,36 @@ def test_a_file_of_terabytes_is_refused_by_its_size(tmp_path: Path, note: Path, 
         assert "has 4398047 MB" in str(report.failures[0])
         report.vector_store.sources = None  # type: ignore[attr-defined]
         assert sources(report.vector_store) == {"note.txt"}
+
+
+def test_one_process_at_a_time_indexes_into_a_folder(tmp_path: Path, note: Path) -> None:
+    """Another one says that it waits, and then finds what the first has stored."""
+    place: dict[str, Any] = {"persist_directory": tmp_path / "kept"}
+    index(note, **place)
+    script = (
+        "import logging, sys\n"
+        "from langchain_core.embeddings import DeterministicFakeEmbedding\n"
+        "from langchain_crossrerank import index_files\n"
+        "logging.basicConfig(stream=sys.stdout, force=True)\n"
+        "report = index_files(sys.argv[1], embeddings=DeterministicFakeEmbedding(size=16),\n"
+        "                     persist_directory=sys.argv[2], show_progress=False)\n"
+        "print(report.added, report.skipped, report.deleted, flush=True)\n"
+    )
+    command = [sys.executable, "-c", script, str(note), str(tmp_path / "kept")]
+    with FileLock(tmp_path / "kept" / "index.lock"):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=note.parent)
+        assert child.stdout is not None
+        while "waiting for another process that indexes into" not in (line := child.stdout.readline()):
+            assert line, "it ended without waiting"
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0)
+    assert child.communicate(timeout=120)[0].split()[-3:] == ["0", "1", "0"]
+
+
+def test_chunks_beyond_the_recorded_ones_are_taken_out(index_again: Index, note: Path) -> None:
+    """What somebody else stored of a longer version does not answer for ever."""
+    store = index_again(note).vector_store
+    ids = chunk_ids(str(note), 130)[1:]
+    store.add_documents([Document("old", metadata={"source": str(note)}) for _ in ids], ids=ids)
+    assert counts(index_again(note)) == (0, 1, len(ids))
+    assert [chunk.page_content for chunk in stored(store)] == ["The ferry leaves at nine."]

@@ -81,3 +81,11 @@ def test_an_emptied_store_is_noticed(store: InMemoryVectorStore) -> None:
     assert holds_chunks(store, "a.txt", 3) is True
     store.delete([chunk_id("a.txt", 2)])
     assert holds_chunks(store, "a.txt", 3) is False
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_chunks_beyond_the_recorded_ones_are_noticed(store: InMemoryVectorStore, count: int) -> None:
+    """A record of fewer chunks than the store holds is not believed, and the others are found."""
+    assert holds_chunks(store, "a.txt", count) is False
+    changes = compare_chunks(store, "a.txt", chunks("one"), count)
+    assert (changes.add, changes.remove) == ([], [chunk_id("a.txt", 1), chunk_id("a.txt", 2)])
