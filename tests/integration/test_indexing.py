@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -713,14 +714,15 @@ def test_one_process_at_a_time_indexes_into_a_folder(tmp_path: Path, note: Path)
         "print(report.added, report.skipped, report.deleted, flush=True)\n"
     )
     command = [sys.executable, "-c", script, str(note), str(tmp_path / "kept")]
-    with FileLock(tmp_path / "kept" / "index.lock"):
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=note.parent)
-        assert child.stdout is not None
-        while "waiting for another process that indexes into" not in (line := child.stdout.readline()):
-            assert line, "it ended without waiting"
-        with pytest.raises(subprocess.TimeoutExpired):
-            child.wait(0)
-    assert child.communicate(timeout=120)[0].split()[-3:] == ["0", "1", "0"]
+    lock = FileLock(tmp_path / "kept" / "index.lock")
+    lock.acquire()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=note.parent) as child:
+        try:
+            said = list(takewhile(lambda line: "waiting for another process" not in line, child.stdout or ()))
+            assert child.poll() is None, said
+        finally:
+            lock.release()
+        assert child.communicate(timeout=120)[0].split()[-3:] == ["0", "1", "0"]
 
 
 def test_chunks_beyond_the_recorded_ones_are_taken_out(index_again: Index, note: Path) -> None:
