@@ -25,6 +25,8 @@ CHUNK_OVERLAP = 50
 """Characters that neighbouring chunks of one section share at most, by default."""
 
 _PATH = " > "
+_LONGEST_TITLE = 300
+_LONGEST_SECTION = 1000
 _LONGEST_LEAD = 200
 _LONGEST_COMPLETION = 300
 
@@ -55,8 +57,8 @@ def split_documents(
 
     Returns:
         Chunks with the metadata of their document, and `start_index`, their first character in it; with `"structure"`
-        also `section`, the path of headings, and `carried`, the number of characters in front of the text that starts
-        at `start_index`, both only if there are any.
+        also `section`, the path of headings in at most 1,000 characters, and `carried`, the number of characters in
+        front of the text that starts at `start_index`, both only if there are any.
 
     Raises:
         InvalidInputError: If the sizes do not fit together, or `splitter` is neither of the two.
@@ -140,7 +142,7 @@ class _Cutter:
                     yield from self._alone(document, bare)
                 while self.path and self.path[-1][0] >= block.level:
                     self.path.pop()
-                self.path.append((block.level, block.words[0] if block.words else ""))
+                self.path.append((block.level, block.words[0][:_LONGEST_TITLE] if block.words else ""))
                 bare = block
             elif block.kind == "noise":
                 yield from self._pack(document, run, self._section())
@@ -157,7 +159,7 @@ class _Cutter:
             yield from self._alone(document, bare)
 
     def _section(self) -> str:
-        return _PATH.join(title for _, title in self.path if title)
+        return _shorten_path(_PATH.join(title for _, title in self.path if title), _LONGEST_SECTION)
 
     def _alone(self, document: Document, heading: Block) -> Iterator[Document]:
         """A heading without any text below it is text itself."""
@@ -211,7 +213,7 @@ class _Cutter:
         front = ""
         if section and most >= 40:
             front = _shorten_path(section, min(most, 160)) + "\n\n"
-        if unit.lead is not None:
+        if unit.lead is not None and unit.lead[1] - unit.lead[0] <= self.size:
             lead = text[slice(*unit.lead)].strip()
             if unit.is_row and len(front) + len(lead) < self.size * 2 // 3:
                 front += lead + "\n"
@@ -278,7 +280,11 @@ def _last_that_fits(units: Sequence[_Unit], first: int, room: int) -> int:
     begin = end = last
     while begin > first and units[begin - 1].block == units[last].block:
         begin -= 1
-    while end + 1 < len(units) and units[end + 1].block == units[last].block:
+    while (
+        end + 1 < len(units)
+        and units[end + 1].block == units[last].block
+        and units[end].end - units[begin].start <= room
+    ):
         end += 1
     return begin - 1 if begin > first and units[end].end - units[begin].start <= room else last
 

@@ -23,6 +23,8 @@ MAX_OBJECTS = 300_000
 """Objects on a page from which it is not read: taking its text would need minutes and gigabytes."""
 MAX_OUTLINE = 20_000
 """Entries of an outline that are read."""
+MAX_TITLE = 300
+"""Characters of a title, an author or a page's label that are read; each chunk of the text below has them."""
 
 Found = dict[str, Any]
 
@@ -57,7 +59,8 @@ def read_parts(path: str, first_page: int) -> Iterator[Found]:
                 yield {"page": number, **_page(pdf, number)}
             except (pypdfium2.PdfiumError, ValueError, AssertionError, OSError):
                 yield {"page": number, "unreadable": True}
-        yield {"outline": list(_outline(pdf)), **{key: pdf.get_metadata_value(key) for key in ("Title", "Author")}}
+        described = {key: pdf.get_metadata_value(key)[:MAX_TITLE] for key in ("Title", "Author")}
+        yield {"outline": list(_outline(pdf)), **described}
     finally:
         pdf.close()
 
@@ -70,7 +73,7 @@ def _page(pdf: PdfDocument, number: int) -> Found:
         drawn = pypdfium2.raw.FPDFPage_CountObjects(page)
         if drawn > MAX_OBJECTS:
             return {"unreadable": True}
-        return {"label": pdf.get_page_label(number), "lines": list(_lines(page)), "drawn": drawn > 0}
+        return {"label": pdf.get_page_label(number)[:MAX_TITLE], "lines": list(_lines(page)), "drawn": drawn > 0}
     finally:
         page.close()
 
@@ -116,7 +119,7 @@ def _outline(pdf: PdfDocument) -> Iterator[tuple[int, int, str, float | None]]:
             continue
         mode, place = target.get_view()
         top = place[1] if mode == pdfium.PDFDEST_VIEW_XYZ and len(place) > 1 else None
-        yield page, entry.level + 1, entry.get_title(), top
+        yield page, entry.level + 1, entry.get_title()[:MAX_TITLE], top
 
 
 def _limit_memory(memory: int) -> None:

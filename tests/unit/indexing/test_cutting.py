@@ -106,6 +106,26 @@ def test_the_callers_own_section_is_kept() -> None:
     assert chunk.metadata["section"] == "mine"
 
 
+@pytest.mark.parametrize("marks", ["=", '=-~^"+*'])
+def test_a_section_is_short_however_long_its_headings_are(marks: str) -> None:
+    """Each chunk has its own; the last heading counts most."""
+    headings = "".join(f"{mark}{'x' * 50_000}\n{mark * 50_000}\n\n" for mark in marks)
+    chunks = split_documents([Document(headings + SENTENCE * 100, metadata={"source": "a.rst"})])
+    assert len(chunks) > 5
+    assert all(len(chunk.metadata.get("section", "")) <= 1000 for chunk in chunks)
+    assert chunks[-1].metadata["section"].endswith(f"{marks[-1]}{'x' * 299}")
+
+
+def test_a_block_of_any_length_is_cut_in_one_pass() -> None:
+    """Looking for the end of the block at each chunk, or at what introduces it, would take minutes."""
+    lead = "x" * 1_000_000
+    row = "INSERT INTO ferries VALUES (1);\n"
+    for text, source in ((row * 150_000, "a.sql"), (f"| {lead} |\n|---|\n" + "| 1 |\n" * 150_000, "a.md")):
+        chunks = split_documents([Document(text, metadata={"source": source})])
+        assert max(len(chunk.page_content) for chunk in chunks) <= 500
+        assert "".join(chunks[-1].page_content.split()[-1:]) in text
+
+
 def test_plain_chunks_are_those_of_the_recursive_splitter() -> None:
     """The splitter of the teaching notebook is one argument away."""
     from langchain_text_splitters import RecursiveCharacterTextSplitter

@@ -9,7 +9,7 @@ import pytest
 
 from langchain_crossrerank.errors import IndexingError
 from langchain_crossrerank.indexing.pdf import HEADINGS, read_pdf
-from langchain_crossrerank.indexing.pdf_program import MAX_OBJECTS
+from langchain_crossrerank.indexing.pdf_program import MAX_OBJECTS, MAX_TITLE
 
 PROSE = ["The ferry leaves at nine in the morning.", "It takes two hours to the island.", "Dogs travel for free."]
 
@@ -86,6 +86,19 @@ def test_printed_page_labels_are_kept(write_pdf: Callable[..., Path]) -> None:
     """The label that is printed on a page is in its metadata."""
     path = write_pdf("a.pdf", [PROSE, PROSE], labels="/PageLabels<</Nums[0<</S/r>>1<</S/D/St 7>>]>>")
     assert [document.metadata["page_label"] for document in read_pdf(path, "a.pdf").documents] == ["i", "7"]
+
+
+def test_what_every_chunk_of_a_page_names_is_short(write_pdf: Callable[..., Path]) -> None:
+    """A label or an outline's title may be as long as the file."""
+    path = write_pdf(
+        "a.pdf",
+        [PROSE],
+        labels=f"/PageLabels<</Nums[0<</P({'x' * 10_000})>>]>>",
+        outline=[("y" * 10_000, 0)],
+    )
+    (document,) = read_pdf(path, "a.pdf").documents
+    assert document.metadata["page_label"] == "x" * MAX_TITLE
+    assert document.metadata[HEADINGS] == [(0, 1, "y" * MAX_TITLE)]
 
 
 def test_a_wide_gap_begins_a_paragraph(write_pdf: Callable[..., Path]) -> None:
