@@ -37,7 +37,7 @@ _TAG_ALONE = re.compile(r"\s*(?:</?[a-zA-Z][^<>]*>\s*)+")
 _FIELD = re.compile(r"\s*:[\w -]+:(\s|$)")
 _ADMONITION = re.compile(r"\s*(?:///|:::|!!!|\?\?\?)")
 _TERMINAL = (".", "!", "?", ":", ";", "。", "！", "？", "：", "।", "…")
-_NUMBER = re.compile(r"\s*(?:[\dA-Z]{1,3}(?:\.\d+)*\.?)\s+")
+_NUMBER = re.compile(r"^\s*(?:[\dA-Z]{1,3}(?:\.\d+)*\.?)\s+")
 _LONGEST_CARD_LINE = 66
 """Characters of the longest line of a card; prose is wrapped wider."""
 
@@ -142,13 +142,15 @@ class _Parser:
         first = last = self.line
         self.at += 1
         # A long title is broken over lines, which may be set apart like paragraphs.
-        read = first.text
-        while len(_bare(read)) < len(_bare(title)):
+        wanted, read = _bare(title), _bare(f"{first.text} ")
+        length = len(read) if wanted.startswith(read) else len(wanted)
+        while length < len(wanted):
             ahead = [line for line in self.lines[self.at : self.at + 2] if not line.is_blank]
-            if not ahead or not _bare(title).startswith(_bare(f"{read} {ahead[0].text}")):
+            read = _letters(ahead[0].text) if ahead else ""
+            if not ahead or not wanted.startswith(read, length):
                 break
             last = ahead[0]
-            read = f"{read} {last.text}"
+            length += len(read)
             self.at = self.lines.index(last, self.at) + 1
         return [Block("heading", first.start, last.end, level, words=(title,))]
 
@@ -321,9 +323,7 @@ class _Parser:
         taken = self._until(lambda line: not line.is_blank and line.indent <= indent)
         while taken and taken[-1].is_blank:
             taken.pop()
-        while taken and taken[0].is_blank:
-            taken.pop(0)
-        return taken
+        return taken[next((place for place, line in enumerate(taken) if not line.is_blank), 0) :]
 
 
 def _with_leads(text: str, blocks: list[Block]) -> list[Block]:
@@ -353,4 +353,8 @@ def _last_sentence(text: str, block: Block) -> tuple[int, int]:
 
 def _bare(title: str) -> str:
     """A title without the number in front, spaces and punctuation, to compare it with another."""
-    return "".join(filter(str.isalnum, _NUMBER.sub("", title, count=1).lower()))
+    return _letters(_NUMBER.sub("", title, count=1))
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.lower()))

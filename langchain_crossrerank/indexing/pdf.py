@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ HEADINGS = "headings"
 """Metadata key of a page's headings, `(first character, level, title)` each; splitting replaces it by `section`."""
 
 _NUMBERING = re.compile(
-    r"(?:(?:chapter|appendix|part|section|kapitel|глава)\s+)?[\dA-Z]{1,4}(?:\.\d+)*\.?\s+", re.IGNORECASE
+    r"^(?:(?:chapter|appendix|part|section|kapitel|глава)\s+)?[\dA-Z]{1,4}(?:\.\d+)*\.?\s+", re.IGNORECASE
 )
 _PAGE_NUMBER = re.compile(
     r"\W*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*", re.IGNORECASE
@@ -157,18 +159,19 @@ def _headings_by_outline(
     if not outline:
         return None
     places = {page.number: place for place, page in enumerate(pages)}
-    comparable: dict[int, list[_Comparable]] = {}
-    found: list[list[tuple[int, int, str]]] = [[] for _ in pages]
+    entries: dict[int, list[tuple[int, str, float | None]]] = {}
     for number, level, title, top in outline:
         place = places.get(number)
-        if place is None or not pages[place].lines:
-            continue
-        if place not in comparable:
-            comparable[place] = _comparable(pages[place].lines)
-        line = _line_of_title(comparable[place], title, top)
-        if line not in [known for known, _, _ in found[place]]:
-            found[place].append((line, level, title))
-    return [sorted(on_page) for on_page in found]
+        if place is not None and pages[place].lines:
+            entries.setdefault(place, []).append((level, title, top))
+    found: list[list[tuple[int, int, str]]] = [[] for _ in pages]
+    for place, on_page in entries.items():
+        lines = _lines_of_titles(pages[place].lines, [(title, top) for _, title, top in on_page])
+        headings: dict[int, tuple[int, int, str]] = {}
+        for line, (level, title, _) in zip(lines, on_page, strict=True):
+            headings.setdefault(line, (line, level, title))
+        found[place] = sorted(headings.values())
+    return found
 
 
 @dataclass(frozen=True)
@@ -189,17 +192,46 @@ def _comparable(lines: Sequence[Line]) -> list[_Comparable]:
     ]
 
 
-def _line_of_title(lines: Sequence[_Comparable], title: str, top: float | None) -> int:
-    wanted = _squeeze(_NUMBERING.sub("", title, count=1)) or _squeeze(title)
-    matching = [
-        number
-        for number, line in enumerate(lines)
-        if line.bare.startswith(wanted) and len(line.letters) <= len(wanted) + 14
-    ]
-    below = [number for number, line in enumerate(lines) if top is None or line.top is None or line.top <= top + 4]
-    if matching:
-        return min(matching, key=lambda number: (number not in below, number))
-    return below[0] if below and top is not None else 0
+class _Places:
+    """Places on a page from its top, of which the first one at or below a height is found without trying all."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.depths: list[float] = []
+        """How far down any line reaches up to each of the places; a line without a height counts as far down."""
+
+    def add(self, number: int, top: float | None) -> None:
+        depth = -top if top is not None else math.inf
+        self.numbers.append(number)
+        self.depths.append(max(depth, self.depths[-1]) if self.depths else depth)
+
+    def first(self, top: float | None) -> int | None:
+        place = bisect_left(self.depths, -top - 4) if top is not None else 0
+        return self.numbers[place] if place < len(self.numbers) else None
+
+
+def _lines_of_titles(lines: Sequence[Line], titles: Sequence[tuple[str, float | None]]) -> list[int]:
+    """For each title, with its height on the page, the line that it is printed on."""
+    wanted = [_squeeze(_NUMBERING.sub("", title, count=1)) or _squeeze(title) for title, _ in titles]
+    beginnings = {beginning: _Places() for beginning in wanted}
+    lengths = sorted(set(map(len, beginnings)))
+    every = _Places()
+    for number, line in enumerate(_comparable(lines)):
+        every.add(number, line.top)
+        shortest = bisect_left(lengths, len(line.letters) - 14)
+        for length in lengths[shortest : bisect_right(lengths, len(line.bare))]:
+            if (same := beginnings.get(line.bare[:length])) is not None:
+                same.add(number, line.top)
+    return [_line_of_title(beginnings[name], every, top) for name, (_, top) in zip(wanted, titles, strict=True)]
+
+
+def _line_of_title(matching: _Places, every: _Places, top: float | None) -> int:
+    below = matching.first(top)
+    if below is not None:
+        return below
+    if matching.numbers:
+        return matching.numbers[0]
+    return (every.first(top) or 0) if top is not None else 0
 
 
 def _headings_by_size(pages: Sequence[Page]) -> list[list[tuple[int, int, str]]]:

@@ -120,3 +120,27 @@ def test_a_text_made_to_be_slow_is_divided(text: str) -> None:
 def test_a_line_of_any_shape_is_read_in_one_pass(line: str) -> None:
     """Patterns that try every division of a run of spaces would take hours."""
     assert split_blocks(f"{line}\n{line}", "any")
+
+
+@pytest.mark.parametrize(
+    "text", ["1" + ".1" * 100_000, "1 " * 100_000, "Fares\n" + "-\n" * 100_000], ids=["number", "figures", "rules"]
+)
+def test_the_lines_of_a_known_heading_are_read_in_one_pass(text: str) -> None:
+    """A number is looked for at the beginning alone, and each line is compared once."""
+    (heading, *_) = split_blocks(text, "plain", [(0, 1, "Fares of the ferry")])
+    assert (heading.kind, heading.start, heading.words) == ("heading", 0, ("Fares of the ferry",))
+
+
+def test_blank_lines_before_code_are_left_out() -> None:
+    """However many there are."""
+    text = ".. code-block:: python\n" + "\n" * 300_000 + "   x = 1\n"
+    assert ("code", "   x = 1") in described(text, "rst")
+
+
+def test_comments_without_an_end_are_text() -> None:
+    """So is one whose end is pages away; one inside a paragraph is left out."""
+    far = f"It is <!-- {'x' * 3000} --> late."
+    assert described(far, "markdown") == [("paragraph", far)]
+    text = "It is late. " + "<!-- " * 3900
+    assert described(text, "markdown") == [("paragraph", text.strip())]
+    assert described("It is <!-- a\nnote --> late.", "markdown") == [("paragraph", "It is late.")]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from langchain_crossrerank.errors import IndexingError
-from langchain_crossrerank.indexing.pdf import HEADINGS, read_pdf
+from langchain_crossrerank.indexing.pdf import HEADINGS, _headings_by_outline, read_pdf
+from langchain_crossrerank.indexing.pdf_process import Line, Page, read_pages
 from langchain_crossrerank.indexing.pdf_program import MAX_OBJECTS, MAX_TITLE
 
 PROSE = ["The ferry leaves at nine in the morning.", "It takes two hours to the island.", "Dogs travel for free."]
@@ -72,6 +73,27 @@ def test_the_outline_gives_the_headings(write_pdf: Callable[..., Path]) -> None:
         [],
         [(0, 1, "Timetable")],
     ]
+
+
+def test_titles_are_found_by_their_heights(write_pdf: Callable[..., Path]) -> None:
+    """Of lines that begin like a title the first one at or below its height counts, of other titles the first line."""
+    path = write_pdf("a.pdf", [["Cheaper fares", *PROSE, "Fares", *PROSE, "2.1 Fares", *PROSE, "Dogs"]])
+    heights = [line.top for line in read_pages(path, "a.pdf").pages[0].lines]
+    titles = [("Fares", 800.0), ("Fares", heights[8]), ("Fares", 0.0), ("Fares", None), ("Cats", heights[4])]
+    lines = [[(0, 1, title, height)] for title, height in titles]
+    found = [_headings_by_outline(read_pages(path, "a.pdf").pages, outline) for outline in lines]
+    assert [on_page[0][0][0] for on_page in found if on_page] == [4, 8, 4, 4, 4]
+
+
+def test_an_outline_of_many_entries_on_a_page_of_many_lines_is_read_in_one_pass() -> None:
+    """Comparing each entry with each line would take hours."""
+    page = Page(0, [Line(f"{'1.1' * (n % 7)} Fares", 0.0, -float(n), -float(n)) for n in range(100_000)], "", True)
+    long = Page(1, [Line("1" + ".1" * 100_000)], "", True)
+    outline = [(0, 1, "Fares", -5.0 * n) for n in range(20_000)] + [(1, 1, "1" + ".1" * 100, None)]
+    headings = _headings_by_outline([page, long], outline)
+    assert headings is not None
+    assert [line for line, _, _ in headings[0]] == [0, *range(1, 5 * 20_000 - 5, 5)], "up to four points above"
+    assert headings[1] == [(0, 1, "1" + ".1" * 100)]
 
 
 def test_without_an_outline_larger_lines_are_headings(write_pdf: Callable[..., Path]) -> None:
