@@ -7,7 +7,8 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from multiprocessing import spawn
 from pathlib import Path
@@ -19,9 +20,12 @@ from langchain_crossrerank.indexing.pdf_program import Found
 from langchain_crossrerank.indexing.texts import clean_text
 
 MAX_MEMORY = 1 << 30
-"""What the process may take, in bytes; not enforced on Windows."""
+"""What the process may take, in bytes; not enforced on Windows and macOS."""
 MAX_PAGE_SECONDS = 30.0
 """How long opening a file, a page, or an outline may take."""
+MAX_FILE_SECONDS = 120.0
+"""How long a file may take, besides `MAX_SECONDS_EACH` for each of its pages: many pages may share a slow one."""
+MAX_SECONDS_EACH = 0.2
 MAX_TEXT = 50_000_000
 """How many characters of text a file may hold in all: pages may share one, so that it has far more than its size."""
 
@@ -76,6 +80,8 @@ class PdfPages:
 def read_pages(path: Path, source: str, *, on_page: Callable[[int, int], None] | None = None) -> PdfPages:
     """Read what a PDF file holds, in a process that may take `MAX_MEMORY` and `MAX_PAGE_SECONDS` for a page.
 
+    After `MAX_FILE_SECONDS` and `MAX_SECONDS_EACH` for each page, the pages that are left are unreadable.
+
     Args:
         path: The file.
         source: What errors name as the file.
@@ -87,9 +93,10 @@ def read_pages(path: Path, source: str, *, on_page: Callable[[int, int], None] |
     """
     file = PdfPages()
     following, size = 0, 0
+    started = time.monotonic()
     for _ in range(_MAX_STARTS):
-        is_whole = False
-        for found in _run(path, following):
+        is_whole = is_late = False
+        for found in (parts := _run(path, following)):
             if "error" in found:
                 raise _refusal(source, found)
             file.total = found.get("total", file.total)
@@ -104,6 +111,10 @@ def read_pages(path: Path, source: str, *, on_page: Callable[[int, int], None] |
                 following = _add_page(file, found)
                 if on_page is not None:
                     on_page(following, file.total)
+                is_late = time.monotonic() - started > MAX_FILE_SECONDS + MAX_SECONDS_EACH * file.total
+                if is_late:
+                    parts.close()
+                    break
             is_whole = "outline" in found
             if is_whole:
                 _add_outline(file, found)
@@ -113,7 +124,7 @@ def read_pages(path: Path, source: str, *, on_page: Callable[[int, int], None] |
                 f"{MAX_PAGE_SECONDS:.0f} seconds or {MAX_MEMORY >> 20} MB of memory.",
                 path=source,
             )
-        if is_whole or following >= file.total:
+        if is_whole or is_late or following >= file.total:
             break
         following += 1
         file.unreadable.append(following)
@@ -121,7 +132,7 @@ def read_pages(path: Path, source: str, *, on_page: Callable[[int, int], None] |
     return file
 
 
-def _run(path: Path, first_page: int) -> Iterator[Found]:
+def _run(path: Path, first_page: int) -> Generator[Found]:
     """Yield what the program finds, until it has finished or ended at a limit."""
     if getattr(sys, "frozen", False):
         # A frozen application's executable is the application, not Python.

@@ -139,7 +139,7 @@ def main(path: str, first_page: str, memory: str, seconds: str) -> None:
     Args:
         path: The file.
         first_page: The page to start at, from 0.
-        memory: What the process may take, in bytes; not enforced on Windows.
+        memory: What the process may take, in bytes; not enforced on Windows and macOS.
         seconds: How long opening the file, each page, and the outline may take.
     """
     _limit_memory(int(memory))

@@ -52,6 +52,17 @@ def test_a_file_full_of_bombs_is_given_up(write_pdf: Callable[..., Path], monkey
     assert ([page.number for page in file.pages], file.unreadable) == ([0], [2, 3, 4, 5])
 
 
+def test_a_file_has_a_limit_on_its_time_in_all(write_pdf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of pages, each a little faster than a page must be, would take days; what is left is unreadable."""
+    monkeypatch.setattr(pdf_process, "MAX_FILE_SECONDS", 0.0)
+    monkeypatch.setattr(pdf_process, "MAX_SECONDS_EACH", 60.0)
+    path = write_pdf("a.pdf", [PROSE] * 4)
+    assert [page.number for page in read_pages(path, "a.pdf").pages] == [0, 1, 2, 3]
+    monkeypatch.setattr(pdf_process, "MAX_SECONDS_EACH", 0.0)
+    file = read_pages(path, "a.pdf")
+    assert ([page.number for page in file.pages], file.unreadable) == ([0], [2, 3, 4])
+
+
 @pytest.mark.parametrize(
     ("page", "labels"),
     [
