@@ -30,8 +30,10 @@ _logger = logging.getLogger(__name__)
 _RESERVED_TOKENS = 8
 _MIN_PASSAGE_TOKENS = 8
 
+# An error says what is wrong at its beginning; a server may send megabytes, and searching them holds up all threads.
+_SEARCHED_CHARACTERS = 2000
 _TOO_LONG = re.compile(
-    r"context length|(too|is) (long|large)|max\w*[ _](model|context|input|sequence|token)|exceed|batch size",
+    r"context length|(too|is) (long|large)|max\w{0,40}[ _](model|context|input|sequence|token)|exceed|batch size",
     re.IGNORECASE,
 )
 
@@ -129,11 +131,13 @@ def make_body(
 
 def refused_field(text: str, body: Mapping[str, Any]) -> str | None:
     """Return the optional field of `body` that a server's error complains about, `None` if it names none."""
+    text = text[:_SEARCHED_CHARACTERS]
     return next((field for field in OPTIONAL_FIELDS if field in body and field in text), None)
 
 
 def expected_shape(text: str, shape: RequestShape) -> RequestShape | None:
     """Return the shape that a server's error asks for, if it is another one."""
+    text = text[:_SEARCHED_CHARACTERS]
     if not re.search("missing|required", text, re.IGNORECASE):
         return None
     named = {"texts": r"\btexts\b", "text_2": r"\btext_1\b", "documents": r"\bdocuments\b"}
@@ -148,6 +152,7 @@ def wants_model(text: str, body: Any) -> bool:
     """Whether a server's error says that a request must name a model, and `body` names none."""
     if not isinstance(body, Mapping) or "model" in body:
         return False
+    text = text[:_SEARCHED_CHARACTERS]
     return (
         re.search(r"\bmodel\b", text) is not None
         and re.search("missing|required|must", text, re.IGNORECASE) is not None
@@ -156,7 +161,7 @@ def wants_model(text: str, body: Any) -> bool:
 
 def complains_of_length(status: int, text: str) -> bool:
     """Whether an error says that a passage is longer than the server's model reads."""
-    return status in (400, 413, 422, 500) and _TOO_LONG.search(text) is not None
+    return status in (400, 413, 422, 500) and _TOO_LONG.search(text[:_SEARCHED_CHARACTERS]) is not None
 
 
 def may_be_too_long(query: str, passages: Sequence[str], max_length: int) -> bool:

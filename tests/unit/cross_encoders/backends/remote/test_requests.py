@@ -14,6 +14,7 @@ from langchain_crossrerank.cross_encoders.backends.remote.requests import (
     cut_passages,
     expected_shape,
     may_be_too_long,
+    refused_field,
     wants_model,
 )
 
@@ -127,6 +128,16 @@ def test_a_server_says_that_it_wants_a_models_name() -> None:
 def test_complaints_of_length_are_recognised(status: int, text: str, expected: bool) -> None:
     """In the words of vLLM, llama.cpp and others."""
     assert complains_of_length(status, text) == expected
+
+
+def test_only_the_beginning_of_an_error_is_searched() -> None:
+    """A server that sends megabytes of error, or a word without an end, costs no time."""
+    far = 3000 * "."
+    assert not complains_of_length(400, f"{far} the input is too long")
+    assert not complains_of_length(400, f"max{100 * 'x'}_tokens")
+    assert expected_shape(f"{far} missing field `texts`", "documents") is None
+    assert not wants_model(f"{far} the model is required", {})
+    assert refused_field(f"{far} unknown field top_n", {"top_n": 1}) is None
 
 
 @given(
