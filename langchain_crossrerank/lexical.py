@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 import bm25s
 
+MOST_QUERY_WORDS = 1000
+"""Words of a query that are searched for; each takes a pass over the passages that have it."""
+
 _WORD = re.compile(r"\w+")
 
 
@@ -38,7 +41,10 @@ class LexicalIndex:
         return math.log(1 + (self._passages - frequency + 0.5) / (frequency + 0.5))
 
     def search(self, query: str, k: int) -> list[int]:
-        """Return the positions of the `k` best passages that share a word with the query, best first."""
-        found = self._index.retrieve([words(query)], k=min(k, self._passages), show_progress=False)
+        """Return the positions of the `k` best passages that share a word with the query, best first.
+
+        Of a longer query, the first `MOST_QUERY_WORDS` words are searched for.
+        """
+        found = self._index.retrieve([words(query)[:MOST_QUERY_WORDS]], k=min(k, self._passages), show_progress=False)
         places, scores = found.documents[0].tolist(), found.scores[0].tolist()
         return [place for place, score in zip(places, scores, strict=True) if score > 0]

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from langchain_crossrerank.errors import CrossRerankError
 from langchain_crossrerank.server import metrics
 from langchain_crossrerank.server.access import check_access, route_path
-from langchain_crossrerank.server.bodies import read_json
+from langchain_crossrerank.server.bodies import beside_the_loop, check_counts, decode, read_body
 from langchain_crossrerank.server.config import ServerConfig
 from langchain_crossrerank.server.dialects import cohere, tei, vllm
 from langchain_crossrerank.server.dialects.base import Call, Dialect
@@ -149,9 +149,12 @@ class _Server:
         try:
             with self._queue.place():
                 self._metrics.in_flight(self._queue.length)
-                payload = await read_json(request, self._config.limits)
+                body = await read_body(request, self._config.limits)
+                payload = await beside_the_loop(body, decode, body)
                 dialect = choose(payload)
-                response: Response = JSONResponse(await answer(dialect.read(payload)))
+                check_counts(payload, self._config.limits)
+                content = await beside_the_loop(body, dialect.read, payload)
+                response: Response = JSONResponse(await answer(content))
         except Problem as problem:
             response = error_response(dialect, problem)
         except ClientGoneError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from langchain_core.documents import Document
 from pydantic import Field
@@ -20,13 +21,18 @@ from langchain_crossrerank.extractive import choose_statements, find_quotes
 from langchain_crossrerank.lexical import LexicalIndex
 from langchain_crossrerank.redaction import show_url
 from langchain_crossrerank.server.config import PagePassage, ServerConfig
-from langchain_crossrerank.server.dialects.base import Call, RequestBody, Scored, read_query, validate
+from langchain_crossrerank.server.dialects.base import Call, ListOf, RequestBody, Scored, read_query, validate
 from langchain_crossrerank.server.models import ServedModels
-from langchain_crossrerank.server.scoring import Scoring, while_connected
+from langchain_crossrerank.server.scoring import Scoring, check_characters, while_connected
 from langchain_crossrerank.sources import describe_source
 
 MAX_SHOWN = 100
 """Maximum candidates that the page asks for."""
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+_THREADS = 2
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -63,7 +69,7 @@ class SearchRequest(RequestBody):
     """
 
     query: str
-    passages: list[str] | None = None
+    passages: ListOf[str] | None = None
     model: str | None = None
     order: Literal["bm25", "given"] = "bm25"
     k: int = Field(default=20, ge=1, le=MAX_SHOWN)
@@ -73,7 +79,7 @@ class SentencesRequest(RequestBody):
     """Find the sentence in each passage that answers the query best, among the first ones of a long passage."""
 
     query: str
-    passages: list[str] = Field(max_length=MAX_SHOWN)
+    passages: ListOf[str] = Field(max_length=MAX_SHOWN)
     model: str | None = None
 
 
@@ -94,6 +100,8 @@ class Page:
         self._answering = answering
         self._texts = [passage.text for passage in config.passages]
         self._index = LexicalIndex(self._texts) if self._texts else None
+        # Its own, so that searches in long texts leave the other requests the threads of the event loop.
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="crossrerank-page")
 
     def routes(self) -> list[Route]:
         """Return the routes of the page."""
@@ -122,8 +130,9 @@ class Page:
     async def _search(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         body = validate(SearchRequest, payload)
         query = read_query(body.query)
+        check_characters((query, *(body.passages or ())), self._config.limits)
         started = time.perf_counter()
-        found = await asyncio.to_thread(self._first_stage, body)
+        found = await self._in_thread(self._first_stage, body)
         retrieved = time.perf_counter()
         call = Call(model=body.model, pairs=[(query, passage.text) for passage in found], render=lambda scored: scored)
         scored: Scored = await self._scoring.run(call)
@@ -162,16 +171,27 @@ class Page:
     async def _sentences(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         body = validate(SentencesRequest, payload)
         query = read_query(body.query)
+        check_characters((query, *body.passages), self._config.limits)
         most = max(1, self._config.limits.documents // max(1, len(body.passages)))
         found = []
         for text in body.passages:
             # One passage after the other, so that nothing goes on for long after the client has gone.
-            quotes = await asyncio.to_thread(find_quotes, [Document(text)])
+            quotes = await self._in_thread(find_quotes, [Document(text)])
             found.append(quotes[:most])
         pairs = [(query, quote.passage) for quotes in found for quote in quotes]
         scored = await self._scoring.run(Call(model=body.model, pairs=pairs, render=lambda scored: scored))
         best = choose_statements(found, scored.scores)
         return {"spans": [None if quote is None else [quote.start, quote.end] for quote in best]}
+
+    async def _in_thread(self, work: Callable[[Argument], Result], argument: Argument) -> Result:
+        """Do work on a thread of the page; if cancelled, end only once the thread has ended."""
+        future = self._executor.submit(work, argument)
+        waiting = asyncio.wrap_future(future)
+        try:
+            return await asyncio.shield(waiting)
+        finally:
+            if not future.cancel():
+                await asyncio.wait({waiting})
 
 
 def _file(package: str, name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:

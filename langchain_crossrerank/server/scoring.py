@@ -7,7 +7,7 @@ import math
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
@@ -112,12 +112,7 @@ class Scoring:
         return Scored(uuid.uuid4().hex, model.name, scores, tokens)
 
     def _check_size(self, pairs: Sequence[TextPair], encoder: CrossEncoder) -> None:
-        if len(pairs) > self._limits.documents:
-            raise Problem(
-                "too_large",
-                f"the request has {len(pairs)} documents, but this server accepts {self._limits.documents}; send them "
-                "in several requests.",
-            )
+        check_documents(len(pairs), self._limits)
         longest = encoder.max_length
         tokens = sum(min(longest, (len(query) + len(text)) // _CHARACTERS_PER_TOKEN) for query, text in pairs)
         if tokens > self._limits.tokens:
@@ -126,6 +121,26 @@ class Scoring:
                 f"the request has about {tokens} tokens, but this server accepts {self._limits.tokens}; send fewer or "
                 "shorter documents.",
             )
+
+
+def check_documents(number: int, limits: Limits) -> None:
+    """Raise a `Problem` if a request has more documents than allowed."""
+    if number > limits.documents:
+        raise Problem(
+            "too_large",
+            f"the request has {number} documents, but this server accepts {limits.documents}; send them in several "
+            "requests.",
+        )
+
+
+def check_characters(texts: Iterable[str], limits: Limits) -> None:
+    """Raise a `Problem` if texts that are read whole, by more than a model, have more characters than allowed."""
+    characters, allowed = sum(map(len, texts)), _CHARACTERS_PER_TOKEN * limits.tokens
+    if characters > allowed:
+        raise Problem(
+            "too_large",
+            f"the request has {characters} characters, but this server accepts {allowed}; send fewer or shorter texts.",
+        )
 
 
 def _cut_passages(call: Call, encoder: CrossEncoder) -> list[TextPair]:
@@ -213,6 +228,8 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
             return task.result()
         finally:
             task.cancel()
+            # What it does on threads goes on for a moment, in which its place in the queue must not be taken.
+            await asyncio.wait({task})
 
 
 @asynccontextmanager

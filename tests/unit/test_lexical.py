@@ -33,6 +33,13 @@ def test_k_limits_the_result() -> None:
     assert index.search("water", 2) == index.search("water", 5)[:2]
 
 
+def test_a_query_of_any_length_is_searched_by_its_beginning() -> None:
+    """A query may be as long as the body of a request, and each of its words takes time."""
+    index = lexical.LexicalIndex(PASSAGES)
+    beginning = "ferry " * lexical.MOST_QUERY_WORDS
+    assert index.search(f"{beginning} bread", 5) == index.search("ferry", 5)
+
+
 def test_idf_is_that_of_lucene() -> None:
     """A word in one of five passages has the IDF ln(1 + 4.5 / 1.5), and an unknown word the same."""
     index = lexical.LexicalIndex(PASSAGES)

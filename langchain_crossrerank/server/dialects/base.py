@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from langchain_crossrerank.checks import check_query, cut, shorten
 from langchain_crossrerank.cross_encoders.pairs import TextPair
@@ -20,8 +20,14 @@ _WRONG_VALUE = (
     "less_than_equal",
     "literal_error",
     "value_error",
+    "too_long",
     "too_short",
 )
+
+Item = TypeVar("Item")
+
+ListOf = Annotated[list[Item], Field(fail_fast=True)]
+"""A list in the body of a request. Only its first wrong item is reported, so that a million of them cost nothing."""
 
 
 class RequestBody(BaseModel):

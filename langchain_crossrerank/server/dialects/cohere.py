@@ -13,6 +13,7 @@ from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.server.dialects.base import (
     Call,
     Dialect,
+    ListOf,
     RequestBody,
     Scored,
     read_query,
@@ -29,14 +30,14 @@ class RerankRequest(RequestBody):
     """Rank documents by how well they answer a query."""
 
     query: str = Field(description="The search text; not blank.")
-    documents: list[str | dict[str, Any]] = Field(description='Texts, or objects such as `{"text": ...}`.')
+    documents: ListOf[str | dict[str, Any]] = Field(description='Texts, or objects such as `{"text": ...}`.')
     model: str | None = Field(default=None, description="A name from `/v1/models`; the first one if left out.")
     top_n: int | None = Field(default=None, ge=1, description="Number of results; all if left out.")
     return_documents: bool | None = Field(default=None, description="Whether results contain the document.")
     raw_scores: bool | None = Field(default=None, description="Return logits instead of probabilities.")
     max_tokens_per_doc: int | None = Field(default=None, ge=1, description="Tokens to which documents are cut.")
-    rank_fields: list[str] | None = Field(
-        default=None, min_length=1, description="Fields of the documents to read, in this order."
+    rank_fields: ListOf[str] | None = Field(
+        default=None, min_length=1, max_length=32, description="Fields of the documents to read, each once, in order."
     )
     truncate_prompt_tokens: int | None = Field(
         default=None,
@@ -82,7 +83,10 @@ def read_request(payload: Mapping[str, Any], *, version: str = "2") -> Call:
         Problem: If the request is not one of this dialect.
     """
     body = validate(RerankRequest, payload)
-    texts = [_text(document, place, body.rank_fields) for place, document in enumerate(body.documents)]
+    fields = body.rank_fields or [TEXT_FIELD]
+    if len(set(fields)) < len(fields):
+        raise Problem("invalid", f"rank_fields is {shorten(fields)}, which repeats a name; pass each name once.")
+    texts = [_text(document, place, fields) for place, document in enumerate(body.documents)]
     query = read_query(body.query)
     return Call(
         model=body.model,
@@ -94,10 +98,9 @@ def read_request(payload: Mapping[str, Any], *, version: str = "2") -> Call:
     )
 
 
-def _text(document: str | dict[str, Any], place: int, rank_fields: list[str] | None) -> str:
+def _text(document: str | dict[str, Any], place: int, fields: list[str]) -> str:
     if isinstance(document, str):
         return document
-    fields = rank_fields or [TEXT_FIELD]
     values = [document[name] for name in fields if name in document]
     if not values or not all(isinstance(value, str) for value in values):
         raise Problem(

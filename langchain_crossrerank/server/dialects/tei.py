@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from langchain_crossrerank.server.dialects.base import Call, Dialect, RequestBody, Scored, read_query, validate
+from langchain_crossrerank.server.dialects.base import Call, Dialect, ListOf, RequestBody, Scored, read_query, validate
 from langchain_crossrerank.server.problems import Kind, Problem
 
 
@@ -16,7 +16,7 @@ class TeiRerankRequest(RequestBody):
     """Rank texts by how well they answer a query."""
 
     query: str = Field(description="The search text; not blank.")
-    texts: list[str] = Field(description="The texts to rank.")
+    texts: ListOf[str] = Field(description="The texts to rank.")
     raw_scores: bool | None = Field(default=None, description="Return logits instead of probabilities.")
     return_text: bool | None = Field(default=None, description="Whether ranks contain the text.")
     truncate: bool | None = Field(

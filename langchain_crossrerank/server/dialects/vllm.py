@@ -11,6 +11,7 @@ from pydantic import AliasChoices, Field
 from langchain_crossrerank.server.dialects.base import (
     Call,
     Dialect,
+    ListOf,
     RequestBody,
     Scored,
     read_query,
@@ -23,10 +24,10 @@ from langchain_crossrerank.server.problems import Kind, Problem
 class ScoreRequest(RequestBody):
     """Score texts against others: one against many, or two lists of equal length, pair by pair."""
 
-    text_1: str | list[str] = Field(
+    text_1: str | ListOf[str] = Field(
         validation_alias=AliasChoices("text_1", "queries", "data_1"), description="The query, or one for each text."
     )
-    text_2: str | list[str] = Field(
+    text_2: str | ListOf[str] = Field(
         validation_alias=AliasChoices("text_2", "documents", "items", "data_2"), description="The texts to score."
     )
     model: str | None = Field(default=None, description="A name from `/v1/models`; the first one if left out.")

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.errors import ModelNotFoundError
+from langchain_crossrerank.server.application import _DIALECTS, UNDECIDED
 from langchain_crossrerank.server.config import Limits
+from langchain_crossrerank.server.dialects import cohere, vllm
+from langchain_crossrerank.server.dialects.base import Call, Dialect
+from langchain_crossrerank.server.problems import Problem
 from langchain_crossrerank.testing import FakeCrossEncoder
 from tests.integration.server.conftest import GatedCrossEncoder, Serve
 from tests.integration.server.running_server import wait_for
@@ -42,6 +50,8 @@ def words(answer: httpx.Response, path: str) -> str:
     [
         ("/v1/rerank", {**COHERE, "top_n": 0}, 400, "top_n is 0"),
         ("/v1/rerank", {**COHERE, "rank_fields": []}, 400, "rank_fields"),
+        ("/v1/rerank", {**COHERE, "rank_fields": ["text", "title", "text"]}, 400, "rank_fields .*repeats a name"),
+        ("/v1/rerank", {**COHERE, "rank_fields": list(map(str, range(33)))}, 400, "rank_fields .*at most 32"),
         ("/v2/rerank", {**COHERE, "colour": "red"}, 400, "'colour' is not a field"),
         ("/v2/rerank", {**COHERE, "query": " "}, 400, "query is ' ', which is blank"),
         ("/v2/rerank", {**COHERE, "documents": [{"title": "x"}]}, 400, r"documents\.0 .*'text'"),
@@ -102,6 +112,51 @@ def test_what_is_too_large_is_refused(serve_fake: Serve, path: str) -> None:
                 assert answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
                 assert message in words(answer, path)
         assert client.post(path, json={queries: "q", texts: ["a"]}).status_code == httpx.codes.OK
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_body_is_counted_before_it_is_read(serve_fake: Serve, path: str) -> None:
+    """Of too many documents or fields nothing is looked at, whatever they are."""
+    texts, queries = ("text_2", "text_1") if path.endswith("/score") else ("documents", "query")
+    with serve_fake(FakeCrossEncoder(), limits=Limits(documents=3)) as server, server.client() as client:
+        many = client.post(path, json={queries: "q", texts: [7] * 4})
+        assert many.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+        assert "4 documents" in words(many, path)
+        wide = client.post(path, json=dict.fromkeys(map(str, range(100)), 7))
+        assert wide.status_code == httpx.codes.BAD_REQUEST
+        assert "100 fields" in words(wide, path)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_of_many_wrong_documents_the_first_is_named(path: str) -> None:
+    """The others are not collected."""
+    dialect = vllm.DIALECT if path.endswith("/score") else cohere.V1
+    texts, queries = ("text_2", "text_1") if path.endswith("/score") else ("documents", "query")
+    with pytest.raises(Problem, match=texts) as raised:
+        dialect.read({queries: "q", texts: [7] * 1000})
+    assert isinstance(raised.value.__context__, ValidationError)
+    assert raised.value.__context__.error_count() < 4
+
+
+def test_a_long_body_is_checked_beside_the_loop(serve_fake: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding and checking a long body holds up no other request; a short one is worth no thread."""
+    loops: list[int] = []
+    readers: list[int] = []
+
+    def choose(_: Mapping[str, Any]) -> Dialect[Call]:
+        loops.append(threading.get_ident())
+        return replace(cohere.V1, read=read)
+
+    def read(payload: Mapping[str, Any]) -> Call:
+        readers.append(threading.get_ident())
+        return cohere.read_request(payload)
+
+    monkeypatch.setitem(_DIALECTS, "/v1/rerank", (UNDECIDED, choose))
+    with serve_fake(FakeCrossEncoder()) as server, server.client() as client:
+        for length in (10, 300_000):
+            answer = client.post("/v1/rerank", json={"query": "q", "documents": ["a" * length]})
+            assert answer.status_code == httpx.codes.OK
+    assert [reader == loop for reader, loop in zip(readers, loops, strict=True)] == [True, False]
 
 
 def test_a_compressed_body_is_refused_by_name(fake_client: httpx.Client) -> None:

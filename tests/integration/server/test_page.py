@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -9,17 +10,23 @@ import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
 pytest.importorskip("websockets", reason="needs websockets")
 
 from langchain_crossrerank import load_cross_encoder
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.server import page
 from langchain_crossrerank.server.config import Limits, PagePassage
+from langchain_crossrerank.server.models import ServedModels
 from langchain_crossrerank.server.page import cut_into_passages
+from langchain_crossrerank.server.scoring import ClientGoneError, while_connected
 from langchain_crossrerank.testing import FakeCrossEncoder
 from tests.integration.server.browser import CHROMIUM, Tab, open_tab
 from tests.integration.server.conftest import GatedCrossEncoder, Serve
@@ -270,7 +277,7 @@ def test_sentences_are_scored_within_the_limits(serve_fake: Serve) -> None:
     model = GatedCrossEncoder()
     model.gate.set()
     text = " ".join(f"Ferry number {number} leaves the harbour." for number in range(20))
-    with serve_fake(model, limits=Limits(documents=6, tokens=200)) as server, server.client() as client:
+    with serve_fake(model, limits=Limits(documents=6, tokens=400)) as server, server.client() as client:
         found = client.post("/try/sentences", json={"query": "q", "passages": [text, text]}).json()
         assert len(found["spans"]) == 2
         assert sum(query == "q" for batch in model.batches for query, _ in batch) <= 6
@@ -278,6 +285,52 @@ def test_sentences_are_scored_within_the_limits(serve_fake: Serve) -> None:
         assert long.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
         broken = client.post("/try/sentences", json={"query": "q", "passages": ["This ferry is broken down today."]})
         assert "the model broke" in broken.json()["message"]
+
+
+@pytest.mark.parametrize("path", ["/try/search", "/try/sentences"])
+def test_the_page_has_the_limits_of_other_requests(
+    serve_fake: Serve, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Too many passages, or too long ones, are refused before they are indexed or divided into sentences."""
+    for name in ("LexicalIndex", "find_quotes"):
+        monkeypatch.setattr(page, name, lambda _: pytest.fail("the texts were read"))
+    with serve_fake(FakeCrossEncoder(), limits=Limits(documents=6, tokens=50)) as server, server.client() as client:
+        for body, message in (
+            ({"query": "q", "passages": ["a"] * 7}, "7 documents"),
+            ({"query": "q", "passages": ["a" * 100] * 2}, "201 characters"),
+            ({"query": "q" * 201, "passages": []}, "201 characters"),
+        ):
+            answer = client.post(path, json=body)
+            assert answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+            assert message in answer.json()["message"]
+
+
+async def test_a_place_in_the_queue_is_held_until_the_thread_is_free() -> None:
+    """A client that goes away leaves its place when the work for it has ended, so that the queue bounds the work."""
+    began, gate = Event(), Event()
+    ended: list[str] = []
+
+    def work(_: None) -> None:
+        began.set()
+        assert gate.wait(60)
+        ended.append("thread")
+
+    async def gone() -> Message:
+        assert await asyncio.to_thread(began.wait, 60)
+        return {"type": "http.disconnect"}
+
+    config = local_config()
+    own = page.Page(config, ServedModels(config), cast("Any", None), cast("Any", None))
+    request = Request({"type": "http"}, gone)
+    place = asyncio.ensure_future(while_connected(request, own._in_thread(work, None)))
+    place.add_done_callback(lambda _: ended.append("place"))
+    assert await asyncio.to_thread(began.wait, 60)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    gate.set()
+    with pytest.raises(ClientGoneError):
+        await place
+    assert ended == ["thread", "place"]
 
 
 def test_sentences_are_given_up_with_their_client(serve_fake: Serve) -> None:
