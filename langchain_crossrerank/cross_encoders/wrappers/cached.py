@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
 import struct
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -106,7 +108,12 @@ class CachedCrossEncoder(WrapperCrossEncoder):
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in known]
         if missing:
             scored = dict(zip(missing, await self.inner.ascore_pairs(missing, deadline=deadline), strict=True))
-            await self.scheduler.run(_one_step(lambda: self._keep(scored)))
+            kept = self.scheduler.submit(_one_step(lambda: self._keep(scored)))
+            if deadline is None:
+                await asyncio.shield(asyncio.wrap_future(kept))
+            else:
+                # Waiting for another turn could make the caller late, who would then get no scores.
+                kept.add_done_callback(_report)
             known |= scored
         return [known[pair] for pair in pairs]
 
@@ -153,6 +160,12 @@ def as_score_cache(cache: ScoreCache | BaseStore[str, bytes] | str | os.PathLike
     if isinstance(cache, str | os.PathLike):
         return SQLiteScoreCache(cache)
     raise InvalidInputError(f"cache is {shorten(cache)}; pass a ScoreCache, a LangChain byte store, a path, or None.")
+
+
+def _report(kept: Future[None]) -> None:
+    err = None if kept.cancelled() else kept.exception()
+    if err is not None:
+        _logger.warning("Scores could not be cached (%s: %s); check the cache.", type(err).__name__, err)
 
 
 def _one_step(work: Callable[[], Result]) -> Generator[None, None, Result]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,50 @@ class NotingCache(MemoryScoreCache):
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
         self.log.append("keep")
         super().put_many(values)
+
+
+class FakeSoughtAfterCrossEncoder(FakeCrossEncoder):
+    """A fake model whose worker has another call's work as soon as a call is scored."""
+
+    def __init__(self, log: list[str], gate: Gate) -> None:
+        super().__init__()
+        self.log, self.gate = log, gate
+
+    async def ascore_pairs(self, text_pairs: Iterable[TextPair], *, deadline: float | None = None) -> list[PairScore]:
+        scored = await super().ascore_pairs(text_pairs, deadline=deadline)
+        self.scheduler.submit(counted("other", 1, self.log, gate=self.gate))
+        assert await asyncio.to_thread(self.gate.begun.wait, WATCHDOG)
+        return scored
+
+
+async def test_a_deadline_covers_no_second_turn() -> None:
+    """Scores that are there in time are returned although the worker is busy again, and kept once it is free."""
+    log: list[str] = []
+    gate = Gate()
+    model = CachedCrossEncoder(FakeSoughtAfterCrossEncoder(log, gate), NotingCache(log))
+    scored = await model.ascore_pairs(PAIRS, deadline=time.monotonic() + WATCHDOG)
+    assert [pair.score for pair in scored] == true_scores(PAIRS)
+    assert log == ["look-up"]
+    gate.opened.set()
+    assert await model.ascore(PAIRS) == true_scores(PAIRS)
+    assert log == ["look-up", "other0", "keep", "look-up"]
+    assert model.counts == CacheCounts(hits=30, misses=30)
+
+
+class FakeBrokenCache(MemoryScoreCache):
+    """A cache that raises, which none should."""
+
+    def put_many(self, values: Mapping[bytes, bytes]) -> None:
+        raise OSError("the disk is full")
+
+
+async def test_a_cache_that_raises_after_a_deadline_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The caller has the scores by then, so the log has the error."""
+    model = CachedCrossEncoder(FakeCrossEncoder(), FakeBrokenCache())
+    scored = await model.ascore_pairs(PAIRS, deadline=time.monotonic() + WATCHDOG)
+    assert [pair.score for pair in scored] == true_scores(PAIRS)
+    await model.scheduler.run(counted("after", 1, []))
+    assert "the disk is full" in caplog.text
 
 
 async def test_a_hit_waits_for_one_turn() -> None:
