@@ -54,22 +54,26 @@ def number_passage(number: int, document: Document, *, note: str = "") -> str:
 
 
 def _name(source: str) -> str:
+    """A short name, or the source as it is where it is not a valid address or nothing of it would be left."""
+    try:
+        return _short_name(source) or source
+    except ValueError:
+        return source
+
+
+def _short_name(source: str) -> str:
     """The last part of a path; the whole of a web address but for user, password, scheme and fragment."""
     if _WEB.match(source):
-        try:
-            address = urlsplit(source)
-            host = address.hostname or ""
-            port = f":{address.port}" if address.port else ""
-        except ValueError:
-            return source
+        address = urlsplit(source)
+        host = address.hostname or ""
+        port = f":{address.port}" if address.port else ""
         query = f"?{address.query}" if address.query else ""
-        return f"{host}{port}{unquote(address.path).rstrip('/')}{query}" or source
+        return f"{host}{port}{unquote(address.path).rstrip('/')}{query}"
     if _ADDRESS.match(source):
-        path = urlsplit(source).path
-        return PurePosixPath(unquote(path)).name or source
+        return PurePosixPath(unquote(urlsplit(source).path)).name
     if _WINDOWS.match(source):
-        return PureWindowsPath(source).name or source
-    return PurePosixPath(source).name or source
+        return PureWindowsPath(source).name
+    return PurePosixPath(source).name
 
 
 def _page(metadata: dict[str, Any]) -> str:

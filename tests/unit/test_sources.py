@@ -23,6 +23,8 @@ from langchain_crossrerank.sources import describe_source, number_passage
         ({"source": r"C:\Users\me\private\report.pdf", "page": 0}, "report.pdf, page 1"),
         ({"source": r"\\server\share\report.pdf"}, "report.pdf"),
         ({"source": "s3://bucket/k/b.pdf"}, "b.pdf"),
+        ({"source": "s3://[x"}, "s3://[x"),
+        ({"source": "http://[x"}, "http://[x"),
         ({"source": "https://a.org/x/index.html#top"}, "a.org/x/index.html"),
         ({"source": "https://me:secret@a.org:8080/x/"}, "a.org:8080/x"),
         ({"source": "https://e.org/wiki?title=Ferry"}, "e.org/wiki?title=Ferry"),
