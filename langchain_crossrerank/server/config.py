@@ -16,6 +16,9 @@ from langchain_crossrerank.redaction import MIN_SECRET, show_url
 API_KEY_VARIABLE = "CROSSRERANK_API_KEY"
 """Environment variable with the keys that clients may use, separated by commas."""
 
+UPSTREAM_KEY_VARIABLE = "CROSSRERANK_UPSTREAM_API_KEY"
+"""Environment variable with the key that is sent to rerank servers whose URLs are served as models."""
+
 MEMORY = "memory"
 """The value of `cache` that keeps scores in the memory of each process."""
 
@@ -69,7 +72,8 @@ class ServerConfig:
 
     Attributes:
         models: What `load_cross_encoder` loads, by the name that clients use; the first is the default.
-        loading: Further arguments of `load_cross_encoder`, for all models.
+        loading: Further arguments of `load_cross_encoder`, for all models. Where it has no `api_key`, a URL gets the
+            key in `CROSSRERANK_UPSTREAM_API_KEY`, or none.
         api_keys: Keys of which a client must send one; empty for a server that anyone may use.
         cache: `None`, `"memory"`, or the path of a SQLite file for scores.
         limits: Bounds of requests.

@@ -61,6 +61,7 @@ KEYS: dict[str, tuple[Any, str | None, str | None]] = {
     "from the environment": (None, KEY, f"Bearer {KEY}"),
     "given, and another in the environment": (KEY, "other", f"Bearer {KEY}"),
     "none": (None, None, None),
+    "none, whatever the environment says": (False, "other", None),
     "an empty environment": (None, "", None),
 }
 

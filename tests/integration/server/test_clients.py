@@ -16,7 +16,7 @@ from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.server.config import Limits
 from langchain_crossrerank.testing import FakeCrossEncoder
 from tests.integration.server.conftest import QUERY, TEXTS, Serve
-from tests.integration.server.running_server import RunningServer, local_config, running
+from tests.integration.server.running_server import RunningServer, local_config, running, wait_for
 
 KEY = "the-key-of-the-clients"
 TOLERANCE = 1e-6
@@ -203,6 +203,21 @@ def test_our_reranker(url: str, expected: list[float]) -> None:
 def test_a_server_of_a_server(url: str, expected: list[float]) -> None:
     """A server whose model is another server passes requests on."""
     with running(local_config(f"far={url}/rerank", loading={"api_key": KEY, "model_name": "bundled"})) as front:
+        answer = httpx.post(f"{front.url}/v1/rerank", json={"query": QUERY, "documents": TEXTS[:2]}, timeout=60)
+    check([(result["index"], result["relevance_score"]) for result in answer.json()["results"]], expected[:2])
+
+
+def test_the_keys_of_clients_are_not_sent_on(
+    url: str, expected: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server whose model is another server sends it the key that is meant for it, and no other."""
+    monkeypatch.setenv("CROSSRERANK_API_KEY", KEY)
+    config = local_config(f"far={url}/rerank", loading={"model_name": "bundled"})
+    with running(config, wait=False) as front:
+        wait_for(lambda: front.failures)
+    assert "401" in str(front.failures[0])
+    monkeypatch.setenv("CROSSRERANK_UPSTREAM_API_KEY", KEY)
+    with running(config) as front:
         answer = httpx.post(f"{front.url}/v1/rerank", json={"query": QUERY, "documents": TEXTS[:2]}, timeout=60)
     check([(result["index"], result["relevance_score"]) for result in answer.json()["results"]], expected[:2])
 

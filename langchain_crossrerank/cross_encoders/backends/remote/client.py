@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from types import FunctionType
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 from uuid import uuid4
 
 import httpx
@@ -69,7 +69,8 @@ class RemoteCrossEncoder(CrossEncoder):
         request_shape: `"documents"` (Cohere, Jina, vLLM, Infinity, llama.cpp), `"texts"` (Text Embeddings Inference) or
             `"text_2"` (vLLM's `/score`); `None` goes by the address. If the server asks for another one, that is used
             from then on, with a warning.
-        api_key: Sent as a bearer token; `None` for the environment's `CROSSRERANK_API_KEY`, if that is set.
+        api_key: Sent as a bearer token; `None` for the environment's `CROSSRERANK_API_KEY`, if that is set, and
+            `False` for no key, whatever the environment says.
         api_key_header: Header that carries the key alone, instead of `Authorization: Bearer`; Azure's is `"api-key"`.
         headers: Further headers. Values are shown nowhere if they look like a key, or if the header's name says so.
         extra_body: Further fields of the body, which replace those of the same name.
@@ -105,7 +106,7 @@ class RemoteCrossEncoder(CrossEncoder):
         fallback_urls: Sequence[str] = (),
         model: str | None = None,
         request_shape: RequestShape | None = None,
-        api_key: SecretStr | str | None = None,
+        api_key: SecretStr | str | Literal[False] | None = None,
         api_key_header: str | None = None,
         headers: Mapping[str, str | SecretStr] | None = None,
         extra_body: Mapping[str, Any] | None = None,

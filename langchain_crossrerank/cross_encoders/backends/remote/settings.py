@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import httpx
 from pydantic import SecretStr
@@ -52,18 +53,20 @@ def _check_url(url: object) -> str:
 
 
 def check_key(api_key: object) -> SecretStr | None:
-    """Return the key, or that of the environment's `CROSSRERANK_API_KEY`; `None` if there is neither.
+    """Return the key; for `None` that of the environment's `CROSSRERANK_API_KEY`. For `False` there is none.
 
     Raises:
         InvalidInputError: If no header can carry it.
     """
+    if api_key is False:
+        return None
     what, key = "api_key", api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
     if key is None:
         what, key = "api_key, taken from CROSSRERANK_API_KEY,", os.environ.get("CROSSRERANK_API_KEY", "")
         if not key.strip():
             return None
     if not isinstance(key, str):
-        raise InvalidInputError(f"api_key is of type {type(key).__name__}; pass a string, or None for no key.")
+        raise InvalidInputError(f"api_key is of type {type(key).__name__}; pass a string, or False for no key.")
     wrong = _NOT_IN_KEYS.search(key)
     if wrong is not None:
         raise InvalidInputError(
@@ -87,7 +90,7 @@ class Credentials:
     @classmethod
     def of(
         cls,
-        api_key: SecretStr | str | None,
+        api_key: SecretStr | str | Literal[False] | None,
         api_key_header: str | None,
         headers: Mapping[str, str | SecretStr] | None,
         urls: Sequence[str],
