@@ -138,7 +138,15 @@ def chunked(handler: Handler) -> None:
     handler.close_connection = True
 
 
-@pytest.mark.parametrize("reply", [declared, chunked])
+def followed(handler: Handler) -> None:
+    """Send a whole packed answer and a megabyte more, and stall."""
+    handler.begin(content_length=str(10 * MEGABYTE), content_encoding="gzip")
+    handler.wfile.write(gzip.compress(json.dumps(but(0)).encode()) + b" " * MEGABYTE)
+    assert handler.server.released.wait(WATCHDOG), "nobody released the server"
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize("reply", [declared, chunked, followed])
 def test_a_huge_answer_is_refused_before_it_is_whole(
     reply: Reply, server: Server, connect: Connect, score: Score, tally: Tally
 ) -> None:

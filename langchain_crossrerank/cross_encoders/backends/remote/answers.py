@@ -25,6 +25,7 @@ class Answer:
         status: The HTTP status.
         headers: The headers; names in any case.
         content: The body so far, unpacked.
+        received: Bytes of the body so far, as they arrived.
         damage: Why the body cannot be unpacked, `None` if it can.
     """
 
@@ -32,6 +33,7 @@ class Answer:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.content = bytearray()
+        self.received = 0
         self.damage: str | None = None
         self._unpack: Any = None
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
@@ -42,12 +44,19 @@ class Answer:
 
     def add(self, piece: bytes, max_bytes: int) -> None:
         """Take in a piece, unpacking no more than makes the content `max_bytes` long."""
+        self.received += len(piece)
         if self._unpack is not None and self.damage is None:
             try:
-                piece = self._unpack.decompress(piece, max_bytes - len(self.content))
+                # What follows the end would be kept by the library, however much it is.
+                piece = b"" if self._unpack.eof else self._unpack.decompress(piece, max_bytes - len(self.content))
             except zlib.error as err:
                 self.damage = str(err)
         self.content += piece
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, as they arrived or unpacked, whichever are more."""
+        return max(self.received, len(self.content))
 
     @property
     def text(self) -> str:

@@ -88,7 +88,7 @@ class RemoteCrossEncoder(CrossEncoder):
         attempt_timeout: Seconds for one attempt; `None` for what is left of `timeout`, divided by the servers.
         max_retries: Further attempts after the first one.
         max_retry_wait: Longest pause between two attempts, in seconds, whatever the server asks for.
-        max_response_bytes: Bytes of an unpacked answer beyond which it is refused.
+        max_response_bytes: Bytes of an answer, packed or unpacked, beyond which it is refused.
 
     Raises:
         InvalidInputError: If an address is not http or https or contains a password, if no header can carry the key, if

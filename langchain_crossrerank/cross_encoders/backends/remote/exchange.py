@@ -52,7 +52,7 @@ class Limits:
         attempt_timeout: Seconds for one attempt; `None` for what is left of `timeout`, shared with the other servers.
         max_retries: Further attempts after the first one.
         max_retry_wait: Longest pause between two attempts, in seconds.
-        max_response_bytes: Bytes of an unpacked answer beyond which it is refused.
+        max_response_bytes: Bytes of an answer, packed or unpacked, beyond which it is refused.
     """
 
     timeout: float

@@ -74,7 +74,7 @@ class Transport:
             url: The address.
             content: The body.
             headers: The headers.
-            max_bytes: Bytes of the unpacked answer beyond which it is refused.
+            max_bytes: Bytes of the answer, packed or unpacked, beyond which it is refused.
             seconds: Limit of it all, from connecting to the last byte; then the connection is closed.
 
         Raises:
@@ -89,7 +89,7 @@ class Transport:
             answer = Answer(response)
             async for piece in response.aiter_raw():
                 answer.add(piece, max_bytes + 1)
-                if len(answer.content) > max_bytes:
+                if answer.size > max_bytes:
                     raise AnswerTooLongError(answer.status)
             return answer
 
@@ -109,7 +109,7 @@ class Transport:
                 answer = Answer(response)
                 async for piece in response.aiter_raw():
                     answer.add(piece, _MAX_LIST_BYTES)
-                    if len(answer.content) >= _MAX_LIST_BYTES:
+                    if answer.size >= _MAX_LIST_BYTES:
                         return []
             listed = json.loads(answer.content)["data"] if answer.status == httpx.codes.OK else []
             return [model["id"] for model in listed if isinstance(model["id"], str)]

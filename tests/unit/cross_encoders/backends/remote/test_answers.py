@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
+import httpx
 import pytest
 
 from langchain_crossrerank.cross_encoders.backends.remote.answers import (
+    Answer,
     UnreadableAnswerError,
     find_results,
     read_scores,
@@ -88,6 +91,17 @@ def test_what_is_not_clear_is_refused(results: list[Any]) -> None:
     """A mixture of text and numbers, a missing index or another length is never guessed at."""
     with pytest.raises(UnreadableAnswerError):
         read_scores(results, 2)
+
+
+def test_what_follows_a_packed_answer_is_counted_and_not_kept() -> None:
+    """An answer may end before its server does, which can send bytes for ever."""
+    received = Answer(httpx.Response(200, headers={"content-encoding": "gzip"}))
+    packed = gzip.compress(b"[0.5]")
+    for piece in (packed, b"x" * 1000, b"x" * 1000):
+        received.add(piece, 4000)
+    assert received.content == b"[0.5]"
+    assert received.size == len(packed) + 2000
+    assert received._unpack.unused_data == b""
 
 
 def test_missing_results_are_left_to_the_caller() -> None:
