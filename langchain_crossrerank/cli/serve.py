@@ -56,7 +56,8 @@ def serve_command(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A name by which clients may reach a server on the loopback address, such as that of a proxy.",
+            help="A name by which clients may reach the server, such as that of a proxy; may be repeated. On the "
+            "loopback address, and wherever a name is given, other names are refused.",
             rich_help_panel=_ACCESS,
         ),
     ] = None,

@@ -163,12 +163,14 @@ def check_exposure(host: str, api_keys: Sequence[str], *, no_auth: bool) -> None
 
 
 def local_hosts(host: str, others: Sequence[str] = ()) -> tuple[str, ...] | None:
-    """Return the names by which a server may be addressed: `None`, for any, unless it listens on the loopback address.
+    """Return the names by which a server may be addressed; `None` for any.
+
+    Any are allowed where it listens on another address than the loopback one and no names are given.
 
     Args:
         host: Where it listens.
-        others: Further names.
+        others: Further names than those of the loopback address.
     """
-    if not is_loopback(host):
+    if not is_loopback(host) and not others:
         return None
     return ("localhost", "127.0.0.1", "::1", host, *(name.lower() for name in others))

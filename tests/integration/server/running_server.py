@@ -82,4 +82,5 @@ def running(config: ServerConfig, *, wait: bool = True) -> Iterator[RunningServe
 def local_config(*models: str, **settings: object) -> ServerConfig:
     """A configuration as `crossrerank serve` makes it for the loopback address."""
     named = dict(model.split("=") if "=" in model else (model, model) for model in models or ("bundled",))
-    return ServerConfig(models=named, allowed_hosts=local_hosts("127.0.0.1"), **settings)  # type: ignore[arg-type]
+    settings = {"allowed_hosts": local_hosts("127.0.0.1"), **settings}
+    return ServerConfig(models=named, **settings)  # type: ignore[arg-type]

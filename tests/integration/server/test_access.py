@@ -143,6 +143,14 @@ def test_own_names_are_accepted(fake_client: httpx.Client) -> None:
     assert local_hosts("0.0.0.0") is None
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "192.168.1.2"])
+def test_names_that_are_given_are_the_only_ones(serve_fake: Serve, host: str) -> None:
+    """Wherever the server listens, a page that points another name to it reaches nothing once names are given."""
+    with serve_fake(FakeCrossEncoder(), allowed_hosts=local_hosts(host, ["Rerank.lan"])) as server:
+        for name, status in (("rerank.lan", 200), ("localhost", 200), ("evil.example", 403)):
+            assert httpx.get(f"{server.url}/v1/models", headers={"host": name}).status_code == status
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://["])
 def test_pages_of_other_sites_are_refused(fake_client: httpx.Client, origin: str) -> None:
     """A request that a browser sends for another site's page is not answered; one of our own page is."""

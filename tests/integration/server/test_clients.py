@@ -207,9 +207,7 @@ def test_a_server_of_a_server(url: str, expected: list[float]) -> None:
     check([(result["index"], result["relevance_score"]) for result in answer.json()["results"]], expected[:2])
 
 
-def test_the_keys_of_clients_are_not_sent_on(
-    url: str, expected: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_keys_of_clients_are_not_sent_on(url: str, expected: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """A server whose model is another server sends it the key that is meant for it, and no other."""
     monkeypatch.setenv("CROSSRERANK_API_KEY", KEY)
     config = local_config(f"far={url}/rerank", loading={"model_name": "bundled"})
