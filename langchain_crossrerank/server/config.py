@@ -30,7 +30,7 @@ class Limits:
     Attributes:
         documents: Maximum documents in a request.
         tokens: Maximum tokens in a request, estimated at four characters per token; no document counts for more than
-            the model reads.
+            the model reads, and a longer query counts once as a whole.
         body_bytes: Maximum bytes in the body of a request.
         body_seconds: Seconds in which the body must have arrived.
         queue: Maximum requests in progress at a time; further ones get 429.

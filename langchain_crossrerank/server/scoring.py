@@ -115,6 +115,8 @@ class Scoring:
         check_documents(len(pairs), self._limits)
         longest = encoder.max_length
         tokens = sum(min(longest, (len(query) + len(text)) // _CHARACTERS_PER_TOKEN) for query, text in pairs)
+        # A query is handled as a whole before it is cut to what the model reads.
+        tokens += sum(max(0, len(query) // _CHARACTERS_PER_TOKEN - longest) for query in {query for query, _ in pairs})
         if tokens > self._limits.tokens:
             raise Problem(
                 "too_large",

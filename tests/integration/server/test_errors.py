@@ -115,6 +115,17 @@ def test_what_is_too_large_is_refused(serve_fake: Serve, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
+def test_a_long_query_counts_as_a_whole(serve_fake: Serve, path: str) -> None:
+    """Once, and not only for what the model reads of it."""
+    texts, queries = ("text_2", "text_1") if path.endswith("/score") else ("documents", "query")
+    with serve_fake(FakeCrossEncoder(), limits=Limits(tokens=1600)) as server, server.client() as client:
+        for length, status in ((6000, httpx.codes.OK), (8000, httpx.codes.REQUEST_ENTITY_TOO_LARGE)):
+            answer = client.post(path, json={queries: "q" * length, texts: ["a"]})
+            assert answer.status_code == status
+        assert "about 2000 tokens" in words(answer, path)
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_a_body_is_counted_before_it_is_read(serve_fake: Serve, path: str) -> None:
     """Of too many documents or fields nothing is looked at, whatever they are."""
     texts, queries = ("text_2", "text_1") if path.endswith("/score") else ("documents", "query")

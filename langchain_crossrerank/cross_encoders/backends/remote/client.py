@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
 from types import FunctionType
@@ -43,6 +44,12 @@ from langchain_crossrerank.redaction import show_url
 DEFAULT_LENGTH = 512
 """Tokens that a server's model is taken to read if the caller does not say."""
 
+QUERY_CHARACTERS_PER_TOKEN = 64
+"""Characters of a query that are sent for each token of `max_length`, far more than any tokenizer puts into one."""
+
+LONGEST_QUERY = 262_144
+"""Characters of a query that are sent if the caller does not say what the server's model reads."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -58,7 +65,8 @@ class RemoteCrossEncoder(CrossEncoder):
 
     Long passages are cut by the server, which is asked to do so where its API has a field for it. If it refuses a
     request for its length all the same, passages are cut here, at three ASCII characters or one other character per
-    token, and marked as truncated.
+    token, and marked as truncated. A query is sent again with every request, so what no model reads of it is cut out of
+    its middle: beyond 64 characters for each token of `max_length`, or 262,144 without one.
 
     Args:
         url: The address of the endpoint, for example `"http://localhost:7997/rerank"`, or the base address of the
@@ -292,7 +300,8 @@ class RemoteCrossEncoder(CrossEncoder):
 
     async def _score_group(self, members: Sequence[TextPair]) -> list[PairScore]:
         """Score pairs of one query, asking again for what a server with a limit on its results left out."""
-        query, passages = members[0][0], [passage for _, passage in members]
+        given, passages = members[0][0], [passage for _, passage in members]
+        query = self._cut_query(given)
         found: dict[int, PairScore] = {}
         while missing := [place for place in range(len(passages)) if place not in found]:
             scores = await self._exchange().run(query, [passages[place] for place in missing])
@@ -302,7 +311,15 @@ class RemoteCrossEncoder(CrossEncoder):
         self._warn_truncated(
             [EncodedPair(pair, 0, truncated=found[place].truncated) for place, pair in enumerate(members)]
         )
-        return [found[place] for place in range(len(passages))]
+        return [replace(found[place], query_truncated=query != given) for place in range(len(passages))]
+
+    def _cut_query(self, query: str) -> str:
+        known = self._requests.max_length
+        half = (LONGEST_QUERY if known is None else QUERY_CHARACTERS_PER_TOKEN * known) // 2
+        if len(query) <= 2 * half:
+            return query
+        self._warn_query_truncated(query)
+        return query[:half] + query[-half:]
 
     def _exchange(self) -> Exchange:
         return Exchange(

@@ -99,8 +99,10 @@ class Exchange:
         texts, attempt = list(passages), 0
         while True:
             route = self.servers.choose()
-            url, body = route.url, self.requests.body(query, texts, self.max_length)
-            outcome = await self._attempt(url, json.dumps(body).encode(), deadline)
+            url = route.url
+            # The loop is shared by all models, and a body may be megabytes.
+            body, content = await asyncio.to_thread(self._body, query, texts)
+            outcome = await self._attempt(url, content, deadline)
             if isinstance(outcome, Answer):
                 if outcome.status == httpx.codes.OK:
                     self.servers.note_success(route)
@@ -124,6 +126,10 @@ class Exchange:
                 raise failure
             await self._pause(attempt, outcome, route, failure, deadline)
             attempt += 1
+
+    def _body(self, query: str, texts: Sequence[str]) -> tuple[Any, bytes]:
+        body = self.requests.body(query, texts, self.max_length)
+        return body, json.dumps(body).encode()
 
     async def _attempt(self, url: str, content: bytes, deadline: float) -> Answer | RemoteError:
         left = deadline - asyncio.get_running_loop().time()

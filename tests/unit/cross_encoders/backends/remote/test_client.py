@@ -18,7 +18,11 @@ from langchain_core.documents import Document
 
 from langchain_crossrerank import CascadeCrossEncoder, CrossEncoderReranker, load_cross_encoder
 from langchain_crossrerank.cross_encoders.backends.remote import transport
-from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
+from langchain_crossrerank.cross_encoders.backends.remote.client import (
+    LONGEST_QUERY,
+    QUERY_CHARACTERS_PER_TOKEN,
+    RemoteCrossEncoder,
+)
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError, RemoteError, ScoringError
@@ -458,6 +462,36 @@ def test_a_passage_that_the_server_finds_too_long_is_cut_here(
     assert len(server.seen) == 2
     assert "truncate_prompt_tokens" in server.bodies[0]
     assert any("64 tokens" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"), [({"max_length": 64}, 64 * QUERY_CHARACTERS_PER_TOKEN), ({}, LONGEST_QUERY)]
+)
+def test_what_no_model_reads_of_a_query_is_not_sent(
+    settings: dict[str, Any], most: int, serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A long query loses its middle, so that a request for each few passages does not multiply it; scores say so."""
+    server = serve()
+    model = connect(f"{server.url}/rerank", max_documents=1, **settings)
+    fits, long = "q" * most, "a" * most + "b" * most
+    scores = drain(model.score_steps([(fits, "alpha"), (long, "alpha"), (long, "beta")]))
+    assert [scored.query_truncated for scored in scores] == [False, True, True]
+    assert sorted(body["query"] for body in server.bodies) == [*[most // 2 * "a" + most // 2 * "b"] * 2, fits]
+    assert any("its middle was cut out" in record.getMessage() for record in caplog.records)
+
+
+def test_bodies_are_made_beside_the_loop(serve: Serve, connect: Connect) -> None:
+    """All models share the loop that sends requests, so a large body may not hold it up."""
+    server = serve()
+    threads: list[str] = []
+
+    def make(query: str, passages: list[str]) -> Any:
+        threads.append(threading.current_thread().name)
+        return {"query": query, "documents": passages}
+
+    connect(f"{server.url}/rerank", make_request=make).score(PAIRS)
+    assert threads
+    assert "crossrerank-http" not in threads
 
 
 # --- Names of models, limits on results, several servers ------------------------------------------------------------
