@@ -17,7 +17,7 @@ from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.metadata import CARRIED, SECTION
 from langchain_crossrerank.reranker import CrossEncoderReranker
-from langchain_crossrerank.sentences import guess_language, is_statement, sentence_spans
+from langchain_crossrerank.sentences import QUESTION_MARKS, begins_small, guess_language, is_statement, sentence_spans
 from langchain_crossrerank.sources import describe_source
 
 NOT_ENOUGH_INFORMATION = "I don't have enough information"
@@ -30,7 +30,9 @@ _LONGEST_LEAD = 200
 _LONGEST_QUOTE = 700
 _LONGEST_CODE = 300
 _SHORTEST_ITEM = 6
+_COLONS = (":", "：")
 _WORD = re.compile(r"\w")
+_BLANK_LINE = re.compile(r"[^\S\n]*\n[^\S\n]*\n")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Quote:
         """The statement after its lead, for people and for the cross-encoder."""
         if not self.lead:
             return self.text
-        return f"{self.lead}{' ' if self.lead.endswith(':') else ': '}{self.text}"
+        return f"{self.lead}{' ' if self.lead.endswith(_COLONS) else ': '}{self.text}"
 
     @property
     def passage(self) -> str:
@@ -181,8 +183,8 @@ def find_quotes(documents: Sequence[Document]) -> list[Quote]:
     """Find the statements of documents that can be quoted, in the order of the documents; a repeated one comes once.
 
     Headings, questions, contents lines, markup, and sentences that a chunk's end cuts off are left out. A sentence that
-    goes over the end of a chunk is completed from the following chunk where that is among the documents. Only if no
-    document has a whole statement, incomplete ones are returned.
+    goes over the end of a chunk is completed from the following chunk of the page or file where that is among the
+    documents. Only if no document has a whole statement, incomplete ones are returned.
     """
     found: dict[str, Quote] = {}
     for document in documents:
@@ -221,7 +223,7 @@ def _quotes_of(document: Document, others: Sequence[Document]) -> Iterator[Quote
             said = block_text(body, block, markup)
             if len(said) > _LONGEST_QUOTE:
                 yield from _sentences(body, block, markup, language, document=document, start=start)
-            elif len(said) >= _SHORTEST_ITEM and _WORD.search(said) and not said.endswith(("?", ":")):
+            elif len(said) >= _SHORTEST_ITEM and _WORD.search(said) and not said.endswith((*QUESTION_MARKS, *_COLONS)):
                 yield Quote(said, document, *at, lead)
         elif block.kind == "row" and not block.level:
             names = headers.get(block.lead) if block.lead is not None else None
@@ -255,10 +257,10 @@ def _sentences(
         said = block_text(body, Block(block.kind, block.start + first, block.start + last), markup)
         if not _WORD.search(said) or len(said) > _LONGEST_QUOTE:
             continue
-        begins_whole = bool(block.start + first) or not said[:1].islower()
+        begins_whole = bool(block.start + first) or not begins_small(said)
         place = start + block.start
         is_whole = begins_whole and is_statement(said)
-        if not is_whole and said.rstrip().endswith(("?", "？", "؟")):
+        if not is_whole and said.rstrip().endswith(QUESTION_MARKS):
             continue
         yield Quote(said, document, place + first, place + last, is_whole=is_whole)
 
@@ -273,24 +275,27 @@ def _completed(quote: Quote, document: Document, others: Sequence[Document]) -> 
         if rest is None:
             continue
         spans = sentence_spans(rest)
-        said = " ".join(f"{quote.text} {rest[: spans[0][1]]}".split()) if spans else ""
+        said = f"{quote.text} {plain_text(rest[: spans[0][1]], markup_of(metadata))}" if spans else ""
         if said and is_statement(said) and len(said) <= _LONGEST_QUOTE:
             return Quote(said, document, quote.start, quote.end, quote.lead)
     return quote
 
 
 def _rest(document: Document, other: Document) -> str | None:
-    """What follows a document's end in another chunk of the same text or of the next page, or `None`."""
+    """What follows a document's end in another chunk of the same text and in the same paragraph, or `None`.
+
+    The next page is not looked at, because nothing says whether a chunk is the last one of its page; `split_documents`,
+    which knows the pages, completes their last sentences.
+    """
     here, there = document.metadata.get("start_index"), other.metadata.get("start_index")
-    page, other_page = document.metadata.get("page"), other.metadata.get("page")
-    text = other.page_content[_carried(other) :]
-    if isinstance(page, int) and other_page == page + 1 and there == 0:
-        return text
-    if page != other_page or not isinstance(here, int) or not isinstance(there, int):
+    is_same_text = document.metadata.get("page") == other.metadata.get("page")
+    if not is_same_text or not isinstance(here, int) or not isinstance(there, int):
         return None
+    text = other.page_content[_carried(other) :]
     end = here + len(document.page_content) - _carried(document)
-    # Chunks may overlap, or have a space between them that belongs to neither.
-    return text[max(0, end - there) :] if here < there <= end + 2 and end < there + len(text) else None
+    # Chunks may overlap, or have a space between them that belongs to neither; a blank line is longer.
+    rest = text[max(0, end - there) :] if here < there <= end + 1 and end < there + len(text) else ""
+    return rest if rest and not _BLANK_LINE.match(rest) else None
 
 
 def _carried(document: Document) -> int:

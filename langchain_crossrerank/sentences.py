@@ -39,6 +39,9 @@ _NUMBERED = re.compile(r"\d{1,3}[.)]\s")
 _TERMINAL = re.compile(r"[.!?。！？।॥…؟։።][\"'”’»)\]）」』*_`]*$")
 _LEADERS = re.compile(r"(?:\.\s?){4,}")
 
+QUESTION_MARKS = ("?", "？", "؟")
+"""What a question ends with."""
+
 
 def guess_language(text: str) -> str:
     """Return a two-letter language code for a text: by its script, or by its most common words; `"en"` if unsure."""
@@ -94,12 +97,14 @@ def is_statement(sentence: str) -> bool:
     sentence = sentence.rstrip()
     end = _TERMINAL.search(sentence)
     return (
-        end is not None
-        and "?" not in end[0]
-        and "？" not in end[0]
-        and "؟" not in end[0]
-        and not (_LEADERS.search(sentence[-40:]))
+        end is not None and not any(mark in end[0] for mark in QUESTION_MARKS) and not (_LEADERS.search(sentence[-40:]))
     )
+
+
+def begins_small(text: str) -> bool:
+    """Return whether a text begins with a small letter, in a script whose sentences begin with a capital."""
+    # Georgian letters count as small ones, but no sentence begins with their capitals.
+    return text[:1].islower() and text[:1].title() != text[:1]
 
 
 def _ends_here(text: str, start: int, end: int) -> bool:
@@ -116,7 +121,7 @@ def _ends_here(text: str, start: int, end: int) -> bool:
     if following[0].isdigit():
         # "approx. 20" goes on; "... was built. 2. Then" does not.
         return _NUMBERED.match(following) is not None
-    return not following[0].islower()
+    return not begins_small(following)
 
 
 def _has_lost_space(text: str, place: int) -> bool:

@@ -99,21 +99,43 @@ def test_a_quote_can_be_highlighted() -> None:
     assert page[slice(*quote.source_span)] == "The ferry leaves\nat nine."
 
 
-@pytest.mark.parametrize(
-    "following",
-    [
-        {"page": 0, "start_index": 26},
-        {"page": 1, "start_index": 0},
-    ],
-    ids=["next chunk", "next page"],
-)
-def test_a_sentence_over_a_chunks_end_is_completed(following: dict[str, int]) -> None:
-    """What a chunk's end cuts off is completed from the following chunk, if that is among the documents."""
-    first = Document("The ferry to the island is", metadata={"source": "a.pdf", "page": 0, "start_index": 0})
-    second = Document(" late today. It rains.", metadata={"source": "a.pdf", **following})
+def test_a_sentence_over_a_chunks_end_is_completed() -> None:
+    """What a chunk's end cuts off is completed from the following chunk without markup, if that is here."""
+    first = Document("The ferry to the island is", metadata={"source": "a.md", "start_index": 0})
+    second = Document("**late** today. It rains.", metadata={"source": "a.md", "start_index": 27})
     quotes = find_quotes([first, second])
     assert quotes[0].text == "The ferry to the island is late today."
     assert [quote.text for quote in find_quotes([first, Document("It rains.")])] == ["It rains."]
+
+
+@pytest.mark.parametrize(
+    ("text", "following"),
+    [
+        ("late today.", {"page": 1, "start_index": 0}),
+        ("The library opens at nine.", {"page": 1, "start_index": 0}),
+        ("The library opens at nine.", {"page": 0, "start_index": 28}),
+        ("is\n\nThe library opens at nine.", {"page": 0, "start_index": 24}),
+    ],
+    ids=["next page", "sentence of the next page", "next paragraph", "next paragraph, overlapping"],
+)
+def test_what_may_be_another_text_completes_no_sentence(text: str, following: dict[str, int]) -> None:
+    """A chunk is not joined with a page that more chunks may precede, nor with a paragraph of its own."""
+    first = Document("The ferry to the island is", metadata={"source": "a.pdf", "page": 0, "start_index": 0})
+    second = Document(text, metadata={"source": "a.pdf", **following})
+    assert not any("island" in quote.text for quote in find_quotes([first, second, Document("It rains.")]))
+
+
+@pytest.mark.parametrize(
+    "question", ["返品はできますか？", "返品の方法：", "هل يمكن الإرجاع؟", "May I return it?", "How to return it:"]
+)
+def test_a_question_in_a_list_is_not_quoted(question: str) -> None:
+    """An item that asks, or that only introduces what follows, answers nothing, in any script."""
+    assert texts(f"- {question}\n- It is late.") == ["It is late."]
+
+
+def test_a_sentence_of_a_script_without_capitals_is_whole() -> None:
+    """Georgian sentences begin with letters that are small everywhere else."""
+    assert texts("ბორანი გვიან არის. წვიმს გარეთ.") == ["ბორანი გვიან არის.", "წვიმს გარეთ."]
 
 
 def test_the_heading_is_read_with_the_statement() -> None:

@@ -63,6 +63,7 @@ def test_a_lost_space_does_not_join_two_sentences(text: str) -> None:
         ("島へのフェリーは朝九時に出ます。博物館は月曜日に閉まります。", 2, "ja"),
         ("द्वीप के लिए नौका सुबह नौ बजे चलती है। संग्रहालय सोमवार को बंद रहता है।", 2, "hi"),
         ("Паром уходит в девять. Музей закрыт.", 2, "ru"),
+        ("ბორანი ცხრაზე გადის. მუზეუმი დაკეტილია.", 2, "en"),
         ("Der Hafen ist am Montag nicht geöffnet. Die Fähre und das Boot sind da.", 2, "de"),
     ],
 )
