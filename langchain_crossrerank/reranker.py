@@ -82,7 +82,10 @@ class CrossEncoderReranker(RunnableCompressor):
     """Number of documents to keep; `None` keeps all."""
 
     score_threshold: float | None = Field(default=None, allow_inf_nan=False)
-    """Keep documents with `score >= score_threshold`, in the unit of the model's scores; `None` keeps all."""
+    """Keep documents with `score >= score_threshold`, in the unit of the model's scores; `None` keeps all.
+
+    A passage that a cascade's cheap model ruled out has no score of the full model, so it never passes.
+    """
 
     min_documents: int = Field(default=0, ge=0)
     """Keep at least this many documents, the best ones, whatever the threshold; `top_n` still applies."""
@@ -359,8 +362,9 @@ class CrossEncoderReranker(RunnableCompressor):
             )
         order = sorted(range(len(scores)), key=lambda index: -sort_by[index])
         if self.score_threshold is not None:
-            passed = [index for index in order if scores[index].score >= self.score_threshold]
-            spare = [index for index in order if scores[index].score < self.score_threshold]
+            passes = [not scored.pruned and scored.score >= self.score_threshold for scored in scores]
+            passed = [index for index in order if passes[index]]
+            spare = [index for index in order if not passes[index]]
             kept = {*passed, *spare[: max(0, self.min_documents - len(passed))]}
             order = [index for index in order if index in kept]
         data = {**self._description(candidates), "scores": [scores[index].score for index in candidates.same_as]}

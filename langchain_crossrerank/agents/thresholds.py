@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.metadata import RELEVANCE_SCORE
+from langchain_crossrerank.metadata import PRUNED, RELEVANCE_SCORE
 from langchain_crossrerank.reranker import CrossEncoderReranker
 
 _logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def check_min_probability(reranker: CrossEncoderReranker | None, min_probability
 def relevant_documents(
     documents: Sequence[Document], reranker: CrossEncoderReranker | None, min_probability: MinProbability | None
 ) -> list[Document]:
-    """Leave out documents to which a reranker gave too low a probability.
+    """Leave out documents to which a reranker gave too low a probability, or none of the full model of a cascade.
 
     Args:
         documents: Documents with the reranker's scores; one without a score, because the model failed, is kept.
@@ -106,8 +106,10 @@ def relevant_documents(
 
 
 def _is_relevant(document: Document, reranker: CrossEncoderReranker, threshold: float) -> bool:
-    score = document.metadata.get(RELEVANCE_SCORE)
-    return score is None or reranker.cross_encoder.probability(score) >= threshold
+    score, model = document.metadata.get(RELEVANCE_SCORE), reranker.cross_encoder
+    # Where each pair is scored alone nothing is ruled out, and the key is the caller's own.
+    is_pruned = not model.scores_pairs_alone and document.metadata.get(PRUNED) is True
+    return score is None or (not is_pruned and model.probability(score) >= threshold)
 
 
 def sentence_odds(model: str, min_odds: MinOdds) -> float:

@@ -18,9 +18,9 @@ class CascadeCrossEncoder(WrapperCrossEncoder):
     """Scores every pair with a cheap model, and the best pairs of each query with the full one.
 
     Survivors have exactly the full model's scores. Passages that were ruled out come after all survivors of their
-    query, in the cheap model's order, and are marked `pruned`: their score says nothing else. A passage that belongs
-    to the first `top_n` is lost only if the cheap model does not rank it among the first `keep`; `choose_keep` measures
-    how often that happens.
+    query, in the cheap model's order, and are marked `pruned`: their score says nothing else, and they never pass a
+    threshold. A passage that belongs to the first `top_n` is lost only if the cheap model does not rank it among the
+    first `keep`; `choose_keep` measures how often that happens.
 
     The idea is that of Viola and Jones, "Rapid Object Detection using a Boosted Cascade of Simple Features" (CVPR
     2001), and of Wang, Lin and Metzler, "A Cascade Ranking Model for Efficient Ranked Retrieval" (SIGIR 2011).

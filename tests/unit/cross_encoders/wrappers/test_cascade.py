@@ -12,7 +12,8 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 
-from langchain_crossrerank import CrossEncoderReranker, compare, create_rerank_retriever
+from langchain_crossrerank import CrossEncoderReranker, RelevanceGate, compare, create_rerank_retriever
+from langchain_crossrerank.agents.thresholds import relevant_documents
 from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, PairScore, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import drain
@@ -368,3 +369,25 @@ def test_samples_without_candidates_are_refused(samples: dict[str, list[str]], t
     """No queries, a query without passages, or a `top_n` of 0 is refused."""
     with pytest.raises(InvalidInputError, match="pass at least one query"):
         recall_of_cheap(Counting(CHEAP), Counting(FULL), samples, top_n=top_n)
+
+
+def test_what_was_ruled_out_passes_no_threshold() -> None:
+    """Passages that the full model did not read reach neither a score nor a probability, however low it is."""
+    cascade = CascadeCrossEncoder(Counting(CHEAP), Counting(FULL), keep=3)
+    reranker = CrossEncoderReranker(model=cascade, top_n=None, score_threshold=-1e6)
+    best = sorted(NAMES[-3:], key=lambda name: -FULL[name])
+    kept = reranker.invoke({"query": "q", "documents": documents()})
+    assert [document.id for document in kept] == best
+    filled = reranker.invoke({"query": "q", "documents": documents()}, min_documents=4)
+    assert [document.id for document in filled] == [*best, "p6"]
+    gate = RelevanceGate(model=cascade, min_probability=0.0)
+    assert gate.invoke({"query": "q", "documents": documents()})["documents"] == kept
+    everything = reranker.invoke({"query": "q", "documents": documents()}, score_threshold=None)
+    assert relevant_documents(everything, reranker, 0.0) == kept
+
+
+def test_the_callers_own_key_passes_a_threshold() -> None:
+    """A document whose own metadata says `pruned` is kept where nothing is ruled out."""
+    reranker = CrossEncoderReranker(model=ScriptedCrossEncoder(FULL), top_n=None)
+    ranked = reranker.invoke({"query": "q", "documents": [Document("p0", metadata={"pruned": True})]})
+    assert relevant_documents(ranked, reranker, 0.5) == ranked
