@@ -39,12 +39,14 @@ class MinedExample:
         positives: Positions of its positives.
         candidates: What BM25 found, best first, positives included.
         negatives: What may be used as negatives, hardest first.
+        rejected: What a first stage found and probably answers the query, so that it is never used as a negative.
     """
 
     example: TrainingExample
     positives: tuple[int, ...]
     candidates: tuple[int, ...]
     negatives: tuple[int, ...]
+    rejected: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def mine(
 
     Excluded are positives, near-duplicates of them, passages that contain one of the example's answers and, with a
     bi-encoder, passages closer to the query than its best positive by more than `MARGIN`: they are probably answers
-    that nobody marked. Examples without any negative are left out. The examples of the same query are merged first.
+    that nobody marked, and no random negatives either. Examples without any negative are left out. The examples of the
+    same query are merged first.
 
     Args:
         data: Examples and passages.
@@ -123,16 +126,19 @@ def mined_digest(mined: Mapping[str, MinedSource]) -> str:
     for source, found in mined.items():
         digest.update(repr((source, found.passages)).encode())
         for entry in found.examples:
-            digest.update(repr((entry.example.query, entry.positives, entry.negatives)).encode())
+            digest.update(repr((entry.example.query, entry.positives, entry.negatives, entry.rejected)).encode())
     return digest.hexdigest()
 
 
-_Places = tuple[Sequence[int], Sequence[int], Sequence[int]]
+_Places = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]
+
+
+_Kept = list[NonNegativeInt]
 
 
 class _MinedFile(BaseModel):
     key: str
-    sources: dict[str, list[tuple[list[NonNegativeInt], list[NonNegativeInt], list[NonNegativeInt]]]]
+    sources: dict[str, list[tuple[_Kept, _Kept, _Kept, _Kept]]]
 
 
 def _key(data: TrainingData, k: int, embeddings: Embeddings | None) -> str:
@@ -189,22 +195,28 @@ class _Miner:
             self._vectors = unit_vectors([vector for part in parts for vector in part])
 
     def mine(self, example: TrainingExample) -> _Places:
-        """Return the positions of the positives, of the candidates, and of the negatives, those from the data first."""
+        """Return the positions of the positives, candidates, negatives (those from the data first) and rejected."""
         positives = tuple(self._place[text] for text in example.positives)
         candidates = tuple(self._index.search(example.query, self._k))
-        ranked: Sequence[int] = candidates
+        found = ranked = candidates
         if self._embeddings is not None:
-            ranked = self._with_nearest(self._embeddings.embed_query(example.query), candidates, positives)
+            found, ranked = self._with_nearest(self._embeddings.embed_query(example.query), candidates, positives)
         mined = [place for place in ranked if not self._may_answer(place, positives, example.answers)]
         own = [self._place[text] for text in example.negatives]
-        return positives, candidates, tuple(dict.fromkeys([*own, *mined]))
+        negatives = tuple(dict.fromkeys([*own, *mined]))
+        used = {*positives, *negatives}
+        return positives, candidates, negatives, tuple(place for place in found if place not in used)
 
-    def _with_nearest(self, vector: Sequence[float], found: Sequence[int], positives: Sequence[int]) -> Sequence[int]:
+    def _with_nearest(
+        self, vector: Sequence[float], found: Sequence[int], positives: Sequence[int]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return what either first stage found, and that without what is too close to the query."""
         closeness = self._vectors @ unit_vectors([vector])[0]
         nearest = np.argsort(-closeness, kind="stable")[: self._k].tolist()
         limit = max(closeness[place] for place in positives) + MARGIN
         by_turns = [place for rank in range(self._k) for both in (found, nearest) for place in both[rank : rank + 1]]
-        return [place for place in dict.fromkeys(by_turns) if closeness[place] <= limit]
+        both_found = tuple(dict.fromkeys(by_turns))
+        return both_found, tuple(place for place in both_found if closeness[place] <= limit)
 
     def _may_answer(self, place: int, positives: Sequence[int], answers: Sequence[str]) -> bool:
         if place in positives:

@@ -22,7 +22,7 @@ class GroupSampler:
     """Draws the group of pairs at each position of an endless sequence.
 
     A group is a positive, negatives that are more likely the higher the first stage ranked them, and one passage drawn
-    from the whole source, which teaches what is not relevant at all.
+    from the whole source, which teaches what is not relevant at all. What mining rejected is not drawn.
 
     Attributes:
         mined: Examples with their negatives, by source.
@@ -49,7 +49,7 @@ class GroupSampler:
         chosen: list[int] = []
         while hardest and len(chosen) < self.negatives - 1:
             chosen.append(hardest.pop(min(int(draw.expovariate(1 / _HARDNESS)), len(hardest) - 1)))
-        taken = {*chosen, *found.positives}
+        taken = {*chosen, *found.positives, *found.rejected}
         while len(chosen) < self.negatives:
             if len(taken) >= len(passages):
                 # A small source has no other passage left.

@@ -100,13 +100,16 @@ def write_groups(data_folder: Path, work: Path, kept_out: list[Path]) -> None:
         for example, ranked in zip(examples, found.tolist(), strict=True):
             copies = {comparable(text)[:120] for text in example.positives}
             negatives = [texts[place] for place in ranked if comparable(texts[place])[:120] not in copies]
-            if len(negatives) < NEGATIVES:
+            if len(negatives) <= NEGATIVES:
                 continue
             weights = [1 / (3 + rank) for rank in range(len(negatives))]
             chosen: dict[str, None] = {}
             while len(chosen) < NEGATIVES:
                 chosen[draw.choices(negatives, weights)[0]] = None
-            group = [draw.choice(example.positives), *chosen, draw.choice(texts)]
+            other = draw.choice(texts)
+            while other in chosen or comparable(other)[:120] in copies:
+                other = draw.choice(texts)
+            group = [draw.choice(example.positives), *chosen, other]
             groups.append((source, example.query, [places.setdefault(text, len(places)) for text in group]))
     draw.shuffle(groups)
     work.mkdir(parents=True, exist_ok=True)

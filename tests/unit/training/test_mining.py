@@ -46,8 +46,10 @@ def test_near_copies_and_answers_are_excluded(mine_herons: Callable[..., Any]) -
     assert found.negatives[0] == 1
     assert {0, 5}.isdisjoint(found.negatives)
     assert {0, 5} <= set(found.candidates)
+    assert found.rejected == (5,)
     (answered,) = mine_herons(answers=("dawn",)).examples
     assert 1 not in answered.negatives
+    assert set(answered.rejected) == {1, 5}
     (partly,) = mine_herons(answers=("daw",)).examples
     assert 1 in partly.negatives
 
@@ -60,6 +62,7 @@ def test_a_bi_encoder_adds_negatives_and_drops_likely_answers(
     (found,) = mine_herons(embeddings=embeddings, k=3).examples
     assert 4 in found.negatives
     assert 1 not in found.negatives
+    assert 1 in found.rejected
 
 
 def test_positives_of_the_same_query_are_not_negatives(passages: list[str]) -> None:
@@ -83,7 +86,7 @@ def _emptied(file: Path, passages: int) -> None:
 
 def _out_of_range(file: Path, passages: int) -> None:
     kept = json.loads(file.read_text(encoding="utf-8"))
-    kept["sources"] = {source: [[[0], [0], [passages]] for _ in rows] for source, rows in kept["sources"].items()}
+    kept["sources"] = {source: [[[0], [0], [passages], []] for _ in rows] for source, rows in kept["sources"].items()}
     file.write_text(json.dumps(kept), encoding="utf-8")
 
 

@@ -44,6 +44,16 @@ def test_a_group_is_full_even_if_passages_are_few(sampler: Callable[..., Any]) -
         assert positive not in [passage for _, passage in negatives]
 
 
+def test_what_mining_rejected_is_never_a_negative(mine_herons: Callable[..., Any]) -> None:
+    """A near-copy of the positive and a passage with the answer are not drawn at random either."""
+    mined = mine_herons(answers=("dawn",))
+    rejected = {mined.passages[place] for place in mined.examples[0].rejected}
+    assert len(rejected) == 2
+    sampler = sampling.GroupSampler({"": mined}, {"": 1.0}, negatives=5, window_sizes=(0,))
+    for position in range(20):
+        assert rejected.isdisjoint(passage for _, passage in sampler.group(position))
+
+
 def test_source_weights_are_checked(mine_herons: Callable[..., Any]) -> None:
     """Weights name known sources and are positive; by default they are the square root of the number of queries."""
     mined = {"a": mine_herons(), "b": mine_herons()}
