@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
@@ -26,6 +26,7 @@ from langchain_crossrerank.cross_encoders.export import PARITY_PAIRS, PARITY_TOL
 from langchain_crossrerank.cross_encoders.finding import find_source
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import TextPair
+from langchain_crossrerank.cross_encoders.truncation import LONGEST_QUERY_SHARE, Spans, cut_middle
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.onnx_graphs.splitting import keep_as_inner_tensors
@@ -46,7 +47,7 @@ class Trainable(ABC):
     Attributes:
         network: Maps `input_ids`, `attention_mask` and `token_type_ids` to logits of shape (pairs, 1).
         tokenizer: Encodes a pair by its own template.
-        max_length: Maximum number of tokens of a pair.
+        max_length: Maximum number of tokens of a pair; a query may take half of them, as in a `CrossEncoder`.
         pad_id: Id of the padding token.
     """
 
@@ -56,7 +57,11 @@ class Trainable(ABC):
         self.max_length = max_length
         self.pad_id = pad_id
         tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self._uncut = Tokenizer.from_str(tokenizer.to_str())
         tokenizer.enable_truncation(max_length, strategy="only_second")
+        around = tokenizer.num_special_tokens_to_add(is_pair=True)
+        self._query_budget = max(1, min(int(LONGEST_QUERY_SHARE * max_length), max_length - around - 1))
 
     @abstractmethod
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
@@ -81,7 +86,7 @@ class Trainable(ABC):
         Returns:
             Float32 logits of shape (pairs,).
         """
-        encoded = self.tokenizer.encode_batch(list(pairs))
+        encoded = self._encode(pairs)
         shape = (len(encoded), max(len(entry.ids) for entry in encoded))
         input_ids = torch.full(shape, self.pad_id)
         attention_mask = torch.zeros(shape, dtype=torch.long)
@@ -114,7 +119,7 @@ class Trainable(ABC):
 
     def batches(self, pairs: Sequence[TextPair], max_batch_tokens: int) -> Iterator[list[int]]:
         """Yield the positions of pairs of similar length, as many as fit into a pass; longer ones alone."""
-        lengths = [len(entry.ids) for entry in self.tokenizer.encode_batch(list(pairs))]
+        lengths = [len(entry.ids) for entry in self._encode(pairs)]
         batch: list[int] = []
         for place in sorted(range(len(pairs)), key=lambda place: (lengths[place], place)):
             if batch and (len(batch) + 1) * lengths[place] > max_batch_tokens:
@@ -123,6 +128,14 @@ class Trainable(ABC):
             batch.append(place)
         if batch:
             yield batch
+
+    def _encode(self, pairs: Sequence[TextPair]) -> list[Encoding]:
+        """Encode pairs as a cross-encoder does: a long query loses its middle, a long passage its end."""
+        queries = {query: cut_middle(query, self._query_budget, self._spans) for query in {query for query, _ in pairs}}
+        return self.tokenizer.encode_batch([(queries[query], passage) for query, passage in pairs])
+
+    def _spans(self, text: str) -> Spans:
+        return self._uncut.encode(text, add_special_tokens=False).offsets
 
 
 class HuggingFaceModel(Trainable):
@@ -243,11 +256,9 @@ class WarmStartModel(Trainable):
     def weigh_tokens(self, passages: Sequence[str]) -> None:
         """Set each token's initial weight to its inverse document frequency in passages."""
         found = torch.zeros(self.network.config.vocab_size)
-        self.tokenizer.no_truncation()
         for start in range(0, len(passages), 2000):
-            for entry in self.tokenizer.encode_batch(list(passages[start : start + 2000]), add_special_tokens=False):
+            for entry in self._uncut.encode_batch(list(passages[start : start + 2000]), add_special_tokens=False):
                 found[list(set(entry.ids))] += 1
-        self.tokenizer.enable_truncation(self.max_length, strategy="only_second")
         idf = torch.log(1 + (len(passages) - found + 0.5) / (found + 0.5))
         with torch.no_grad():
             self.network.idf.copy_(idf)
@@ -276,9 +287,7 @@ class WarmStartModel(Trainable):
             "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
         }
         (folder / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-        self.tokenizer.no_truncation()
-        self.tokenizer.save(str(folder / "tokenizer.json"))
-        self.tokenizer.enable_truncation(self.max_length, strategy="only_second")
+        self._uncut.save(str(folder / "tokenizer.json"))
         save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / WEIGHTS)
         example = self.tokenizer.encode_batch([list(pair) for pair in PARITY_PAIRS[:2]])
         tokens = min(len(entry.ids) for entry in example)

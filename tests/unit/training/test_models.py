@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the training extra")
 
+from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder  # noqa: E402
+from langchain_crossrerank.cross_encoders.model_files import ModelSource  # noqa: E402
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError  # noqa: E402
 from langchain_crossrerank.training.models import load_trainable  # noqa: E402
 from tests.conftest import make_tiny_model  # noqa: E402
@@ -65,3 +67,17 @@ def test_scores_do_not_change_with_the_batch(bi_encoder_folder: Path) -> None:
         together = model.logits(pairs).tolist()
         assert together == pytest.approx([model.logits([pair]).item() for pair in pairs], abs=1e-4)
         assert model.all_logits(pairs, max_batch_tokens=8).tolist() == pytest.approx(together, abs=1e-4)
+
+
+def test_long_queries_are_cut_as_at_inference(base: Path, tmp_path: Path) -> None:
+    """Half of `max_length` is left to the passage, in training as in the exported cross-encoder."""
+    model = load_trainable(base, max_length=48)
+    model.network.eval()
+    query = " ".join(f"heron {number}" for number in range(200))
+    pairs = [(query, "The heron eats in the morning. " * 20), (query, "A ferry crosses."), (query[:200], "heron " * 60)]
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    model.export(folder)
+    exported = OnnxCrossEncoder(ModelSource(str(folder), folder), activation="identity", max_length=48)
+    with torch.inference_mode():
+        assert model.all_logits(pairs).tolist() == pytest.approx(exported.score(pairs), abs=1e-3)
