@@ -106,6 +106,7 @@ def read_training_data(paths: Sequence[str | os.PathLike[str]]) -> TrainingData:
     `title`, and `source`; without `source`, the name of the file is the source. Other keys are errors.
 
     From a BEIR folder come the judged queries with the documents judged above 0, and the whole corpus to mine from.
+    Judged documents that the corpus lacks are left out, and so is a query that keeps no positive.
     The same query on several lines, in several files or under several ids becomes one example.
 
     Args:
@@ -154,11 +155,20 @@ def _read_beir(folder: Path) -> tuple[list[TrainingExample], list[str]]:
     has_splits = (folder / "qrels").is_dir()
     collection = load_beir(folder, split="train" if has_splits else None)
     texts = {str(document.id): document.page_content for document in collection.documents}
+    lacking = {key for grades in collection.qrels.values() for key in grades if key not in texts}
+    if lacking:
+        _logger.warning(
+            "%s: %d judged documents are not in the corpus and are left out, for example %s.",
+            folder,
+            len(lacking),
+            shorten(min(lacking)),
+        )
     examples = []
     for query_id, query in collection.queries.items():
-        grades = collection.qrels[query_id]
+        judged = collection.qrels[query_id]
+        grades = {key: grade for key, grade in judged.items() if key in texts}
         positives = tuple(texts[key] for key, grade in grades.items() if grade > 0 and texts[key].strip())
-        if not positives:
+        if not positives and len(grades) == len(judged):
             raise InvalidInputError(
                 f"{folder}: the query {query_id!r} has no document judged above 0 to learn from; remove its judgements."
             )

@@ -126,6 +126,17 @@ def test_beir_folders_are_read(tmp_path: Path, passages: list[str]) -> None:
     assert sorted(data.passages["birds"]) == sorted(passages)
 
 
+def test_judged_documents_that_the_corpus_lacks_are_left_out(
+    tmp_path: Path, passages: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Judgements of missing documents are counted and left out, and so is a query that has no other positive."""
+    grades = {"q0": {"d0": 1, "lost": 1, "gone": 0}, "q1": {"lost": 1}}
+    data = read_training_data([write_beir(tmp_path / "birds", passages, grades)])
+    assert data.examples == [TrainingExample("what is q0", (passages[0],), source="birds")]
+    assert "2 judged documents are not in the corpus and are left out, for example 'gone'" in caplog.text
+    assert "1 of 2 queries have no passage labelled as relevant and are left out" in caplog.text
+
+
 def test_one_query_under_two_ids_is_one_example(tmp_path: Path, passages: list[str]) -> None:
     """Judgements of the same query text under two ids are merged."""
     grades = {"q0": {"d0": 1, "d1": 0}, "q1": {"d1": 1}}
