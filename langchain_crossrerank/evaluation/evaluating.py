@@ -19,7 +19,7 @@ from langchain_crossrerank.evaluation.measures import (
     with_depth,
 )
 from langchain_crossrerank.evaluation.progress import with_progress
-from langchain_crossrerank.evaluation.query_runs import Fetched, QueryRun, fetch, find_reranker, run_query
+from langchain_crossrerank.evaluation.query_runs import KEEP_ALL, Fetched, QueryRun, fetch, find_reranker, run_query
 from langchain_crossrerank.evaluation.results import EvaluationResult, MeasureResult
 from langchain_crossrerank.evaluation.results.lists import LISTED, QueryLists
 from langchain_crossrerank.evaluation.significance import paired_difference
@@ -45,8 +45,10 @@ def evaluate(
 ) -> EvaluationResult:
     """Measure a reranking retriever against judgements, before and after the rerank.
 
-    All candidates are reranked, whatever the reranker's `top_n`, so that measures beyond it mean something. A judged
-    query without results scores 0 and is not dropped; one without a relevant document is left out, as `trec_eval` does.
+    All candidates are reranked, whatever the reranker's `top_n` and `drop_duplicates`, so that measures beyond `top_n`
+    mean something, and a judged document is not lost because an unjudged one has the same text. A judged query without
+    results scores 0 and is not dropped; one without a relevant document is left out, as `trec_eval` does.
+
     What makes the figures doubtful is in the result's `warnings`.
 
     Args:
@@ -75,7 +77,7 @@ def evaluate(
     judged = check_judged(queries, qrels)
     qrels = with_relevant(judged)
     check_measures(measures)
-    reranker = find_reranker(retriever).model_copy(update={"top_n": None})
+    reranker = find_reranker(retriever).model_copy(update=KEEP_ALL)
     model = reranker.cross_encoder
     run_key = run_key or getattr(getattr(retriever, "base_retriever", None), "run_key", "")
     kept = Checkpoint(checkpoint, _identity(retriever, reranker, id_key, run_key))

@@ -50,6 +50,10 @@ class QueryRun:
 
 
 def find_reranker(retriever: object) -> CrossEncoderReranker:
+KEEP_ALL = {"top_n": None, "drop_duplicates": False}
+"""Settings of a reranker that is measured: both lists have the same documents."""
+
+
     """Find the reranker inside a retriever.
 
     Raises:

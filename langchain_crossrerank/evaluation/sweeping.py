@@ -20,6 +20,7 @@ from langchain_crossrerank.evaluation.measures import (
 )
 from langchain_crossrerank.evaluation.progress import with_progress
 from langchain_crossrerank.evaluation.query_runs import (
+    KEEP_ALL,
     Fetched,
     QueryRun,
     document_id,
@@ -83,7 +84,7 @@ def sweep(
     check_measures([measure])
     (measure,) = with_depth([measure], max(ks))
     orders, doubts = _Orders(sorted(set(ks))), Doubts(qrels)
-    reranker = find_reranker(retriever).model_copy(update={"top_n": None})
+    reranker = find_reranker(retriever).model_copy(update=KEEP_ALL)
     remembering, timed = _remembering(reranker), _uncached(reranker)
     for number, query_id in enumerate(with_progress(list(qrels), show_progress, "Sweeping")):
         fetched = _fetch(retriever, queries[query_id], max(ks), id_key)

@@ -105,6 +105,15 @@ def test_nothing_found_at_all_is_a_result() -> None:
     assert [(row.before, row.after, row.ceiling, row.p_value) for row in result.measures] == [(0.0, 0.0, 0.0, 1.0)] * 3
 
 
+def test_a_judged_copy_of_another_document_is_not_lost() -> None:
+    """Both lists have the same documents, also where the reranker would keep one of two with equal texts."""
+    found = [Document("same", id="d1"), Document("same", id="d2"), Document("other", id="d3")]
+    first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: found)
+    base = create_rerank_retriever(first_stage, model=ScriptedCrossEncoder({"same": 1.0}))
+    result = run(base, {"q": "x"}, {"q": {"d2": 1}}, measures=["R@k", "RR@10"])
+    assert [(row.before, row.after, row.ceiling) for row in result.measures] == [(1, 1, 1), (0.5, 0.5, 1)]
+
+
 def test_chunks_of_one_document_count_once() -> None:
     """Where several chunks carry one id, its best place counts, before and after."""
     chunks = [("a1", "A"), ("a2", "A"), ("b1", "B"), ("c1", "C"), ("b2", "B")]
