@@ -55,7 +55,8 @@ def sweep(
     """Measure quality and time for several numbers of candidates.
 
     Candidates are fetched and scored once, for the largest k; the smaller ones are ordered by the same scores, so that
-    each row is what `evaluate` returns at that k. Times are measured for each k on a few queries, past any score cache.
+    each row is what `evaluate` returns at that k; the last one is that of the longest list, if no query has as many
+    candidates as the largest k. Times are measured for each k on a few queries, past any score cache.
     Looking at many numbers of candidates finds a good one by chance, so p-values are corrected for their number (Holm).
 
     Args:
@@ -82,8 +83,8 @@ def sweep(
     _check_numbers("ks", ks)
     _check_numbers("top_ns", top_ns)
     check_measures([measure])
-    (measure,) = with_depth([measure], max(ks))
-    orders, doubts = _Orders(sorted(set(ks))), Doubts(qrels)
+    ks = sorted(set(ks))
+    orders, doubts = _Orders(ks), Doubts(qrels)
     reranker = find_reranker(retriever).model_copy(update=KEEP_ALL)
     remembering, timed = _remembering(reranker), _uncached(reranker)
     for number, query_id in enumerate(with_progress(list(qrels), show_progress, "Sweeping")):
@@ -92,18 +93,22 @@ def sweep(
         orders.add(query_id, queries[query_id], fetched, remembering, qrels[query_id])
         if number < timed_queries:
             _time_each(timed, fetched.documents, queries[query_id], orders.milliseconds)
-    baseline = _values(measure, qrels, {key: unique(ids) for key, ids in orders.before.items()})
-    rows = [orders.row(k, measure, qrels, baseline) for k in orders.after]
+    most = max(1, orders.longest)
+    # Beyond the longest list, all numbers of candidates have the same results.
+    reached = sorted({min(k, most): k for k in reversed(ks)}.items())
+    (measure,) = with_depth([measure], reached[-1][0])
+    baseline = _values(measure, qrels, {key: orders.before(key) for key in orders.found})
+    rows = [replace(orders.row(k, measure, qrels, baseline), k=shown) for shown, k in reached]
     corrected = holm([row.p_value for row in rows])
     return SweepResult(
         rows=[replace(row, p_value=p_value) for row, p_value in zip(rows, corrected, strict=True)],
         measure=measure,
         baseline=statistics.fmean(baseline),
         queries=len(qrels),
-        top_n_recall={n: _mean(f"R@{n}", qrels, orders.after[max(ks)]) for n in sorted(set(top_ns))},
+        top_n_recall={n: _mean(f"R@{n}", qrels, orders.after[ks[-1]]) for n in sorted(set(top_ns))},
         model=reranker.cross_encoder.name,
         degraded=orders.degraded,
-        doubts=doubts.warnings(orders.widest),
+        doubts=[*doubts.warnings(orders.widest), *_unreached(ks, orders.longest)],
     )
 
 
@@ -113,7 +118,7 @@ class _Orders:
 
     Attributes:
         ks: Numbers of candidates, ascending.
-        before: Document ids in the first stage's order, by query id; several chunks may have the same.
+        found: Document ids in the first stage's order, by query id; several chunks may have the same.
         after: Document ids after reranking, by number of candidates and query id.
         widest: Both lists of every query for the largest number of candidates, and what is doubtful about them.
         milliseconds: Times of the rerank by number of candidates.
@@ -121,7 +126,7 @@ class _Orders:
     """
 
     ks: list[int]
-    before: dict[str, list[str]] = field(default_factory=dict)
+    found: dict[str, list[str]] = field(default_factory=dict)
     after: dict[int, dict[str, list[str]]] = field(init=False)
     widest: dict[str, QueryRun] = field(default_factory=dict)
     milliseconds: dict[int, list[float]] = field(init=False)
@@ -141,20 +146,30 @@ class _Orders:
     ) -> None:
         """Rerank one query's candidates for each number of them."""
         self.widest[query_id] = widest = run_query(fetched, reranker, query, query_id, grades)
-        self.before[query_id] = [name for name in fetched.ids if not (widest.itself and name == query_id)]
+        self.found[query_id] = fetched.ids
         self.degraded += widest.degraded
         for k, after in self.after.items():
             if widest.degraded:
-                after[query_id] = unique(self.before[query_id][:k])
+                after[query_id] = self.before(query_id, k)
             elif k < len(fetched.documents):
                 fewer = Fetched(fetched.documents[:k], fetched.ids[:k], 0.0)
                 after[query_id] = run_query(fewer, reranker, query, query_id, grades).after
             else:
                 after[query_id] = widest.after
 
+    @property
+    def longest(self) -> int:
+        """The most candidates of a query."""
+        return max(map(len, self.found.values()))
+
+    def before(self, query_id: str, k: int | None = None) -> list[str]:
+        """Return the ids of the first stage's best `k`, `None` for all, without the query that found itself."""
+        itself = query_id if self.widest[query_id].itself else None
+        return unique(name for name in self.found[query_id][:k] if name != itself)
+
     def row(self, k: int, measure: str, qrels: Qrels, baseline: Sequence[float]) -> SweepRow:
         """Measure one number of candidates, and compare it with no reranking, query by query."""
-        first_stage = {key: unique(ids[:k]) for key, ids in self.before.items()}
+        first_stage = {key: self.before(key, k) for key in self.found}
         quality = _values(measure, qrels, self.after[k])
         difference = paired_difference(baseline, quality)
         return SweepRow(
@@ -168,6 +183,16 @@ class _Orders:
             high=difference.high,
             p_value=difference.p_value,
         )
+
+
+def _unreached(ks: Sequence[int], longest: int) -> list[str]:
+    beyond = [str(k) for k in ks if k > longest]
+    if not beyond:
+        return []
+    return [
+        f"The first stage returned {longest} candidates at most, so k={' and k='.join(beyond)} could not be measured; "
+        "let it return more, or leave them out of ks."
+    ]
 
 
 def _remembering(reranker: CrossEncoderReranker) -> CrossEncoderReranker:

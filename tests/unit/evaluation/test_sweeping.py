@@ -170,6 +170,33 @@ def test_a_first_stage_that_does_not_take_k_is_cut() -> None:
     assert (result.baseline, result.rows[-1].quality) == (alone.before, alone.after)
 
 
+@pytest.mark.parametrize(
+    ("found", "ks", "reached"),
+    [(8, (2, 8, 50, 100), [2, 8]), (5, (2, 4, 8, 12), [2, 4, 5]), (12, (4, 12), [4, 12])],
+    ids=["at one of them", "between two of them", "all"],
+)
+def test_there_is_no_row_beyond_the_longest_list(found: int, ks: tuple[int, ...], reached: list[int]) -> None:
+    """The last row is that of the longest list, and what was not reached is said."""
+    result = run(retriever(found), ks=ks, measure="R@k", timed_queries=1)
+    assert [row.k for row in result.rows] == reached
+    assert result.measure == f"R@{reached[-1]}"
+    alone = evaluate(retriever(found), QUERIES, QRELS, measures=["R@k"], show_progress=False).measures[0]
+    assert result.rows[-1].quality == alone.after
+    doubts = [text for text in result.doubts if "candidates at most" in text]
+    assert len(doubts) == (ks[-1] > found)
+    assert all(f"k={k}" in text for text in doubts for k in ks if k > found)
+
+
+def test_a_query_that_finds_itself_takes_a_place_in_every_row() -> None:
+    """The ceiling and the reranked list at k are of the same candidates, the best k with the query among them."""
+    found = [Document("one", id="q1"), Document("other", id="x2"), Document("answer", id="x1")]
+    first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: found)
+    base = create_rerank_retriever(first_stage, model=ScriptedCrossEncoder({"answer": 1.0}))
+    settings: dict[str, Any] = {"ks": (2, 3), "measure": "RR@10", "timed_queries": 0, "show_progress": False}
+    result = sweep(base, {"q1": "one"}, {"q1": {"x1": 1}}, **settings)
+    assert [(row.quality, row.ceiling) for row in result.rows] == [(0, 0), (1, 1)]
+
+
 def test_chunks_of_one_document_count_once() -> None:
     """Several chunks with one id count by the best of them, and k counts chunks."""
     chunks = ["x", "x", "y", "z", "y"]
@@ -197,7 +224,7 @@ def test_a_judged_query_without_results_counts_0() -> None:
         lambda query: [Document("t2", id="t2")] if query == "one" else []
     )
     result = run(create_rerank_retriever(first_stage, model=ScriptedCrossEncoder({})), measure="RR@10", timed_queries=2)
-    assert [row.quality for row in result.rows] == [pytest.approx(1 / 3)] * 4
+    assert [(row.k, row.quality) for row in result.rows] == [(1, pytest.approx(1 / 3))]
     assert result.baseline == pytest.approx(1 / 3)
 
 
