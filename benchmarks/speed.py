@@ -4,7 +4,8 @@
 
 FOLDER holds a sequence-classification cross-encoder as safetensors (fp32, which all of them compute in). It is exported
 to ONNX, and each contender reranks the same documents, in turns within every round, so that other load on the machine
-affects all of them alike. Contenders that are not installed, or cannot use these weights, are listed with the reason.
+affects all of them alike. Every round has new documents, so that tokens kept from an earlier one save no time.
+Contenders that are not installed, or cannot use these weights, are listed with the reason.
 
 GFLOP/s count the whole model's matrix products on the tokens without padding, whatever was really computed; the peak is
 the fastest matrix product of 512 x 384 by 384 x 1536 that numpy, onnxruntime or torch reached in the same run.
@@ -58,15 +59,15 @@ WORKLOADS: dict[str, tuple[int, int, int]] = {
 """For each workload the documents and the range of their characters."""
 
 
-def make_documents(count: int, least: int, most: int) -> list[Document]:
-    """Cut passages of `least` to `most` characters out of the teaching text, each different."""
+def make_documents(count: int, least: int, most: int, round_: int = 0) -> list[Document]:
+    """Cut passages of `least` to `most` characters out of the teaching text, each different, and in each round."""
     source = random.Random(count)
     text = TEXT.read_text(encoding="utf-8")
     documents = []
     for number in range(count):
         length = source.randint(least, most)
         start = source.randrange(len(text) - length)
-        documents.append(Document(f"{number} {text[start : start + length]}", id=str(number)))
+        documents.append(Document(f"{round_}.{number} {text[start : start + length]}", id=str(number)))
     return documents
 
 
@@ -137,18 +138,20 @@ def token_lengths(folder: Path, documents: list[Document]) -> list[int]:
 
 def measure(workload: str, loaded: dict[str, Rerank], weights: Weights, rounds: int) -> list[dict[str, Any]]:
     """Run every contender on one workload, in turns; return a row for each."""
-    documents = make_documents(*WORKLOADS[workload])
     scores: dict[str, list[float]] = {}
+    # By the last and longest workload everything is warm.
+    is_long = WORKLOADS[workload][0] >= 1000
+    rounds, warm_up = (2, 0) if is_long else (rounds, 1)
+    shown = [make_documents(*WORKLOADS[workload], round_) for round_ in range(warm_up + rounds)]
+    documents = shown[-1]
 
     def rerank(name: str, round_: int) -> None:
-        scores[name] = loaded[name](QUERIES[round_ % len(QUERIES)], documents)
+        scores[name] = loaded[name](QUERIES[round_ % len(QUERIES)], shown[round_])
 
-    # By the last and longest workload everything is warm.
-    is_long = len(documents) >= 1000
     watches = in_turns(
         {name: partial(rerank, name) for name in loaded},
-        rounds=2 if is_long else rounds,
-        warm_up=0 if is_long else 1,
+        rounds=rounds,
+        warm_up=warm_up,
         pause=0.2,
     )
     print(f"{workload}: {', '.join(f'{n} {w.median * 1000:.0f} ms' for n, w in watches.items())}", file=sys.stderr)

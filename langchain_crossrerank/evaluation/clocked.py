@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from langchain_crossrerank.cross_encoders.base import CrossEncoder, ScoreSteps
@@ -89,15 +89,21 @@ def with_clock(model: CrossEncoder) -> tuple[CrossEncoder, ModelClock]:
         The copy, and the clock of all its backends.
     """
     clock = ModelClock()
-    return _clocked(model, clock), clock
+    return around_backends(model, lambda backend: ClockedCrossEncoder(backend, clock)), clock
 
 
-def _clocked(model: CrossEncoder, clock: ModelClock) -> CrossEncoder:
+def around_backends(model: CrossEncoder, wrap: Callable[[CrossEncoder], CrossEncoder]) -> CrossEncoder:
+    """Copy a model's wrappers around the same backends, each of which is wrapped.
+
+    Args:
+        model: The model.
+        wrap: What to do with a backend.
+    """
     if not isinstance(model, WrapperCrossEncoder):
-        return ClockedCrossEncoder(model, clock)
+        return wrap(model)
     wrapper = copy.copy(model)
     # A cascade has more than one.
     for name, part in vars(model).items():
         if isinstance(part, CrossEncoder):
-            setattr(wrapper, name, _clocked(part, clock))
+            setattr(wrapper, name, around_backends(part, wrap))
     return wrapper

@@ -10,10 +10,11 @@ from langchain_core.runnables import Runnable
 
 from langchain_crossrerank.checks import check_query
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.evaluation.clocked import ModelClock, with_clock
+from langchain_crossrerank.evaluation.clocked import ModelClock, around_backends, with_clock
 from langchain_crossrerank.evaluation.query_runs import find_reranker
 from langchain_crossrerank.evaluation.results import ProfileResult, StageTimes
 from langchain_crossrerank.evaluation.timing import Stopwatch, percentile
+from langchain_crossrerank.evaluation.unseen import UnseenCrossEncoder
 from langchain_crossrerank.retrievers import fetch_candidates
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def profile(
 ) -> ProfileResult:
     """Time each stage of a reranking retriever, and of a RAG chain around it.
 
-    The model is loaded, and one query is run, before the clock starts. A cached cross-encoder is timed with its cache:
+    The model is loaded, and one query is run, before the clock starts. Each passage has a number in front, another one
+    each time, so that tokens and `passage_cache` entries of earlier calls save nothing: the times are those of passages
+    that were never seen. A cached cross-encoder is timed with its cache:
     cached scores take no time in the model. A cascade's two models are timed together. A model that plans its calls
     itself, such as that of a server, is timed as a whole, under `"forward"`.
 
@@ -54,7 +57,7 @@ def profile(
     """
     _check(queries, repeats, ks)
     reranker = find_reranker(retriever)
-    model, clock = with_clock(reranker.cross_encoder)
+    model, clock = with_clock(around_backends(reranker.cross_encoder, UnseenCrossEncoder))
     reranker = reranker.model_copy(update={"model": model, "on_error": "raise"})
     reranker.compress_documents(fetch_candidates(retriever, queries[0]), queries[0])
     stages: dict[str, list[float]] = {name: [] for name in ("search", "tokenise", "forward", "select")}

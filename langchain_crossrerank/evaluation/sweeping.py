@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.evaluation.clocked import around_backends
 from langchain_crossrerank.evaluation.doubts import Doubts, with_relevant
 from langchain_crossrerank.evaluation.judgements import Qrels, check_judged
 from langchain_crossrerank.evaluation.measures import (
@@ -31,6 +32,7 @@ from langchain_crossrerank.evaluation.query_runs import (
 from langchain_crossrerank.evaluation.results import SweepResult, SweepRow
 from langchain_crossrerank.evaluation.significance import holm, paired_difference
 from langchain_crossrerank.evaluation.timing import Stopwatch, percentile
+from langchain_crossrerank.evaluation.unseen import UnseenCrossEncoder
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.retrievers import fetch_candidates
 
@@ -56,7 +58,8 @@ def sweep(
 
     Candidates are fetched and scored once, for the largest k; the smaller ones are ordered by the same scores, so that
     each row is what `evaluate` returns at that k; the last one is that of the longest list, if no query has as many
-    candidates as the largest k. Times are measured for each k on a few queries, past any score cache.
+    candidates as the largest k. Times are measured for each k on a few queries, past any score cache, as if no passage
+    had been seen before (see `profile`).
     Looking at many numbers of candidates finds a good one by chance, so p-values are corrected for their number (Holm).
 
     Args:
@@ -86,7 +89,7 @@ def sweep(
     ks = sorted(set(ks))
     orders, doubts = _Orders(ks), Doubts(qrels)
     reranker = find_reranker(retriever).model_copy(update=KEEP_ALL)
-    remembering, timed = _remembering(reranker), _uncached(reranker)
+    remembering, timed = _remembering(reranker), _forgetting(reranker)
     for number, query_id in enumerate(with_progress(list(qrels), show_progress, "Sweeping")):
         fetched = _fetch(retriever, queries[query_id], max(ks), id_key)
         doubts.see(fetched.documents)
@@ -203,9 +206,10 @@ def _remembering(reranker: CrossEncoderReranker) -> CrossEncoderReranker:
     return reranker.model_copy(update={"model": CachedCrossEncoder(model)})
 
 
-def _uncached(reranker: CrossEncoderReranker) -> CrossEncoderReranker:
+def _forgetting(reranker: CrossEncoderReranker) -> CrossEncoderReranker:
     model = reranker.cross_encoder
-    return reranker.model_copy(update={"model": model.inner if isinstance(model, CachedCrossEncoder) else model})
+    uncached = model.inner if isinstance(model, CachedCrossEncoder) else model
+    return reranker.model_copy(update={"model": around_backends(uncached, UnseenCrossEncoder)})
 
 
 def _check_numbers(name: str, numbers: Sequence[int]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,12 +22,14 @@ from langchain_crossrerank import (
     WrapperCrossEncoder,
     create_rag_chain,
     create_rerank_retriever,
+    load_cross_encoder,
 )
 from langchain_crossrerank.candidates import Candidates
 from langchain_crossrerank.cross_encoders.base import ScoreSteps
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, PairScore, TextPair
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.cross_encoders.wrappers.cascade import CascadeCrossEncoder
+from langchain_crossrerank.cross_encoders.wrappers.windowed import WindowedCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError, ScoringError
 from langchain_crossrerank.evaluation import ProfileResult, StageTimes, profile
 from langchain_crossrerank.reranker import Report
@@ -105,6 +109,42 @@ def timed(
 
     reranker = SlowSelection(model=model or CountingEncoder(clock), top_n=2, clock=clock)
     return create_rerank_retriever(RunnableLambda(find), reranker=reranker)
+
+
+class FakeKeepingEncoder(ScriptedCrossEncoder):
+    """A cross-encoder that keeps what it encodes, and notes the passages that it had kept."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.kept: set[str] = set()
+        self.found: list[str] = []
+
+    def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
+        self.found += [passage for _, passage in text_pairs if passage in self.kept]
+        self.kept |= {passage for _, passage in text_pairs}
+        return super()._encode(text_pairs)
+
+    def _encode_windows(self, text_pairs: Sequence[TextPair], overlap: int) -> list[EncodedPair]:
+        return self._encode(text_pairs)
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, WrapperCrossEncoder, partial(WindowedCrossEncoder, overlap=8)])
+def test_what_a_backend_keeps_of_passages_saves_no_time(wrap: Callable[[CrossEncoder], CrossEncoder]) -> None:
+    """Whatever was scored before, and however often it is timed, each passage is new to the backend."""
+    backend = FakeKeepingEncoder()
+    base = retriever(model=wrap(backend))
+    base.invoke("a")
+    for _ in range(2):
+        profile(base, ["a", "b"], repeats=2, ks=(5, 12))
+    assert backend.found == []
+
+
+def test_what_a_passage_cache_keeps_saves_no_time() -> None:
+    """The bundled model reads each passage again, as it reads one that it has not seen."""
+    shared = load_cross_encoder("bundled", passage_cache="20MB")
+    model = pickle.loads(pickle.dumps(shared))
+    profile(retriever(2, model), ["a", "b"], repeats=2, ks=(2,))
+    assert model.passage_counts == (0, 2 + 2 * 2 * (2 + 2))
 
 
 def test_the_stages_without_a_chain() -> None:

@@ -19,7 +19,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_crossrerank import create_rerank_retriever, extras
-from langchain_crossrerank.cross_encoders.pairs import EncodedPair
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.errors import InvalidInputError, MissingExtraError
 from langchain_crossrerank.evaluation import SweepResult, SweepRow, evaluate, sweep
 from langchain_crossrerank.testing import ScriptedCrossEncoder
@@ -195,6 +195,24 @@ def test_a_query_that_finds_itself_takes_a_place_in_every_row() -> None:
     settings: dict[str, Any] = {"ks": (2, 3), "measure": "RR@10", "timed_queries": 0, "show_progress": False}
     result = sweep(base, {"q1": "one"}, {"q1": {"x1": 1}}, **settings)
     assert [(row.quality, row.ceiling) for row in result.rows] == [(0, 0), (1, 1)]
+
+
+def test_times_are_those_of_passages_never_seen() -> None:
+    """What a backend keeps of a query's candidates does not make a row faster that is timed later."""
+
+    class FakeKeepingEncoder(ScriptedCrossEncoder):
+        def __init__(self) -> None:
+            super().__init__(SCORES)
+            self.asked: list[str] = []
+
+        def _encode(self, text_pairs: Sequence[TextPair]) -> list[EncodedPair]:
+            self.asked += [passage for _, passage in text_pairs]
+            return super()._encode(text_pairs)
+
+    model = FakeKeepingEncoder()
+    run(retriever(model=model), timed_queries=1)
+    timed = [passage for passage in model.asked if passage not in NAMES]
+    assert len(timed) == len(set(timed)) == 2 + 4 + 8 + 12
 
 
 def test_chunks_of_one_document_count_once() -> None:
