@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
+from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.collection import Collection, assemble, load_beir
 from langchain_crossrerank.evaluation.judgements import Qrels, fit_qrels
@@ -23,6 +25,13 @@ _CONTEXTS = ("referencecontexts", "referencecontext", "groundtruthcontexts", "go
 _ANY_CONTEXTS = ("contexts", "context", "documents", "sourcedocuments", "passages")
 _ANSWERS = ("answer", "response", "retrievedcontexts")
 _TEXTS = ("pagecontent", "text", "content", "contents")
+
+_TELLING_CHARACTERS = 20
+_TELLING_SHARE = 0.25
+
+# Thai, Japanese and Chinese are written without spaces, so that every character may be a border.
+_LETTER = r"[^\W\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]"
+_WORD_BORDER = f"(?:(?<!{_LETTER})|(?!{_LETTER}))"
 
 
 def load_collection(
@@ -43,7 +52,8 @@ def load_collection(
         qrels: File of a folder's judgements; see `load_beir`.
         split: Split of a folder's judgements; see `load_beir`.
         documents: For a test set, your own documents with ids; a document answers a question if one of the question's
-            contexts contains it or is contained in it, white space aside. `None` makes a document of each context.
+            contexts contains it or is contained in it, white space aside, in whole words, and the shorter text has 20
+            characters or a quarter of the longer one. `None` makes a document of each context.
 
     Returns:
         The collection.
@@ -102,9 +112,15 @@ class _TestSet:
                 f"The corpus is only the {len(documents)} reference contexts of the test set: finding the answer among "
                 "them is easier than in your whole index."
             )
-        qrels, lost = self._match(documents)
-        if lost:
-            notes.append(f"{lost} reference contexts are in none of the documents.")
+        matches = self._match(documents)
+        qrels = matches.qrels
+        if matches.lost:
+            notes.append(f"{matches.lost} reference contexts are in none of the documents.")
+        if matches.doubtful:
+            notes.append(
+                f"{len(matches.doubtful)} documents share only a few characters or a part of a word with a reference "
+                f"context and are not judged by it, for example {shorten(next(iter(matches.doubtful)))}."
+            )
         if not qrels:
             raise InvalidInputError(
                 f"none of the reference contexts of {where} is in the documents; pass the documents that the test set "
@@ -120,26 +136,55 @@ class _TestSet:
         texts = {_flat(text): text for _, contexts in self.questions.values() for text in contexts}
         return [Document(text, id=f"c{number}") for number, text in enumerate(texts.values())]
 
-    def _match(self, documents: Sequence[Document]) -> tuple[Qrels, int]:
+    def _match(self, documents: Sequence[Document]) -> _Matches:
         by_text: dict[str, list[str]] = {}
         for document in documents:
             if document.id is None:
                 raise InvalidInputError(f"a document has no id ({document.page_content[:60]!r}); set Document.id.")
             by_text.setdefault(_flat(document.page_content), []).append(document.id)
-        qrels: Qrels = {}
-        lost = 0
+        matches = _Matches()
         for key, (_, contexts) in self.questions.items():
             for context in map(_flat, contexts):
                 # Whole equality is looked up; only a context that was cut otherwise is searched for.
-                found = by_text.get(context) or [
-                    name
-                    for text, ids in by_text.items()
-                    if text and (context in text or text in context)
-                    for name in ids
-                ]
-                lost += not found
-                qrels.setdefault(key, {}).update(dict.fromkeys(found, 1))
-        return {key: grades for key, grades in qrels.items() if grades}, lost
+                found = by_text.get(context) or matches.search(context, by_text)
+                matches.lost += not found
+                if found:
+                    matches.qrels.setdefault(key, {}).update(dict.fromkeys(found, 1))
+        return matches
+
+
+@dataclass
+class _Matches:
+    """Which documents answer which questions.
+
+    Attributes:
+        qrels: The judgements.
+        lost: Reference contexts that are in no document.
+        doubtful: Ids of documents that share too little with a context to be judged by it.
+    """
+
+    qrels: Qrels = field(default_factory=dict)
+    lost: int = 0
+    doubtful: dict[str, None] = field(default_factory=dict)
+
+    def search(self, context: str, by_text: Mapping[str, list[str]]) -> list[str]:
+        """Return the ids of the documents that contain a context or are a part of it."""
+        found: list[str] = []
+        for text, ids in by_text.items():
+            part, whole = sorted((context, text), key=len)
+            if part and part in whole:
+                if _is_telling(part, whole):
+                    found += ids
+                else:
+                    self.doubtful |= dict.fromkeys(ids)
+        return found
+
+
+def _is_telling(part: str, whole: str) -> bool:
+    """Whether a text that is in another is not there by chance, as a page number or a part of a word is."""
+    if len(part) < min(_TELLING_CHARACTERS, _TELLING_SHARE * len(whole)):
+        return False
+    return re.search(_WORD_BORDER + re.escape(part) + _WORD_BORDER, whole) is not None
 
 
 def _questions(path: str | os.PathLike[str]) -> Iterator[tuple[str, str, list[str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -97,6 +98,37 @@ def test_contexts_are_matched_with_ones_own_documents(write: Write) -> None:
     assert found.notes == ("1 reference contexts are in none of the documents.",)
     with pytest.raises(InvalidInputError, match=r"none of the reference contexts of .* is in the documents"):
         load_collection(write(RAGAS, "set.json"), documents=own[2:])
+
+
+@pytest.mark.parametrize("text", ["2", "art", "cent", "The"])
+def test_a_few_characters_in_common_are_no_judgement(write: Write, text: str) -> None:
+    """A page number, a part of a word and a word alone answer nothing; how many there are is noted."""
+    context = "In 1820 the artist moved to Vincent Street, where he lived for 42 years. The house is a museum now."
+    rows = [{"user_input": "Where did he live?", "reference_contexts": [context]}]
+    own = [Document(f"Chapter 5. {context}", id="whole"), Document(text, id="by chance")]
+    found = load_collection(write(rows, "set.json"), documents=own)
+    assert found.qrels == {"q0": {"whole": 1}}
+    assert [note for note in found.notes if "1 documents share only a few characters" in note and "by chance" in note]
+
+
+@pytest.mark.parametrize(
+    ("context", "document", "judged"),
+    [
+        ("the artist lived there for forty years", "artist lived there for forty", True),
+        ("the artist lived there for forty years", "tist lived there for fort", False),
+        ("(the artist) lived", "artist", True),
+        ("私は昨日東京に行きました", "東京に行きました", True),
+    ],
+    ids=["whole words", "cut words", "beside a bracket", "a script without spaces"],
+)
+def test_a_part_is_of_whole_words(write: Write, context: str, document: str, judged: bool) -> None:
+    """A document that begins or ends within a word of the context may be there by chance."""
+    rows = [{"user_input": "Where?", "reference_contexts": [context]}]
+    own = [Document(context, id="same"), Document(document, id="part")]
+    found = load_collection(write(rows, "set.json"), documents=own[1:] if judged else own)
+    assert found.qrels == {"q0": {"part" if judged else "same": 1}}
+    with pytest.raises(InvalidInputError, match="is in the documents") if not judged else nullcontext():
+        load_collection(write(rows, "set.json"), documents=own[1:])
 
 
 def test_a_folder_is_read_as_beir(write_beir: WriteBeir) -> None:
