@@ -50,6 +50,30 @@ def test_what_is_missing_is_named(outputs: Any, reference: Any, message: str) ->
         evaluator(outputs, reference)
 
 
+@pytest.mark.parametrize("relevant", [[], {}, {"a": 0}, {"a": -1, "b": "0"}])
+def test_an_example_without_a_relevant_document_has_no_score(relevant: Any) -> None:
+    """No list can serve it, so it does not count as a failure."""
+    (evaluator,) = langsmith_evaluators(["nDCG@10"])
+    assert evaluator({"documents": RANKED}, {"relevant": relevant}) == {"key": "nDCG@10", "score": None}
+
+
+@pytest.mark.parametrize(
+    ("ranked", "relevant", "message"),
+    [
+        (RANKED, {"a": 0.9}, "0.9 is not a whole number"),
+        (RANKED, {"a": None}, "None is not a whole number"),
+        (RANKED, "abc", "'relevant' in the reference outputs is 'abc'; make it a list"),
+        (RANKED, 7, "'relevant' in the reference outputs is 7"),
+        ("abc", ["a"], "'documents' in the outputs is 'abc'"),
+    ],
+)
+def test_what_is_not_a_list_or_a_grade_is_refused(ranked: Any, relevant: Any, message: str) -> None:
+    """A grade is not rounded, and an id on its own is not taken apart."""
+    (evaluator,) = langsmith_evaluators(["nDCG@10"])
+    with pytest.raises(InvalidInputError, match=message):
+        evaluator({"documents": ranked}, {"relevant": relevant})
+
+
 def test_an_unknown_measure_is_refused_at_once() -> None:
     """A misspelt measure is an error before anything runs."""
     with pytest.raises(InvalidInputError, match="nCDG@10"):
