@@ -73,7 +73,8 @@ class KeptVectorStore(VectorStore):
         self._embeddings = embeddings
         self._vectors = kept.open()
         self._rows = np.asarray(rows, dtype=np.int64)
-        self.digest = digest_of([name, *([document.id, document.page_content] for document in documents)])
+        contents = ([document.id, document.page_content, document.metadata] for document in documents)
+        self.digest = digest_of([name, *contents])
 
     @property
     def embeddings(self) -> Embeddings:

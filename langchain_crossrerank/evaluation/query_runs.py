@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from langchain_core.documents import BaseDocumentCompressor, Document
 
 from langchain_crossrerank import retrievers
+from langchain_crossrerank.blending import first_stage_scores
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.digests import digest_of
@@ -34,7 +35,7 @@ class QueryRun:
         truncated: Passages that were longer than the model reads.
         blank: Candidates without text.
         itself: Whether the query is a document of the corpus that found itself, and was left out of both lists.
-        candidates: Digest of the candidates' ids and passages.
+        candidates: Digest of the candidates; see `Fetched.digest`.
     """
 
     before: list[str]
@@ -49,11 +50,11 @@ class QueryRun:
     candidates: str = ""
 
 
-def find_reranker(retriever: object) -> CrossEncoderReranker:
 KEEP_ALL = {"top_n": None, "drop_duplicates": False}
 """Settings of a reranker that is measured: both lists have the same documents."""
 
 
+def find_reranker(retriever: object) -> CrossEncoderReranker:
     """Find the reranker inside a retriever.
 
     Raises:
@@ -83,9 +84,12 @@ class Fetched:
     milliseconds: float
 
     def digest(self, reranker: CrossEncoderReranker, query: str) -> str:
-        """Hash the ids and the passages that the reranker reads; scores in metadata may differ from call to call."""
+        """Hash what decides the result: ids, passages as the reranker reads them, and the scores that it blends."""
         passages = [passage for _, passage in reranker.text_pairs(query, self.documents)]
-        return digest_of([self.ids, passages])
+        # Elsewhere the first stage's scores may differ from call to call and change nothing.
+        is_weighted = reranker.blend == "weighted"
+        scores = first_stage_scores(self.documents, reranker.initial_score_key) if is_weighted else None
+        return digest_of([self.ids, passages, scores])
 
     def find_itself(self, query: str, query_id: str, grades: Mapping[str, int]) -> str | None:
         """Return the id of the candidate that is the query itself, as in ArguAna and Quora, or `None`.

@@ -116,7 +116,7 @@ class FixedRun(RunnableLambda[str, list[Document]]):
     def __init__(self, found: Mapping[str, list[Document]]) -> None:
         super().__init__(lambda query: list(found.get(query, [])), name="fixed_run")
         self.run_key = digest_of(
-            (query, [(document.id, document.page_content) for document in documents])
+            (query, [(document.id, document.page_content, document.metadata) for document in documents])
             for query, documents in found.items()
         )
 

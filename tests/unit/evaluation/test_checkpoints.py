@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,23 @@ def test_a_changed_text_under_the_same_id_is_noticed(tmp_path: Path) -> None:
     run(base(), {"q": "x"}, {"q": {"a": 1}}, checkpoint=checkpoint)
     with pytest.raises(InvalidInputError, match="now finds other documents for the query 'q'"):
         run(base(), {"q": "x"}, {"q": {"a": 1}}, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize(("blend", "is_noticed"), [("weighted", True), ("rrf", False), (None, False)])
+def test_changed_scores_are_noticed_where_they_are_blended(tmp_path: Path, blend: Any, is_noticed: bool) -> None:
+    """The first stage's scores count if the reranker adds them; elsewhere they may differ from call to call."""
+
+    def base(score: float) -> ContextualCompressionRetriever:
+        found = [
+            Document(letter, id=letter, metadata={"initial_score": score - place}) for place, letter in enumerate("ab")
+        ]
+        found[1].metadata["initial_score"] = 0.0
+        return create_rerank_retriever(RunnableLambda(lambda _: found), model=ScriptedCrossEncoder({}), blend=blend)
+
+    queries, qrels = {"q": "x"}, {"q": {"a": 1}}
+    run(base(1.0), queries, qrels, checkpoint=tmp_path / "run.jsonl")
+    with pytest.raises(InvalidInputError, match="now finds other") if is_noticed else nullcontext():
+        run(base(2.0), queries, qrels, checkpoint=tmp_path / "run.jsonl")
 
 
 def test_another_key_or_fixed_run_is_refused(tmp_path: Path) -> None:

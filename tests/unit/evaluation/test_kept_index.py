@@ -163,7 +163,7 @@ def test_several_can_embed_at_once(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_of_contents_and_name(tmp_path: Path) -> None:
-    """Another document, text, id or name of the embeddings is another index."""
+    """Another document, text, id, metadata or name of the embeddings is another index."""
     base = documents(3)
     digests = [
         store(found, HashEmbeddings(), tmp_path, name=name).digest
@@ -173,11 +173,12 @@ def test_the_digest_is_of_contents_and_name(tmp_path: Path) -> None:
             (base[:2], "hash"),
             ([*base[:2], Document("text 2", id="x")], "hash"),
             ([*base[:2], Document("changed", id="d2")], "hash"),
+            ([*base[:2], base[2].model_copy(update={"metadata": {"title": "changed"}})], "hash"),
             (base, "other"),
         )
     ]
     assert digests[0] == digests[1]
-    assert len(set(digests)) == 5
+    assert len(set(digests)) == 6
 
 
 @pytest.mark.parametrize("text", ["", "lone \ud800 surrogate", "🙂" * 1000])

@@ -162,8 +162,17 @@ def test_a_document_twice_in_a_list_is_named(write: Write) -> None:
 
 def test_a_first_stage_identifies_its_run(collection: Collection) -> None:
     """Two runs have two keys, and the same run always has the same one."""
-    one, same, other = (
-        run_retriever(collection, {"q1": [(name, 1.0)]}).run_key  # type: ignore[attr-defined]
-        for name in ("d1", "d1", "d2")
-    )
-    assert one == same != other
+    keys = [
+        run_retriever(collection, {"q1": [(name, score)]}).run_key  # type: ignore[attr-defined]
+        for name, score in (("d1", 1.0), ("d1", 1.0), ("d2", 1.0), ("d1", 2.0))
+    ]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+def test_a_first_stage_identifies_its_metadata(collection: Collection) -> None:
+    """A template may read metadata, so other metadata is another first stage."""
+    run = {"q1": [("d1", 1.0)]}
+    before = run_retriever(collection, run).run_key  # type: ignore[attr-defined]
+    collection.documents[0].metadata["source"] = "moved.txt"
+    assert run_retriever(collection, run).run_key != before  # type: ignore[attr-defined]
