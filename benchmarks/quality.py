@@ -4,7 +4,8 @@
 
 A folder with `bm25_top100.tsv` is reranked from that list, and judged by `qrels_full.tsv` where it has one; elsewhere
 BM25 (bm25s, k1 1.2, b 0.75, lower-cased words) ranks the whole corpus. `--most` takes a sample of the queries, the
-same at every call. Prints one Markdown table; differences are paired, with 95 % intervals.
+same at every call. As in `evaluate`, queries without a relevant document are left out, and so is a query's own document
+from its list. Prints one Markdown table; differences are paired, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from langchain_crossrerank import create_rerank_retriever, load_cross_encoder, l
 from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder
 from langchain_crossrerank.evaluation import Collection, evaluate, load_beir, load_qrels, load_run, run_retriever
+from langchain_crossrerank.evaluation.doubts import with_relevant
 from langchain_crossrerank.evaluation.judgements import Qrels
 from langchain_crossrerank.evaluation.measures import as_run, measure_per_query
+from langchain_crossrerank.evaluation.query_runs import Fetched
 from langchain_crossrerank.evaluation.significance import paired_difference
 
 MEASURES = ("nDCG@10", "RR@10")
@@ -91,6 +94,18 @@ def unit(vectors: list[list[float]]) -> Any:
     return array / np.linalg.norm(array, axis=1, keepdims=True)
 
 
+def without_themselves(run: Run, collection: Collection, qrels: Qrels) -> Run:
+    """Leave each query out of its own list, so that all systems have the list that `evaluate` measures."""
+    by_id = {str(document.id): document for document in collection.documents}
+    kept: Run = {}
+    for key, found in run.items():
+        ids = [name for name, _ in found]
+        fetched = Fetched([by_id[name] for name in ids], ids, 0.0)
+        itself = fetched.find_itself(collection.queries[key], key, qrels[key])
+        kept[key] = [entry for entry in found if entry[0] != itself]
+    return kept
+
+
 def values_of(run: Run, qrels: Qrels) -> dict[str, dict[str, float]]:
     """Measure a run, query by query."""
     return measure_per_query(MEASURES, qrels, as_run({key: [name for name, _ in found] for key, found in run.items()}))
@@ -101,7 +116,7 @@ def measure(folder: Path, models: dict[str, CrossEncoder], options: argparse.Nam
     collection = load_beir(folder)
     official = folder / "bm25_top100.tsv"
     full = folder / "qrels_full.tsv"
-    qrels = load_qrels(full) if full.exists() else collection.qrels
+    qrels = with_relevant(load_qrels(full) if full.exists() else collection.qrels)
     keys = [key for key in collection.queries if key in qrels]
     if options.most is not None and len(keys) > options.most:
         keys = sorted(random.Random(0).sample(keys, options.most))
@@ -112,6 +127,7 @@ def measure(folder: Path, models: dict[str, CrossEncoder], options: argparse.Nam
     else:
         run = bm25_run(collection, keys, k)
     qrels = {key: qrels[key] for key in keys}
+    run = without_themselves(run, collection, qrels)
     measured = Measured(folder.name, k)
     measured.values["BM25"] = values_of(run, qrels)
     measured.values[BI_ENCODER] = values_of(bi_encoder_run(collection, run, embeddings), qrels)
