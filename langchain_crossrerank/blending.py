@@ -34,7 +34,8 @@ def blend_scores(
         logits: The cross-encoder's scores as log-odds, in the same order.
         blend: How to combine the two.
         weight: Share of the cross-encoder, 0 to 1; the first stage has the rest.
-        score_key: Metadata key of the first stage's score. If a candidate does not have it, ranks are used for all.
+        score_key: Metadata key of the first stage's score. If a candidate does not have it, or the scores neither fall
+            nor rise along the list, ranks are used for all.
 
     Returns:
         Numbers to sort in descending order; they are comparable only within this list of candidates.
@@ -53,16 +54,18 @@ def blend_scores(
 
 
 def first_stage_scores(documents: Sequence[Document], score_key: str) -> list[float] | None:
-    """Return the first stage's scores, higher is better, or `None` if a candidate has none.
+    """Return the first stage's scores, higher is better, or `None` if they do not explain its order.
 
-    A list whose scores rise from the best candidate to the last holds distances, and is negated.
+    Scores that rise from the best candidate to the last are distances, and are negated. Where a candidate has none, or
+    they go up and down, as in a list that was reordered or merged, it is unknown which direction is better.
     """
     scores = [document.metadata.get(score_key) for document in documents]
     numbers = [number for score in scores if (number := _finite(score)) is not None]
     if len(numbers) != len(scores):
         return None
-    rising = numbers == sorted(numbers) and numbers[:1] != numbers[-1:]
-    return [-number for number in numbers] if rising else numbers
+    if numbers == sorted(numbers, reverse=True):
+        return numbers
+    return [-number for number in numbers] if numbers == sorted(numbers) else None
 
 
 def _finite(score: object) -> float | None:

@@ -104,7 +104,8 @@ class CrossEncoderReranker(RunnableCompressor):
     little harm; on collections with a strong first stage, 0.8 may be better (`sweep` finds out)."""
 
     initial_score_key: str = INITIAL_SCORE
-    """Metadata key of the first stage's score for a weighted blend. If a candidate lacks it, ranks are used."""
+    """Metadata key of the first stage's score for a weighted blend. If a candidate lacks it, or the scores neither fall
+    nor rise along the list, ranks are used."""
 
     on_error: Literal["raise", "keep_order"] = "raise"
     """What to do if the model cannot be loaded, fails, returns unusable scores or times out. `"keep_order"` returns

@@ -83,6 +83,15 @@ def test_distances_are_turned_round() -> None:
     assert first_stage_scores(scored(0.5, 0.5), INITIAL_SCORE) == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("scores", [(0.1, 0.4, 0.2), (0.9, 0.4, 0.5), (0.4, 0.9, 0.9, 0.1)])
+def test_scores_that_go_up_and_down_make_ranks_count(scores: tuple[float, ...]) -> None:
+    """In a list that was reordered, nothing says whether scores are similarities or distances."""
+    documents = scored(*scores)
+    assert first_stage_scores(documents, INITIAL_SCORE) is None
+    blended = blend_scores(documents, [0.0] * len(scores), blend="weighted", weight=0.5, score_key=INITIAL_SCORE)
+    assert blended == sorted(blended, reverse=True)
+
+
 def test_z_normalised_has_mean_0_and_deviation_1() -> None:
     """Values are shifted and scaled; equal ones become 0 instead of dividing by nothing."""
     assert z_normalised([1.0, 3.0]) == [-1.0, 1.0]
