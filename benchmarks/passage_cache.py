@@ -85,7 +85,7 @@ def main() -> None:
             for pairs in part:
                 watch.time(lambda pairs=pairs, model=model: model.score(pairs))  # type: ignore[misc]
     found, read = fresh.passage_counts
-    hits = found / (found + read - options.queries)
+    hits = found / (found + read)
     print(
         f"\n{options.queries} queries over {options.passages} passages: {sum(without.seconds):.0f} s without a cache, "
         f"{sum(kept.seconds):.0f} s with {options.cache} "

@@ -248,7 +248,7 @@ class OnnxCrossEncoder(CrossEncoder):
 
     @property
     def passage_counts(self) -> tuple[int, int]:
-        """How many texts were found in the passage cache, and how many had to be read."""
+        """How many passages were found in the passage cache, and how many had to be read."""
         kept = self._session
         return (kept.found, kept.read) if isinstance(kept, PassageSession) else (0, 0)
 

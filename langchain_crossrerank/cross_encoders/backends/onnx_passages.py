@@ -74,6 +74,10 @@ class PassageSession:
         states: Names of the states.
         source: The model.
         max_bytes: Bytes of states that are kept.
+
+    Attributes:
+        found: Passages whose states were kept, each counted once a batch; a query's are kept too, and not counted.
+        read: Passages that were read.
     """
 
     def __init__(
@@ -132,8 +136,8 @@ class PassageSession:
         with self._kept as kept:
             states = {text: kept[text] for text in texts if text in kept}
         missing = [text for text in texts if text not in states]
-        self.found += len(states)
-        self.read += len(missing)
+        self.found += sum(text.segment for text in states)
+        self.read += sum(text.segment for text in missing)
         for batch in plan_batches(missing, READING_TOKENS):
             fresh = dict(zip(batch, self._read(batch), strict=True))
             states.update(fresh)

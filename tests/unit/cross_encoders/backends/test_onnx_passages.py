@@ -51,11 +51,19 @@ def test_scores_are_the_same_whether_a_passage_was_seen_or_not(plain: CrossEncod
 
 
 def test_each_text_is_read_once(keeping: OnnxCrossEncoder) -> None:
-    """A passage that comes back with another query is found, and only the query is read."""
+    """A passage that comes back with another query is found and not read again."""
     keeping.score([("first query", passage) for passage in PASSAGES[:3]])
-    read = keeping.passage_counts[1]
+    assert keeping.passage_counts == (0, 3)
     keeping.score([("second query", passage) for passage in PASSAGES[:3]])
-    assert keeping.passage_counts[1] == read + 1
+    assert keeping.passage_counts == (3, 3)
+
+
+def test_only_passages_are_counted(keeping: OnnxCrossEncoder) -> None:
+    """A query that comes back with other passages, in the same call or later, is not a passage that was found."""
+    keeping.max_batch_tokens = 32
+    for start in (0, 20):
+        keeping.score([("the same query", f"a passage with number {start + place}") for place in range(20)])
+    assert keeping.passage_counts == (0, 40)
 
 
 def test_memory_is_bounded(plain: CrossEncoder) -> None:
