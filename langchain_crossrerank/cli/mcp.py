@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +26,10 @@ from langchain_crossrerank.cli.stages import Stages
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extras import check_extra
 
+if TYPE_CHECKING:
+    from mcp.server.fastmcp import FastMCP
+    from starlette.applications import Starlette
+
 _HOST = "127.0.0.1"
 
 
@@ -34,7 +39,12 @@ def mcp_command(
     ] = None,
     *,
     http: Annotated[
-        bool, typer.Option("--http", help="Serve streamable HTTP on this machine instead of standard input.")
+        bool,
+        typer.Option(
+            "--http",
+            help="Serve streamable HTTP on this machine instead of standard input. If CROSSRERANK_API_KEY is set, "
+            "hosts must send one of its keys as a bearer token.",
+        ),
     ] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="With --http: port to listen on.")] = 8765,
     min_probability: Annotated[
@@ -62,12 +72,17 @@ def mcp_command(
     from langchain_crossrerank.agents.mcp_server import create_mcp_server
     from langchain_crossrerank.agents.thresholds import MEASURED, check_threshold
     from langchain_crossrerank.reranker import CrossEncoderReranker
+    from langchain_crossrerank.server.config import check_keys, keys_from_environment, upstream_key
 
     if min_probability is not None:
         check_threshold(**{"--min-probability": min_probability})
     if not files and (persist or all_files):
         raise InvalidInputError("--persist and --all are for searching; name files.")
     loading = given(backend=backend, precision=precision, subfolder=subfolder, file_name=file_name)
+    api_keys = keys_from_environment() if http else ()
+    check_keys(api_keys)
+    if http and model is not None and model.startswith(("http://", "https://")):
+        loading["api_key"] = upstream_key()
     stages = Stages(model, embeddings, offline, k, None, loading)
     retriever = stages.over_files(files, persist=persist, all_files=all_files)[0] if files else None
     reranker = CrossEncoderReranker(model=stages.load_model())
@@ -83,7 +98,33 @@ def mcp_command(
         log_level="WARNING",
     )
     if http:
-        note(f"listening on http://{_HOST}:{port}/mcp")
-        server.run("streamable-http")
+        import uvicorn
+
+        access = "for those with a key" if api_keys else "for all users of this machine"
+        note(f"listening on http://{_HOST}:{port}/mcp, {access}")
+        uvicorn.run(http_app(server, api_keys), host=_HOST, port=port, log_level="warning")
     else:
         server.run("stdio")
+
+
+def http_app(server: FastMCP, api_keys: Sequence[str]) -> Starlette:
+    """Return the application that serves streamable HTTP.
+
+    Args:
+        server: The server.
+        api_keys: Keys of which a host must send one; empty for a server that every user of the machine may use.
+    """
+    from starlette.responses import JSONResponse
+
+    from langchain_crossrerank.server.access import Access
+    from langchain_crossrerank.server.problems import STATUS
+
+    app = server.streamable_http_app()
+    app.add_middleware(
+        Access,
+        api_keys=api_keys,
+        # The protocol's own application checks them.
+        allowed_hosts=None,
+        refuse=lambda _, problem: JSONResponse({"error": str(problem)}, STATUS[problem.kind]),
+    )
+    return app

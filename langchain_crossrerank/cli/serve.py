@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import webbrowser
 from typing import Annotated
 
@@ -125,21 +126,27 @@ def ui_command(
 ) -> None:
     """Index files and open a page that shows how a cross-encoder reorders their passages.
 
-    The first stage is BM25. Everything stays on this machine.
+    The first stage is BM25. Everything stays on this machine, and the page's address contains a key that other users of
+    the machine do not have.
     """
     check_extra("server", needed_for="the page")
-    from langchain_crossrerank.server.config import ServerConfig, local_hosts, named_models
+    from langchain_crossrerank.server.config import ServerConfig, keys_from_environment, local_hosts, named_models
     from langchain_crossrerank.server.page import cut_into_passages
     from langchain_crossrerank.server.running import listen, serve
 
     passages, failures = cut_into_passages(files)
     for failure in failures:
         note(f"skipped: {failure}")
+    key = secrets.token_urlsafe(24)
     config = ServerConfig(
-        models=named_models(models or ["bundled"]), passages=passages, allowed_hosts=local_hosts("127.0.0.1")
+        models=named_models(models or ["bundled"]),
+        api_keys=(key, *keys_from_environment()),
+        passages=passages,
+        allowed_hosts=local_hosts("127.0.0.1"),
     )
     listener = listen("127.0.0.1", port)
-    url = _url("127.0.0.1", listener.getsockname()[1])
+    # A browser sends no fragment; the page's script reads the key from it.
+    url = f"{_url('127.0.0.1', listener.getsockname()[1])}/#key={key}"
     note(f"showing {len(passages)} passages on {url}; press Ctrl+C to stop")
     if browser:
         # Connections wait in the socket's queue until the server accepts them.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
-from starlette.requests import HTTPConnection
-from starlette.types import Scope
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from langchain_crossrerank.server.problems import Problem
 
@@ -16,6 +17,41 @@ OPEN_PATHS = ("/health", "/openapi.json", "/", "/page/")
 covers everything below it, except `/` itself."""
 
 _KEY_HEADERS = ("x-api-key", "api-key")
+
+
+class Access:
+    """Lets requests in that may be answered, and refuses the others.
+
+    Args:
+        app: What answers.
+        api_keys: Keys of which a request must have one; empty for none.
+        allowed_hosts: Names that a request's `Host` may have; `None` for any.
+        refuse: Writes the answer to a request that is not let in.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        api_keys: Sequence[str],
+        allowed_hosts: Sequence[str] | None,
+        refuse: Callable[[Request, Problem], Response],
+    ) -> None:
+        self._app = app
+        self._api_keys = api_keys
+        self._allowed_hosts = allowed_hosts
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "http":
+            request = Request(scope)
+            try:
+                check_access(request, api_keys=self._api_keys, allowed_hosts=self._allowed_hosts)
+            except Problem as problem:
+                await self._refuse(request, problem)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def check_access(request: HTTPConnection, *, api_keys: Sequence[str], allowed_hosts: Sequence[str] | None) -> None:

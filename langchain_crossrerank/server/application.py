@@ -14,11 +14,11 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from langchain_crossrerank.errors import CrossRerankError
 from langchain_crossrerank.server import metrics
-from langchain_crossrerank.server.access import check_access, route_path
+from langchain_crossrerank.server.access import Access, route_path
 from langchain_crossrerank.server.bodies import beside_the_loop, check_counts, decode, read_body
 from langchain_crossrerank.server.config import ServerConfig
 from langchain_crossrerank.server.dialects import cohere, tei, vllm
@@ -102,7 +102,11 @@ class _Server:
         ]
         return Starlette(
             routes=routes,
-            middleware=[Middleware(_Access, config=self._config)],
+            middleware=[
+                Middleware(
+                    Access, api_keys=self._config.api_keys, allowed_hosts=self._config.allowed_hosts, refuse=_refuse
+                )
+            ],
             exception_handlers={404: _not_found, 405: _wrong_method, Exception: _failed},
             lifespan=self._lifespan,
         )
@@ -193,22 +197,8 @@ class _Server:
         return JSONResponse(self._openapi)
 
 
-class _Access:
-    """Lets a request in, or says in its dialect why not."""
-
-    def __init__(self, app: ASGIApp, *, config: ServerConfig) -> None:
-        self._app = app
-        self._config = config
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            request = Request(scope)
-            try:
-                check_access(request, api_keys=self._config.api_keys, allowed_hosts=self._config.allowed_hosts)
-            except Problem as problem:
-                await error_response(_dialect_at(request.scope), problem)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+def _refuse(request: Request, problem: Problem) -> Response:
+    return error_response(_dialect_at(request.scope), problem)
 
 
 def error_response(dialect: Dialect[Any], problem: Problem) -> Response:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from langchain_crossrerank.checks import check_whole_numbers, shorten
 from langchain_crossrerank.errors import InvalidInputError
@@ -99,12 +99,7 @@ class ServerConfig:
                 'no model is named; name at least one: "bundled" for the model inside this package, a folder, or a '
                 "name on the Hugging Face hub, as in `crossrerank serve bundled`."
             )
-        for key in self.api_keys:
-            if len(key) < MIN_SECRET or not key.isascii() or not key.isprintable() or key != key.strip():
-                raise InvalidInputError(
-                    f"an API key of {len(key)} characters is not valid; pass {MIN_SECRET} or more printable ASCII "
-                    "characters, such as the output of `openssl rand -hex 24`."
-                )
+        check_keys(self.api_keys)
 
 
 def named_models(models: Sequence[str]) -> dict[str, str]:
@@ -137,6 +132,28 @@ def keys_from_environment() -> tuple[str, ...]:
     """Return the keys in `CROSSRERANK_API_KEY`."""
     keys = (key.strip() for key in os.environ.get(API_KEY_VARIABLE, "").split(","))
     return tuple(key for key in keys if key)
+
+
+def check_keys(api_keys: Sequence[str]) -> None:
+    """Check the keys that clients may use.
+
+    Raises:
+        InvalidInputError: If one is guessed at once, or no header can carry it.
+    """
+    for key in api_keys:
+        if len(key) < MIN_SECRET or not key.isascii() or not key.isprintable() or key != key.strip():
+            raise InvalidInputError(
+                f"an API key of {len(key)} characters is not valid; pass {MIN_SECRET} or more printable ASCII "
+                "characters, such as the output of `openssl rand -hex 24`."
+            )
+
+
+def upstream_key() -> str | Literal[False]:
+    """Return the key in `CROSSRERANK_UPSTREAM_API_KEY`, as the `api_key` of a rerank server that is served as a model.
+
+    It is never that of `CROSSRERANK_API_KEY`, which has the keys of our own clients.
+    """
+    return os.environ.get(UPSTREAM_KEY_VARIABLE) or False
 
 
 def is_loopback(host: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from langchain_crossrerank.cross_encoders.settings import ModelSettings, check_s
 from langchain_crossrerank.cross_encoders.wrappers.cached import CachedCrossEncoder, as_score_cache
 from langchain_crossrerank.cross_encoders.wrappers.pooled import PooledCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError, ScoringError
-from langchain_crossrerank.server.config import MEMORY, UPSTREAM_KEY_VARIABLE, ServerConfig
+from langchain_crossrerank.server.config import MEMORY, ServerConfig, upstream_key
 from langchain_crossrerank.server.problems import Problem
 
 if TYPE_CHECKING:
@@ -129,9 +128,7 @@ class ServedModels:
 def _settings(model: str, config: ServerConfig) -> ModelSettings:
     settings = check_settings(model, **config.loading)
     if settings.is_url:
-        # Never CROSSRERANK_API_KEY, which has the keys of this server's own clients.
-        key = os.environ.get(UPSTREAM_KEY_VARIABLE) or False
-        return check_settings(model, **{"api_key": key, **config.loading})
+        return check_settings(model, **{"api_key": upstream_key(), **config.loading})
     if settings.activation is not None:
         return settings
     # Some clients ask for logits and some for probabilities, which can be computed from logits without loss.

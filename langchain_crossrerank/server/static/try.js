@@ -254,6 +254,7 @@ async function ready() {
 }
 
 async function begin() {
+  at("key").value = new URLSearchParams(location.hash.slice(1)).get("key") || "";
   examples = await (await fetch("page/examples.json")).json();
   at("search").addEventListener("submit", event => { event.preventDefault(); search(); });
   at("search").addEventListener("keydown", event => {

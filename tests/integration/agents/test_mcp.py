@@ -21,6 +21,7 @@ from mcp.shared.memory import create_connected_server_and_client_session as conn
 
 from langchain_crossrerank import CrossEncoderReranker, cli, create_rerank_retriever
 from langchain_crossrerank.agents.mcp_server import NOTHING_RELEVANT, create_mcp_server
+from langchain_crossrerank.cli.mcp import http_app
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 from tests.integration.agents.scripted_model import calls, scripted
@@ -188,6 +189,17 @@ async def test_the_command_listens_on_loopback_http(http_server: str) -> None:
         await session.initialize()
         result = await session.call_tool("rerank", arguments)
     assert result.structuredContent["passages"][0]["text"] == FERRY
+
+
+def test_over_http_a_key_is_needed_where_there_is_one() -> None:
+    """Without it, other users of the machine cannot search the files."""
+    testclient = pytest.importorskip("starlette.testclient", reason="needs httpx")
+    key = "a-key-that-is-long-enough"
+    with testclient.TestClient(http_app(make_server(), (key,)), base_url="http://127.0.0.1:8765") as client:
+        for headers, refused in (({}, True), ({"authorization": "Bearer wrong"}, True), ({"x-api-key": key}, False)):
+            assert (client.post("/mcp", json={}, headers=headers).status_code == 401) == refused
+    with testclient.TestClient(http_app(make_server(), ()), base_url="http://127.0.0.1:8765") as client:
+        assert client.post("/mcp", json={}).status_code != 401
 
 
 @pytest.mark.parametrize(

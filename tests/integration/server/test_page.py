@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import subprocess
 import sys
+import webbrowser
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -20,10 +22,11 @@ from starlette.types import Message
 
 pytest.importorskip("websockets", reason="needs websockets")
 
-from langchain_crossrerank import load_cross_encoder
+from langchain_crossrerank import cli, load_cross_encoder
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.server import page
-from langchain_crossrerank.server.config import Limits, PagePassage
+from langchain_crossrerank.server import running as server_running
+from langchain_crossrerank.server.config import Limits, PagePassage, ServerConfig
 from langchain_crossrerank.server.models import ServedModels
 from langchain_crossrerank.server.page import cut_into_passages
 from langchain_crossrerank.server.scoring import ClientGoneError, while_connected
@@ -229,6 +232,16 @@ def test_the_page_asks_for_a_key(serve_fake: Serve, tab: Tab) -> None:
 
 
 @needs_browser
+def test_a_key_in_the_address_opens_the_page(serve_fake: Serve, tab: Tab) -> None:
+    """`crossrerank ui` opens the page with its key, so that nothing is asked and nothing is refused."""
+    with serve_fake(FakeCrossEncoder(), api_keys=("the-key",)) as server:
+        tab.show(width=1280)
+        tab.go(f"{server.url}/#key=the-key")
+        tab.wait_for(DONE)
+        assert tab.value("document.getElementById('key-row').hidden")
+
+
+@needs_browser
 def test_a_wrong_search_is_said(server: RunningServer, tab: Tab) -> None:
     """Without passages, the page says what to do."""
     tab.go(server.url)
@@ -357,6 +370,27 @@ def test_examples_show_a_change(client: httpx.Client) -> None:
         passages = client.post("/try/search", json=body).json()["passages"]
         places.append(max(range(len(passages)), key=lambda place: passages[place]["score"]))
     assert places[0] > 2
+
+
+def test_other_users_cannot_search_the_files_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each start of `crossrerank ui` has a key of its own, which is only in the address that it opens."""
+    (tmp_path / "notes.md").write_text("The ferry leaves at nine.\n", encoding="utf-8")
+    opened: list[str] = []
+    keys: list[tuple[str, ...]] = []
+
+    def serve(config: ServerConfig, listener: socket.socket) -> None:
+        keys.append(config.api_keys)
+        listener.close()
+
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(server_running, "serve", serve)
+    for environment in ("", "a-key-of-the-user"):
+        monkeypatch.setenv("CROSSRERANK_API_KEY", environment)
+        assert cli.main(["ui", str(tmp_path), "--port", "0"]) == 0
+    (first,), (second, *others) = keys
+    assert [url.partition("/#key=")[2] for url in opened] == [first, second]
+    assert first != second
+    assert others == ["a-key-of-the-user"]
 
 
 def test_files_are_cut_into_passages(tmp_path: Path) -> None:
