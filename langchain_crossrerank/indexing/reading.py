@@ -22,7 +22,7 @@ from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.files import open_regular
 from langchain_crossrerank.indexing.conversion import CONVERTED, convert_to_markdown
 from langchain_crossrerank.indexing.manual_page import manual_page_to_markdown
-from langchain_crossrerank.indexing.office_files import PACKED, check_unpacked
+from langchain_crossrerank.indexing.office_files import PACKED, check_table, check_unpacked
 from langchain_crossrerank.indexing.pdf import PdfText, read_pdf
 from langchain_crossrerank.indexing.texts import clean_text, decode_text
 
@@ -226,9 +226,12 @@ def _converted(path: Path, data: bytes, source: str) -> str:
     suffix = path.suffix.lower()
     if suffix in (".html", ".htm", ".xhtml", ".csv", ".ipynb"):
         try:
-            data = decode_text(data).encode("utf-8", "replace")
+            decoded = decode_text(data)
         except UnicodeDecodeError as err:
             raise IndexingError(f"{source!r} is not UTF-8 text ({err}); convert it to UTF-8.", path=source) from err
+        if suffix == ".csv":
+            check_table(decoded, source)
+        data = decoded.encode("utf-8", "replace")
     if suffix in PACKED:
         check_unpacked(suffix, data, source)
     try:
