@@ -10,8 +10,12 @@ _CHARACTERS = {
     "rg": "®", "ha": "^", "ti": "~", "rs": "\\", "bv": "|", "mu": "×", "->": "→", "<=": "≤", ">=": "≥", "ga": "`",
 }  # fmt: skip
 _SPECIAL = re.compile(r"\\\((..)|\\\[([^\]\s]{1,20})\]")
-_FONT = re.compile(r"\\f(?:\[[^\]]*\]|\(..|.)|\\[smkF](?:[+-]?\d|\[[^\]]*\])|\\[&|^/,:%]|\\[hvwz]'[^']*'")
-_WORDS = re.compile(r'"((?:[^"]|"")*)"|(\S+)')
+_FONT = re.compile(
+    r"\\f(?:\[[^\]]{0,40}\]|\(..|.)|\\[smkF](?:[+-]?\d|\[[^\]]{0,40}\])|\\[&|^/,:%]|\\[hvwz]'[^']{0,100}'"
+)
+_WORDS = re.compile(r'"([^"]*(?:""[^"]*)*)"|(\S+)')
+_LONGEST_LINE = 10_000
+"""Characters of a line up to which macros and escapes are looked for."""
 _FONTS = {"B", "I", "BR", "RB", "BI", "IB", "IR", "RI", "SM", "SB"}
 _MDOC_TEXT = {
     "Nm", "Fl", "Ar", "Pa", "Cm", "Op", "Xr", "Em", "Sy", "Li", "Dq", "Sq", "Ql", "Ev", "Va", "Dv", "Fn", "Nd", "Ic",
@@ -22,7 +26,8 @@ _MDOC_TEXT = {
 def manual_page_to_markdown(source: str) -> str:
     """Convert a manual page's source to Markdown: sections become headings, options become a list.
 
-    Macros that only lay text out are dropped; lines between `.nf` and `.fi` become code.
+    Macros that only lay text out are dropped; lines between `.nf` and `.fi` become code. Lines of more than 10,000
+    characters stay as they are.
     """
     return "\n".join(_Page(source.replace("\\\n", "").splitlines()).lines()) + "\n"
 
@@ -35,7 +40,7 @@ class _Page:
 
     def lines(self) -> Iterator[str]:
         for line in self.source:
-            if line.startswith((".", "'")):
+            if line.startswith((".", "'")) and len(line) <= _LONGEST_LINE:
                 name, _, rest = line[1:].strip().partition(" ")
                 yield from self._macro(name, rest.strip())
             else:
@@ -116,6 +121,8 @@ def _mdoc(rest: str) -> str:
 
 
 def _plain(text: str) -> str:
+    if len(text) > _LONGEST_LINE:
+        return text
     text = re.sub(r'(?:^|(?<=[^\\]))\\["#].*', "", text)
     character: Callable[[re.Match[str]], str] = lambda found: _CHARACTERS.get(found[1] or found[2], "")  # noqa: E731
     text = _SPECIAL.sub(character, text)

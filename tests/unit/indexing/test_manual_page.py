@@ -14,6 +14,8 @@ from langchain_crossrerank.indexing.manual_page import manual_page_to_markdown
         ('.SH "SEE ALSO"', "## See also"),
         (".SS Options", "### Options"),
         (".TP\n\\fB\\-a\\fR, \\fB\\-\\-all\\fR\ndo not ignore entries", "- -a, --all: do not ignore entries"),
+        ('.BR "say ""no"" to" it', 'say "no" toit'),
+        ("a\\f[B]b\\s[10]c\\h'1i'd", "abcd"),
         (".IP \\-v 4\nbe verbose", "- -v: be verbose"),
         (".BR ls (1)", "ls(1)"),
         (".B one two", "one two"),
@@ -32,3 +34,16 @@ def test_macros_become_markdown(source: str, expected: str) -> None:
 def test_an_mdoc_option_is_an_item() -> None:
     """`.It Fl` names the option with its dash."""
     assert manual_page_to_markdown(".It Fl v Ar file\nBe verbose.").strip() == "- -v file: Be verbose."
+
+
+@pytest.mark.parametrize("line", ['.B "' + '""' * 2_000_000, "\\f[" * 1_000_000, "\\h'" * 1_000_001])
+def test_a_line_that_no_person_wrote_stays_as_it_is(line: str) -> None:
+    """Its macros and escapes would take gigabytes or hours."""
+    assert manual_page_to_markdown(f"{line}\n.SH Files\n{line}") == f"{line}\n\n## Files\n\n{line}\n"
+    assert manual_page_to_markdown(f".SH\n{line}").strip().startswith("## ")
+
+
+def test_many_lines_of_escapes_are_read_in_one_pass() -> None:
+    """An escape that does not end on its line is looked at once."""
+    page = ("\\s[" * 3000 + "\n") * 500
+    assert manual_page_to_markdown(page) == page
