@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from langchain_crossrerank.files import hash_files
+
 READ_SUFFIXES = frozenset({".json", ".safetensors", ".txt", ".model", ".spm", ".jinja", ".py", ".onnx", ".xml", ".bin"})
 """Suffixes of the files in a model folder that some loader reads: settings, weights, vocabularies, templates, code."""
-
-_CHUNK = 1 << 20
 
 _logger = logging.getLogger(__name__)
 
@@ -55,11 +55,11 @@ class ReadFiles:
         """A hash of the names and contents of the files, 32 hexadecimal digits."""
         digest = hashlib.blake2b(digest_size=16)
         for path, state in self._states.items():
-            content = _content_hash(path)
+            content = _content_hash(path, state)
             if content is None or _state(path) != state:
                 _logger.warning(
-                    "%s has changed since the model was loaded, so scores are cached for this copy of the model only; "
-                    "load it again to use the new file.",
+                    "%s has changed since the model was loaded, or is not a regular file, so scores are cached for "
+                    "this copy of the model only; load it again to use the new file.",
                     path,
                 )
                 return uuid4().hex
@@ -90,12 +90,9 @@ def _state(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _content_hash(path: Path) -> str | None:
-    digest = hashlib.blake2b(digest_size=16)
+def _content_hash(path: Path, state: tuple[int, ...]) -> str | None:
+    size = state[2]
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+        return hash_files([path], most=size)
     except OSError:
         return None
-    return digest.hexdigest()

@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from io import TextIOWrapper
 from pathlib import Path
+
+from langchain_crossrerank.files import open_regular
 
 MULTILINGUAL_MODEL = "BAAI/bge-reranker-v2-m3"
 """A cross-encoder for many languages, to name in a warning."""
@@ -93,7 +96,7 @@ def card_languages(folder: Path) -> tuple[str, ...]:
     import yaml
 
     try:
-        with (folder / "README.md").open(encoding="utf-8") as file:
+        with TextIOWrapper(open_regular(folder / "README.md"), encoding="utf-8") as file:
             text = file.read(_CARD_CHARACTERS)
         _, front, _ = text.split("---", 2) if text.startswith("---") else ("", "", "")
         card = yaml.safe_load(front)

@@ -99,6 +99,32 @@ def test_a_digest_that_was_taken_stays(folder: Path) -> None:
     assert read.digest == before
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSIX")
+@pytest.mark.parametrize("kind", ["device", "pipe", "pipe later"])
+def test_what_is_not_a_file_is_not_hashed(folder: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A device never ends and a pipe may never begin; the model has a key of its own."""
+    path = folder / "special_tokens_map.json"
+    path.write_text("{}")
+    read = ReadFiles.of_folder(folder)
+    path.unlink()
+    path.symlink_to("/dev/zero") if kind == "device" else os.mkfifo(path)
+    if kind != "pipe later":
+        read = ReadFiles.of_folder(folder)
+    assert read.digest != digest_of(folder)
+    assert f"{path} has changed since the model was loaded, or is not a regular file" in caplog.text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+def test_links_to_files_are_those_files(folder: Path) -> None:
+    """The hub's cache keeps every file elsewhere, under its hash."""
+    before = digest_of(folder)
+    for name in FILES:
+        blob = folder.parent / name.replace("/", "-")
+        (folder / name).rename(blob)
+        (folder / name).symlink_to(blob)
+    assert digest_of(folder) == before
+
+
 SETTINGS = {"activation": "sigmoid", "max_length": 512, "precision": "fp32", "instruction": None}
 
 

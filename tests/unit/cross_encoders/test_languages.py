@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -116,6 +117,16 @@ def test_a_missing_card_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_bytes(b"---\xff\n---\n")
     assert card_languages(tmp_path) == ()
     assert card_languages(BUNDLED_FOLDER) == ("en",)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_a_card_is_not_waited_for(tmp_path: Path) -> None:
+    """A pipe in its place says nothing; a link to a card is that card."""
+    os.mkfifo(tmp_path / "README.md")
+    assert card_languages(tmp_path) == ()
+    (tmp_path / "README.md").unlink()
+    (tmp_path / "README.md").symlink_to(BUNDLED_FOLDER / "README.md")
+    assert card_languages(tmp_path) == ("en",)
 
 
 def test_the_languages_of_the_bundled_model_are_its_cards() -> None:
