@@ -26,17 +26,20 @@ _MARKUP = (
     (re.compile(r"\[([^\[\]\n]{1,500})\]\([^()\n]{0,2000}(?:\([^()\n]{0,200}\)[^()\n]{0,200})?\)"), r"\1"),
     (re.compile(r"\[([^\[\]\n]{1,500})\]\[[^\]\n]{0,200}\]"), r"\1"),
     (re.compile(r"</?[a-zA-Z][^<>\n]{0,2000}>"), ""),
-    (re.compile(r"(?<!`)(`{1,2})(?!`)([^`\n]{1,500}?)\1(?!`)"), r"\2"),
     (re.compile(r"(?<![\w*])(\*{1,3})(?=[^\s*])([^*\n]{1,500}?[^\s*]|\S)\1(?![\w*])"), r"\2"),
     (re.compile(r"(?<![\w_])(_{1,2})(?=[^\s_])([^_\n]{1,500}?[^\s_]|[^\s_])\1(?![\w_])"), r"\2"),
     (re.compile(r" ?\{#[\w-]{1,100}\}"), ""),
 )
+_LITERAL = re.compile(r"(?<!`)``(?!`)([^`\n]{1,500}?)``(?!`)")
 _RST_MARKUP = (
-    (re.compile(r":[\w:.+-]{2,30}:`~?!?([^`<\n]{1,300}?)(?:\s*<[^>`\n]{1,500}>)?`"), r"\1"),
-    (re.compile(r"`([^`<\n]{1,300}?)\s*<[^>`\n]{1,500}>`_{1,2}"), r"\1"),
-    (re.compile(r"(?<!`)`([^`\n]{1,300})`_{1,2}"), r"\1"),
-    (re.compile(r"\|([\w -]{1,60})\|"), r"\1"),
+    re.compile(r":[\w:.+-]{2,30}:`~?!?([^`<\n]{1,300}?)(?:\s*<[^>`\n]{1,500}>)?`"),
+    re.compile(r"`([^`<\n]{1,300}?)\s*<[^>`\n]{1,500}>`_{1,2}"),
+    re.compile(r"(?<!`)`([^`\n]{1,300})`_{1,2}"),
+    re.compile(r"\|([\w -]{1,60})\|"),
 )
+_CODE = re.compile(r"(?<!`)`(?!`)([^`\n]{1,500}?)`(?!`)")
+_AUTOLINK = re.compile(r"<((?:[a-zA-Z][\w+.-]{1,31}://|mailto:)[^\s<>]{1,2000}|[\w.+-]{1,64}@[\w.-]{1,255})>")
+_KEPT = re.compile(r"\0(\d+)\0")
 
 _ESCAPED = re.compile(r"\\([\\`*_{}\[\]()#+\-.!|<>~'\"])")
 _LONGEST_MARKED = 20_000
@@ -67,10 +70,26 @@ def markup_of(metadata: Mapping[str, Any]) -> Markup:
 def plain_text(text: str, markup: Markup = "any") -> str:
     """Return a text without inline markup, on one line."""
     if markup in ("markdown", "rst", "any") and len(text) <= _LONGEST_MARKED:
-        for pattern, replacement in (*(_RST_MARKUP if markup != "markdown" else ()), *_MARKUP):
-            text = pattern.sub(replacement, text)
-        text = _ESCAPED.sub(r"\1", text)
+        text = _without_markup(text.replace("\0", ""), markup)
     return " ".join(text.split())
+
+
+def _without_markup(text: str, markup: Markup) -> str:
+    # What code and addresses say is taken out first, so that no mark is looked for in it, and put back last.
+    kept: list[str] = []
+
+    def keep(found: re.Match[str]) -> str:
+        kept.append(found[1])
+        return f"\0{len(kept) - 1}\0"
+
+    def put_back(found: re.Match[str]) -> str:
+        return _KEPT.sub(put_back, kept[int(found[1])])
+
+    for pattern in (_LITERAL, *(_RST_MARKUP if markup != "markdown" else ()), _CODE, _AUTOLINK):
+        text = pattern.sub(keep, text)
+    for pattern, replacement in _MARKUP:
+        text = pattern.sub(replacement, text)
+    return _KEPT.sub(put_back, _ESCAPED.sub(r"\1", text))
 
 
 def _is_manual_page(suffix: str) -> bool:
