@@ -36,6 +36,7 @@ _IMAGE = re.compile(r"\s*!\[[^\]]*\]\([^)]*\)\s*")
 _TAG_ALONE = re.compile(r"\s*(?:</?[a-zA-Z][^<>]*>\s*)+")
 _FIELD = re.compile(r"\s*:[\w -]+:(\s|$)")
 _ADMONITION = re.compile(r"\s*(?:///|:::|!!!|\?\?\?)")
+_METADATA = re.compile(r"""\s|-\s|["']?[\w.-]+["']?\s*:(?:\s|$)""")
 _TERMINAL = (".", "!", "?", ":", ";", "。", "！", "？", "：", "।", "…")
 _NUMBER = re.compile(r"^\s*(?:[\dA-Z]{1,3}(?:\.\d+)*\.?)\s+")
 _LONGEST_CARD_LINE = 66
@@ -97,6 +98,8 @@ class _Parser:
         self.headings = headings
         self.at = 0
         self.underlines: list[str] = []
+        # Where the contents of the items and directives that are open begin, the innermost last.
+        self.margins: list[int] = []
         lengths = sorted(len(line.text) for line in lines if not line.is_blank)
         # The width to which prose is wrapped: nearly the longest line.
         self.width = lengths[int(len(lengths) * 0.9)] if lengths else 0
@@ -104,6 +107,10 @@ class _Parser:
     @property
     def line(self) -> Line:
         return self.lines[self.at]
+
+    @property
+    def margin(self) -> int:
+        return self.margins[-1] if self.margins else 0
 
     def peek(self, by: int = 1) -> Line | None:
         place = self.at + by
@@ -118,6 +125,8 @@ class _Parser:
             if self.line.is_blank:
                 self.at += 1
                 continue
+            while self.margins and self.line.indent < self.margins[-1]:
+                self.margins.pop()
             for read in readers:
                 found = read()
                 if found is not None:
@@ -130,7 +139,7 @@ class _Parser:
         """Skip the metadata between two lines of `---` at the top of a Markdown file."""
         if self.lines and self.lines[0].text.rstrip() == "---" and self.markup in ("markdown", "any"):
             ends = [place for place, line in enumerate(self.lines[1:40], start=1) if line.text.rstrip() == "---"]
-            if ends:
+            if ends and _is_metadata(self.lines[1 : ends[0]]):
                 self.at = ends[0] + 1
                 yield Block("noise", 0, self.lines[ends[0]].end)
 
@@ -156,7 +165,7 @@ class _Parser:
 
     def _code(self) -> list[Block] | None:
         first = self.line
-        fence = _FENCE.match(first.text)
+        fence = self._fence(first)
         if fence and self.markup != "rst":
             self.at += 1
             inside = self._until(lambda line: line.text.strip().startswith(fence[1]) and not line.text.strip(" `~"))
@@ -169,10 +178,27 @@ class _Parser:
             return [noise(first), *([Block("code", body[0].start, body[-1].end)] if body else [])]
         previous = self.peek(-1)
         after_gap = previous is None or previous.is_blank
-        if after_gap and first.indent >= 4 and self.markup != "any" and not _ITEM.match(first.text):
-            inside = self._indented(3)
+        least = self.margin + (1 if self.markup == "rst" and self._follows_colons() else 4)
+        if after_gap and first.indent >= least and self.markup != "any" and not _ITEM.match(first.text):
+            inside = self._indented(least - 1)
             return [Block("code", inside[0].start, inside[-1].end)] if inside else None
         return None
+
+    def _fence(self, line: Line) -> re.Match[str] | None:
+        return _FENCE.match(line.text[min(self.margin, line.indent) :])
+
+    def _follows_colons(self) -> bool:
+        """Whether the last line that says something ends like a paragraph that introduces a literal block."""
+        above = (self.lines[place] for place in range(self.at - 1, -1, -1))
+        said = next((line for line in above if not line.is_blank), None)
+        return said is not None and said.text.rstrip().endswith("::")
+
+    def _open(self, first: Line) -> None:
+        """What is indented below a line that was just read is its content, and not code."""
+        below = (self.lines[place] for place in range(self.at, len(self.lines)))
+        following = next((line for line in below if not line.is_blank), first)
+        if following.indent > first.indent:
+            self.margins.append(following.indent)
 
     def _heading(self) -> list[Block] | None:
         first = self.line
@@ -243,10 +269,14 @@ class _Parser:
                 self.at += 1
                 if _QUIET_DIRECTIVE.match(first.text) or "::" not in first.text:
                     self._indented(first.indent)
+                self._open(first)
                 return [noise(first)]
-            marks = (_COMMENT, _IMAGE, _TAG_ALONE, _ADMONITION)
-            if any(mark.fullmatch(first.text) for mark in marks) or _ADMONITION.match(first.text):
+            marks = (_COMMENT, _IMAGE, _TAG_ALONE)
+            is_admonition = _ADMONITION.match(first.text) is not None
+            if is_admonition or any(mark.fullmatch(first.text) for mark in marks):
                 self.at += 1
+                if is_admonition:
+                    self._open(first)
                 return [noise(first)]
         if _RULE.fullmatch(first.text) or _LEADERS.search(first.text):
             self.at += 1
@@ -255,13 +285,15 @@ class _Parser:
 
     def _item(self) -> list[Block] | None:
         first = self.line
-        if not _ITEM.match(first.text) and not (self.markup == "plain" and _BULLET_ALONE.fullmatch(first.text)):
+        item = _ITEM.match(first.text) or (_BULLET_ALONE.fullmatch(first.text) if self.markup == "plain" else None)
+        if item is None:
             return None
+        self.margins.append(item.end())
         last = first
         self.at += 1
         while self.at < len(self.lines):
             line = self.line
-            if line.is_blank or _ITEM.match(line.text) or line.start in self.headings or _FENCE.match(line.text):
+            if line.is_blank or _ITEM.match(line.text) or line.start in self.headings or self._fence(line):
                 break
             if self.markup != "plain" and _ATX.match(line.text):
                 break
@@ -290,7 +322,7 @@ class _Parser:
             return bool(_BULLET_ALONE.fullmatch(line.text)) or (
                 bool(_ITEM.match(line.text)) and not line.text[0].isdigit()
             )
-        if _FENCE.match(line.text) or _ITEM.match(line.text) or _DIRECTIVE.match(line.text):
+        if self._fence(line) or _ITEM.match(line.text) or _DIRECTIVE.match(line.text):
             return True
         if self.markup != "rst" and _ATX.match(line.text):
             return True
@@ -324,6 +356,12 @@ class _Parser:
         while taken and taken[-1].is_blank:
             taken.pop()
         return taken[next((place for place, line in enumerate(taken) if not line.is_blank), 0) :]
+
+
+def _is_metadata(lines: Sequence[Line]) -> bool:
+    """Whether lines look like YAML, and not like a text between two rules."""
+    is_yaml = all(line.is_blank or _METADATA.match(line.text) for line in lines)
+    return bool(lines) and not lines[0].is_blank and is_yaml
 
 
 def _with_leads(text: str, blocks: list[Block]) -> list[Block]:

@@ -137,6 +137,51 @@ def test_blank_lines_before_code_are_left_out() -> None:
     assert ("code", "   x = 1") in described(text, "rst")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\n\nIt is late.\n\n---\n\nIt rains.",
+        "---\nIt is late.\n\nIt is dark.\n\n---\n",
+        "---\ntitle: Ferries\nIt is late.\n\n---\n",
+    ],
+)
+def test_text_between_two_rules_is_no_metadata(text: str) -> None:
+    """A text may begin with a rule; only what looks like YAML is left out."""
+    assert any("It is late." in said for kind, said in described(text, "markdown") if kind != "noise")
+
+
+def test_metadata_of_a_file_is_left_out() -> None:
+    """Keys, lists, indented values and blank lines between them."""
+    text = '---\ntitle: Ferries\n\ntags:\n- sea\n  - "x"\n"by": a\n---\n\nIt is late.'
+    assert described(text, "markdown")[1:] == [("paragraph", "It is late.")]
+
+
+@pytest.mark.parametrize(
+    ("text", "markup"),
+    [
+        ("1. Buy\n\n    It is late.\n\n        x = 1\n", "markdown"),
+        ("- Buy\n\n  - Pay\n\n    It is late.\n\n        x = 1\n", "markdown"),
+        ("1.  Buy\n\n    It is late.\n\n    ```sh\n    x = 1\n    ```\n", "markdown"),
+        ("!!! note\n\n    It is late.\n\n        x = 1\n", "markdown"),
+        (".. note::\n\n    It is late.\n\n        x = 1\n", "rst"),
+        (".. note::\n   :class: x\n\n   It is late::\n\n     x = 1\n", "rst"),
+        ("- It is late::\n\n    x = 1\n", "rst"),
+    ],
+    ids=["item", "inner item", "fence", "admonition", "directive", "literal block", "literal block of an item"],
+)
+def test_indentation_counts_from_the_content_around(text: str, markup: Markup) -> None:
+    """A paragraph of an item or directive is no code; what is indented further is, by four, or after `::`."""
+    found = [(kind, said.strip()) for kind, said in described(text, markup)]
+    assert [said for kind, said in found if kind == "code"] == ["x = 1"]
+    assert any("It is late" in said for kind, said in found if kind in ("paragraph", "item"))
+
+
+@pytest.mark.parametrize("text", ["- Buy\n\nIt is late.\n\n    x = 1\n", "    x = 1\n"])
+def test_code_after_a_list_is_code(text: str) -> None:
+    """Once a line is outside the item, its content counts no more."""
+    assert [said.strip() for kind, said in described(text, "markdown") if kind == "code"] == ["x = 1"]
+
+
 def test_comments_without_an_end_are_text() -> None:
     """So is one whose end is pages away; one inside a paragraph is left out."""
     far = f"It is <!-- {'x' * 3000} --> late."
