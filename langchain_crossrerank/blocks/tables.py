@@ -9,6 +9,7 @@ from langchain_crossrerank.blocks.lines import Block, Line, noise
 
 _TABLE_RULE = re.compile(r"\s*(?:\|\s*)?:?-+:?\s*(?:\|\s*:?-+:?\s*)*(?:\|\s*)?")
 _GRID_RULE = re.compile(r"\s*\+(?:[-=]{2,}\+)+\s*")
+_CODE = re.compile(r"`[^`]+`")
 _MOST_COLUMNS = 200
 """Columns that a table set apart by spaces may have."""
 _MOST_CELLS = 2_000_000
@@ -78,11 +79,10 @@ def column_rows(rows: Sequence[Line]) -> list[Block]:
     lead = (header[0].start, header[-1].end) if header else None
     blocks = []
     if lead is not None:
-        names = tuple(" ".join(re.split(r"\s{2,}", line.text.strip())) for line in header)
-        blocks.append(Block("row", *lead, 1, words=names))
-    for group in found:
-        words = _joined([line.text[start:stop].strip() for start, stop in columns] for line in group)
-        blocks.append(Block("row", group[0].start, group[-1].end, lead=lead, words=words))
+        blocks.append(Block("row", *lead, 1, words=_in_columns(header, columns)))
+    blocks += (
+        Block("row", group[0].start, group[-1].end, lead=lead, words=_in_columns(group, columns)) for group in found
+    )
     return blocks
 
 
@@ -110,6 +110,10 @@ def grid_rows(lines: Sequence[Line]) -> list[Block]:
     return rows
 
 
+def _in_columns(lines: Sequence[Line], columns: Sequence[tuple[int, int | None]]) -> tuple[str, ...]:
+    return _joined([line.text[start:stop].strip() for start, stop in columns] for line in lines)
+
+
 def _joined(lines: Iterable[Sequence[str]]) -> tuple[str, ...]:
     """Put the cells of lines together that belong to one row."""
     columns: list[list[str]] = []
@@ -123,4 +127,5 @@ def _joined(lines: Iterable[Sequence[str]]) -> tuple[str, ...]:
 
 def _cells(row: str) -> tuple[str, ...]:
     cells = tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip().removeprefix("|").removesuffix("|")))
-    return cells if any(cells) else ()
+    # Also in code, a pipe that separates no cells is escaped.
+    return tuple(_CODE.sub(lambda code: code[0].replace("\\|", "|"), cell) for cell in cells) if any(cells) else ()

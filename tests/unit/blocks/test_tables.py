@@ -19,16 +19,24 @@ def test_rows_of_a_table_know_their_header() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "+------+-------+\n| Name | Price |\n+======+=======+\n| Pen  | two   |\n|      | euros |\n+------+-------+\n",
-        "====  =====\nName  Price\n====  =====\nPen   two\n      euros\n====  =====\n",
+        "+------+-------+\n| Name | Price |\n|      | today |\n+======+=======+\n"
+        "| Pen  | two   |\n|      | euros |\n+------+-------+\n",
+        "====  =====\nName  Price\n      today\n====  =====\nPen   two\n      euros\n====  =====\n",
     ],
     ids=["grid", "simple"],
 )
 def test_tables_of_restructuredtext(text: str) -> None:
-    """Grid tables and simple tables have rows, also where a cell goes over two lines."""
-    (row,) = [block for block in split_blocks(text, "rst") if not block.level]
+    """Grid tables and simple tables have a header and rows that fit, also where a cell goes over two lines."""
+    header, row = split_blocks(text, "rst")
+    assert (header.level, header.words) == (1, ("Name", "Price today"))
     assert row.words == ("Pen", "two euros")
-    assert row.lead is not None
+    assert row.lead == (header.start, header.end)
+
+
+def test_a_pipe_in_code_is_part_of_its_cell() -> None:
+    """It is escaped in the text, and not in what the cell says."""
+    text = "| Type | Means |\n|---|---|\n| `str \\| None` | a name |\n"
+    assert split_blocks(text, "markdown")[1].words == ("`str | None`", "a name")
 
 
 @pytest.mark.parametrize(
