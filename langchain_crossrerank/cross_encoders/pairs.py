@@ -84,6 +84,8 @@ def check_text_pairs(text_pairs: Iterable[TextPair]) -> list[TextPair]:
     if not isinstance(text_pairs, Iterable):
         raise InvalidInputError(f"text_pairs is {shorten(text_pairs)}; pass a list of (query, passage) tuples.")
     checked: list[TextPair] = []
+    # Most pairs of a call have the same query, which may be long.
+    queries: dict[str, str] = {}
     for position, pair in enumerate(text_pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InvalidInputError(
@@ -95,8 +97,10 @@ def check_text_pairs(text_pairs: Iterable[TextPair]) -> list[TextPair]:
                 f"the passage of text_pairs[{position}] is {shorten(passage)} of type {type(passage).__name__}; "
                 "pass a string."
             )
-        check_query(query, what=f"the query of text_pairs[{position}]")
-        checked.append((encodable(query), encodable(passage) if not passage.isspace() else ""))
+        if not isinstance(query, str) or query not in queries:
+            check_query(query, what=f"the query of text_pairs[{position}]")
+            queries[query] = encodable(query)
+        checked.append((queries[query], encodable(passage) if not passage.isspace() else ""))
     return checked
 
 

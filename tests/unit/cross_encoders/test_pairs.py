@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_crossrerank.cross_encoders.pairs import EncodedPair, encodable, plan_batches
+from langchain_crossrerank.cross_encoders.pairs import EncodedPair, check_text_pairs, encodable, plan_batches
 
 
 @pytest.mark.parametrize("limit", [1, 10, 64])
@@ -29,3 +29,10 @@ def test_the_longest_batch_runs_first() -> None:
 def test_only_lone_surrogates_are_replaced(text: str, expected: str) -> None:
     """A lone surrogate becomes the replacement character, a surrogate pair its character, all else stays."""
     assert encodable(text) == expected
+
+
+def test_a_query_that_repeats_is_brought_into_form_once() -> None:
+    """However many passages a long query has, it takes its time and memory once."""
+    (first, _), (second, _), (other, _) = check_text_pairs([("q\ud800", "a"), ("q\ud800", "b"), ("r", "a")])
+    assert first is second
+    assert (first, other) == ("q\ufffd", "r")
