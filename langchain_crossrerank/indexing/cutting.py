@@ -14,7 +14,13 @@ from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.indexing.pdf import HEADINGS
 from langchain_crossrerank.metadata import CARRIED, SECTION
-from langchain_crossrerank.sentences import guess_language, is_statement, sentence_spans
+from langchain_crossrerank.sentences import (
+    QUESTION_MARKS,
+    begins_small,
+    guess_language,
+    is_statement,
+    sentence_spans,
+)
 
 Splitter = Literal["structure", "plain"]
 
@@ -239,10 +245,10 @@ class _Cutter:
         ending, beginning = document.page_content.rstrip()[-300:], following.page_content
         last_line = ending.rsplit("\n", 1)[-1]
         headings = following.metadata.get(HEADINGS) or [(len(beginning), 0, "")]
-        if is_statement(ending) or ending.endswith((":", "?", "？")) or len(last_line.split()) < 4:
+        if is_statement(ending) or ending.endswith((*QUESTION_MARKS, ":", "：")) or len(last_line.split()) < 4:
             return ""
         top = split_blocks(beginning, markup_of(following.metadata), following.metadata.get(HEADINGS))[:1]
-        if not top or top[0].kind != "paragraph" or headings[0][0] == 0 or not beginning[:1].islower():
+        if not top or top[0].kind != "paragraph" or headings[0][0] == 0 or not begins_small(beginning):
             return ""
         spans = sentence_spans(beginning[: top[0].end])
         if not spans or spans[0][1] > _LONGEST_COMPLETION or not is_statement(beginning[slice(*spans[0])]):
