@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ def test_both_parts_need_queries(share: float, mine_herons: Callable[..., Any]) 
 def test_ndcg_is_the_mean_of_the_sources(mine_herons: Callable[..., Any]) -> None:
     """A positive in second place has nDCG 1 / log2(3); positives that BM25 missed count as missed."""
     (found,) = mine_herons().examples
-    missed = type(found)(found.example, (0, 99), found.candidates, found.negatives)
+    missed = replace(found, positives=(0, 99))
     held_out = validation.HeldOut({"a": [found], "b": [missed]}, {})
     second = {place: -float(rank) for rank, place in enumerate((1, 0, 2))}
     first = {place: -float(rank) for rank, place in enumerate((0, 1, 2))}
