@@ -171,6 +171,7 @@ def split_graph(onnx_file: Path) -> SplitGraph | None:
     if not states:
         return None
     parts = split(structure)
+    # The record of `reading` is the one that is looked for, so it is kept last: where it is, the others are.
     made = {"terms": parts.terms, "scoring": parts.scoring, "reading": parts.reading}
     graphs = {part: as_graph(cut, WeightFiles(onnx_file, cut.weights)) for part, cut in made.items() if cut is not None}
     external = structure.external_files
