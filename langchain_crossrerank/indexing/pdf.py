@@ -102,7 +102,8 @@ def _drop_edges(pages: Sequence[Page]) -> None:
         for is_top in (True, False):
             lines = page.lines[:_EDGE] if is_top else page.lines[-_EDGE:]
             counts.update({(is_top, _without_figures(line.text)) for line in lines})
-    heights = {is_top: _running_height(pages, is_top) for is_top in (True, False)}
+    steps = [_usual_step(page.lines) for page in pages]
+    heights = {is_top: _running_height(pages, steps, is_top) for is_top in (True, False)}
     for page in pages:
         for is_top in (True, False):
             place = 0 if is_top else -1
@@ -120,15 +121,14 @@ def _drop_edges(pages: Sequence[Page]) -> None:
                 page.lines.pop(place)
 
 
-def _running_height(pages: Sequence[Page], is_top: bool) -> int | None:
+def _running_height(pages: Sequence[Page], steps: Sequence[float], is_top: bool) -> int | None:
     """The height at which most pages have one line that is set off from the text, or `None`."""
     heights: Counter[int] = Counter()
-    for page in pages:
+    for page, usual in zip(pages, steps, strict=True):
         if len(page.lines) < 4:
             continue
         edge, inner = (page.lines[0], page.lines[1]) if is_top else (page.lines[-1], page.lines[-2])
         height, next_height = _height(edge), _height(inner)
-        usual = _usual_step(page.lines)
         if height is not None and next_height is not None and usual and abs(height - next_height) > 1.6 * usual:
             heights[height] += 1
     full = sum(len(page.lines) >= 4 for page in pages)
@@ -265,7 +265,8 @@ def _headings_by_size(pages: Sequence[Page]) -> list[list[tuple[int, int, str]]]
 
 
 def _is_contents(page: Page) -> bool:
-    leaders = sum(bool(_LEADERS.search(line.text)) for line in page.lines)
+    # Counting dots first spares nearly every line the pattern.
+    leaders = sum(line.text.count(".") >= 4 and bool(_LEADERS.search(line.text)) for line in page.lines)
     return leaders >= 3 and leaders >= _CONTENTS_SHARE * len(page.lines)
 
 

@@ -12,6 +12,7 @@ import faulthandler
 import json
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,8 @@ def _lines(page: PdfPage) -> Iterator[tuple[str, float, float | None, float | No
         x, y = ctypes.c_double(), ctypes.c_double()
         at = 0
         for part in raw.split("\r\n"):
-            text = " ".join(_BROKEN_WORD.sub("", part).split())
+            is_broken = "\x02" in part or "\ufffe" in part
+            text = " ".join((_BROKEN_WORD.sub("", part) if is_broken else part).split())
             if text:
                 size, top, bottom = 0.0, None, None
                 if placed:
@@ -97,9 +99,7 @@ def _lines(page: PdfPage) -> Iterator[tuple[str, float, float | None, float | No
                     if pdfium.FPDFText_GetCharOrigin(textpage, first, x, y):
                         top = bottom = y.value
                     # A line whose last word was broken holds the next line, too.
-                    if _BROKEN_WORD.search(part) and pdfium.FPDFText_GetCharOrigin(
-                        textpage, at + len(part.rstrip()) - 1, x, y
-                    ):
+                    if is_broken and pdfium.FPDFText_GetCharOrigin(textpage, at + len(part.rstrip()) - 1, x, y):
                         bottom = y.value
                 yield text, size, top, bottom
             at += len(part) + 2
@@ -140,13 +140,19 @@ def main(path: str, first_page: str, memory: str, seconds: str) -> None:
         path: The file.
         first_page: The page to start at, from 0.
         memory: What the process may take, in bytes; not enforced on Windows and macOS.
-        seconds: How long opening the file, each page, and the outline may take.
+        seconds: How long opening the file, each page, and the outline may take; up to a tenth less, because the clock
+            is not restarted for each page.
     """
     _limit_memory(int(memory))
-    faulthandler.dump_traceback_later(float(seconds), exit=True)
+    limit = float(seconds)
+    faulthandler.dump_traceback_later(limit, exit=True)
+    started = time.monotonic()
     for found in read_parts(path, int(first_page)):
         print(json.dumps(found), flush=True)
-        faulthandler.dump_traceback_later(float(seconds), exit=True)
+        # Each restart makes a thread, which can take as long as a short page.
+        if time.monotonic() - started > limit / 10:
+            faulthandler.dump_traceback_later(limit, exit=True)
+            started = time.monotonic()
 
 
 if __name__ == "__main__":
