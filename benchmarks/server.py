@@ -148,7 +148,11 @@ def throughput(model: str, url: str, *, requests: int, candidates: int) -> None:
 
 
 def soak(url: str, process: int, seconds: float) -> None:
-    """Keep the server busy, kill clients, and print its memory over time and the requests that failed."""
+    """Keep the server busy, kill clients, and print its memory over time and the requests that failed.
+
+    In the first minute the passages are short and many, so that the tokens of passages, which are kept in 16 MB, fill
+    them within it.
+    """
     program = (
         "import sys, httpx\n"
         "while True: httpx.post(sys.argv[1], json={'query': 'q', 'documents': ['some words'] * 200}, timeout=600)"
@@ -165,7 +169,7 @@ def soak(url: str, process: int, seconds: float) -> None:
                     killed += 1
                 victim = subprocess.Popen([sys.executable, "-c", program, f"{url}/v1/rerank"])
             try:
-                post(client, url, passages(50, seed=sent))
+                post(client, url, passages(500, seed=sent, words=6) if spent < 60 else passages(50, seed=sent))
             except (httpx.HTTPError, AssertionError):
                 failed += 1
             sent += 1
