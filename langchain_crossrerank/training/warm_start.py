@@ -118,24 +118,35 @@ class WarmStartCrossEncoder(nn.Module):
             Logits of shape (pairs, 1), and the states in which query and passage have not met, shape (pairs, tokens,
             width); then, if there is a sparse branch, its states and its query's terms.
         """
-        present = attention_mask.bool()
-        passage = token_type_ids.bool() & present
-        query = ~token_type_ids.bool() & present
+        query, passage = _segments(attention_mask, token_type_ids)
         places = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         places = (places - passage.long() * query.long().sum(1, keepdim=True)).clamp(min=0)
-        apart, joined = self._attention_biases(present, passage)
+        apart, _ = self._attention_biases(attention_mask.bool(), passage)
         lower = self.embedding_norm(self.words(input_ids) + self.positions(places) + self.types.weight[0])
         for layer in self.layers[: self.config.separate_layers]:
             lower = layer(lower, apart)
-        states = lower
-        for layer in self.layers[self.config.separate_layers :]:
-            states = layer(states, joined)
-        logits = self.read_out(input_ids, states, query, passage)
+        logits = self.logits_from(lower, input_ids, attention_mask, token_type_ids)
         if self.sparse is None:
             return logits, lower
         sparse = self.sparse.encode(input_ids, places, apart)
         terms = self.sparse.query_terms(input_ids, sparse, query)
         return logits + self.sparse.compare(sparse, terms, passage), lower, sparse, terms
+
+    def logits_from(self, lower: Tensor, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Compute logits without the sparse branch, shape (pairs, 1).
+
+        Args:
+            lower: The states in which query and passage have not met, shape (pairs, tokens, width).
+            input_ids: As in `forward`, and so are the masks.
+            attention_mask: See there.
+            token_type_ids: See there.
+        """
+        query, passage = _segments(attention_mask, token_type_ids)
+        _, joined = self._attention_biases(attention_mask.bool(), passage)
+        states = lower
+        for layer in self.layers[self.config.separate_layers :]:
+            states = layer(states, joined)
+        return self.read_out(input_ids, states, query, passage)
 
     def _attention_biases(self, present: Tensor, passage: Tensor) -> tuple[Tensor, Tensor]:
         """Return the biases of the lower layers and of the upper ones, both of shape (pairs, 1, tokens, tokens)."""
@@ -182,6 +193,12 @@ class WarmStartCrossEncoder(nn.Module):
             ],
             dim=1,
         )
+
+
+def _segments(attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the masks of the query's tokens and of the passage's, both of shape (pairs, tokens)."""
+    present, second = attention_mask.bool(), token_type_ids.bool()
+    return ~second & present, second & present
 
 
 def _mean(states: Tensor, chosen: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ SPARSE_WEIGHT = 0.75
 TRAPS = 0.12
 """Fraction of groups whose negatives share the words of the positive; they have labels only."""
 
-WINDOWS = 0.3
+WINDOWS = 0.15
 """Fraction of groups of which single sentences are read; the vectors are of whole passages, so the cosines are not
 part of their teacher."""
 
@@ -153,18 +153,29 @@ class Groups:
         return Group(query, texts, (vectors @ np.asarray(self.query_vectors[row], dtype=np.float32)).tolist())
 
 
-class InParts(WarmStartModel):
-    """A frozen copy of a model, whose logits have two columns: without the sparse branch, and its unweighted scores."""
+class StudentAndStart(WarmStartModel):
+    """The student beside its frozen start, which share the frozen lower layers and the frozen sparse branch.
 
-    def __init__(self, model: WarmStartModel) -> None:
-        super().__init__(model.frozen().network, model.tokenizer, max_length=model.max_length)
+    The logits have three columns: the student's, the start's without the sparse branch, and the branch's unweighted
+    scores.
+
+    Args:
+        student: What is trained.
+    """
+
+    def __init__(self, student: WarmStartModel) -> None:
+        super().__init__(student.network, student.tokenizer, max_length=student.max_length)
+        self.start = student.frozen().network
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Compute both columns, shape (pairs, 2)."""
-        branch = self.network.sparse
-        logits, _, states, terms = self.network.logits_and_states(input_ids, attention_mask, token_type_ids)
-        scores = branch.compare(states, terms, token_type_ids.bool() & attention_mask.bool())
-        return torch.cat([logits - scores, scores / branch.weight], dim=1)
+        """Compute the three columns, shape (pairs, 3)."""
+        inputs = (input_ids, attention_mask, token_type_ids)
+        logits, lower, states, terms = self.network.logits_and_states(*inputs)
+        with torch.no_grad():
+            start = self.start.logits_from(lower, *inputs)
+            branch = self.start.sparse
+            sparse = branch.compare(states, terms, token_type_ids.bool() & attention_mask.bool()) / branch.weight
+        return torch.cat([logits, start, sparse], dim=1)
 
 
 class Distillation:
@@ -172,7 +183,7 @@ class Distillation:
 
     def __init__(self, student: WarmStartModel, groups: Groups, result: Path, *, rate: float, steps: int) -> None:
         self.student, self.groups, self.result, self.steps = student, groups, result, steps
-        self.start = InParts(student)
+        self.both = StudentAndStart(student)
         parameters = student.parameter_groups(rate)
         branch = student.network.sparse
         assert branch is not None
@@ -211,11 +222,9 @@ class Distillation:
         pairs = [(group.query, passage) for group in groups for passage in group.passages]
         batches = list(self.student.batches(pairs, 8192))
         with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                teacher, sparse = self._start_logits(pairs, batches)
-            parts = [self.student.logits([pairs[place] for place in batch]) for batch in batches]
+            parts = [self.both.logits([pairs[place] for place in batch]) for batch in batches]
         order = torch.tensor([place for batch in batches for place in batch]).argsort()
-        loss = self._loss(groups, torch.cat(parts)[order], teacher, sparse)
+        loss = self._loss(groups, *torch.cat(parts)[order].unbind(1))
         loss.backward()
         torch.nn.utils.clip_grad_norm_([value for part in self.optimizer.param_groups for value in part["params"]], 1.0)
         self.optimizer.step()
@@ -225,13 +234,6 @@ class Distillation:
                 if value.is_floating_point():
                     self.average[name].lerp_(value, 1 - AVERAGE)
         return float(loss.detach())
-
-    def _start_logits(self, pairs: list[tuple[str, str]], batches: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Return the starting model's logits without the sparse branch, and the branch's unweighted scores."""
-        parts = torch.zeros(len(pairs), 2)
-        for batch in batches:
-            parts[batch] = self.start.logits([pairs[place] for place in batch])
-        return parts[:, 0], parts[:, 1]
 
     def _loss(self, groups: list[Group], own: Tensor, start: Tensor, sparse: Tensor) -> Tensor:
         losses, place = [], 0
@@ -304,7 +306,7 @@ def main() -> None:
     arguments.result.mkdir(parents=True, exist_ok=True)
     run_of = Distillation(student, Groups(arguments.work), arguments.result, rate=arguments.rate, steps=arguments.steps)
     run_of.run(arguments.groups_per_step)
-    start = run_of.start.network.state_dict()
+    start = run_of.both.start.state_dict()
     mixed = {
         name: value.lerp(start[name], arguments.keep_start) if value.is_floating_point() else value
         for name, value in run_of.average.items()
