@@ -62,7 +62,7 @@ def find_source(
             raise InvalidInputError(f"{what} is {path!r}; pass a path inside the model's folder.")
     name = os.fspath(model)
     if name == BUNDLED:
-        return ModelSource(name, BUNDLED_FOLDER)
+        return ModelSource(name, BUNDLED_FOLDER, file_name=file_name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return ModelSource(name, _inside(name, folder.resolve(), subfolder), file_name=file_name)

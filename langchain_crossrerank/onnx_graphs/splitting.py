@@ -10,7 +10,7 @@ import onnx
 
 from langchain_crossrerank.files import write_whole
 from langchain_crossrerank.onnx_graphs.rewriting import without_unused
-from langchain_crossrerank.onnx_graphs.structure import Structure
+from langchain_crossrerank.onnx_graphs.structure import Structure, read_structure
 from langchain_crossrerank.onnx_graphs.tensor_names import QUERY_TERMS, STATES
 
 
@@ -30,9 +30,9 @@ class Parts:
 
 
 def state_names(structure: Structure) -> list[str]:
-    """Return which of `STATES` a graph has; none if it cannot be split."""
+    """Return which of `STATES` a graph has; none if it cannot be split, as the sparse branch alone cannot."""
     made = _made(structure)
-    return [name for name in STATES if name in made]
+    return [name for name in STATES if name in made] if STATES[0] in made else []
 
 
 def split(structure: Structure) -> Parts:
@@ -54,6 +54,27 @@ def keep_as_inner_tensors(graph_file: Path, names: Sequence[str]) -> None:
     del model.graph.output[:]
     model.graph.output.extend(outputs)
     write_whole(graph_file, model.SerializeToString())
+
+
+def write_part(graph_file: Path, output: str, part_file: Path) -> None:
+    """Write the part of a graph that computes one of its tensors, as a graph that reads its weights from the whole one.
+
+    Args:
+        graph_file: The whole graph.
+        output: The tensor, of shape (pairs, 1); the part calls it `logits`.
+        part_file: Where to write the part, in the same folder.
+    """
+    part = _cut(read_structure(graph_file), outputs=[output])
+    graph = part.model.graph
+    del graph.output[:]
+    graph.output.append(onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [None, 1]))
+    graph.node.append(onnx.helper.make_node("Identity", [output], ["logits"]))
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for weight in part.weights:
+        for entry in tensors[weight.name].external_data:
+            if entry.key == "location":
+                entry.value = graph_file.name
+    write_whole(part_file, part.model.SerializeToString())
 
 
 def _made(structure: Structure) -> set[str]:

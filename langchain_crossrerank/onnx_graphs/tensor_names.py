@@ -8,3 +8,6 @@ STATES = ("states_apart", "sparse_states")
 
 QUERY_TERMS = "query_terms"
 """Name of the tensor, of shape (pairs, terms, width), that a graph with sparse states computes from the query's."""
+
+SPARSE_SCORES = "sparse_scores"
+"""Name of the tensor, of shape (pairs, 1), that a graph with a sparse branch adds to the other scores."""

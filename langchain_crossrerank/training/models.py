@@ -30,7 +30,7 @@ from langchain_crossrerank.cross_encoders.truncation import LONGEST_QUERY_SHARE,
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.onnx_graphs.splitting import keep_as_inner_tensors
-from langchain_crossrerank.onnx_graphs.tensor_names import QUERY_TERMS, STATES
+from langchain_crossrerank.onnx_graphs.tensor_names import QUERY_TERMS, SPARSE_SCORES, STATES
 from langchain_crossrerank.training.warm_start import WarmStartConfig, WarmStartCrossEncoder, bi_encoder_weights
 
 WARM_START = "CrossRerankWarmStart"
@@ -296,8 +296,8 @@ class WarmStartModel(Trainable):
             for kind in ("ids", "attention_mask", "type_ids")
         )
         names = ["input_ids", "attention_mask", "token_type_ids"]
-        states = STATES[:1] if network.sparse is None else (*STATES, QUERY_TERMS)
-        traced = _WithStates(network.config)
+        inner = STATES[:1] if network.sparse is None else (*STATES, QUERY_TERMS, SPARSE_SCORES)
+        traced = _WithInnerTensors(network.config)
         traced.load_state_dict(network.state_dict())
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -307,12 +307,13 @@ class WarmStartModel(Trainable):
                 inputs,
                 str(folder / "model.onnx"),
                 input_names=names,
-                output_names=["logits", *states],
-                dynamic_axes={name: {0: "batch", 1: "tokens"} for name in [*names, *states]} | {"logits": {0: "batch"}},
+                output_names=["logits", *inner],
+                dynamic_axes={name: {0: "batch", 1: "tokens"} for name in [*names, *inner]}
+                | {name: {0: "batch"} for name in ("logits", SPARSE_SCORES)},
                 opset_version=17,
                 dynamo=False,
             )
-        keep_as_inner_tensors(folder / "model.onnx", states)
+        keep_as_inner_tensors(folder / "model.onnx", inner)
         exported = OnnxCrossEncoder(ModelSource(str(folder), folder), activation="identity")
         with torch.no_grad():
             expected = [float(self.logits([pair])[0]) for pair in PARITY_PAIRS]
@@ -324,8 +325,8 @@ class WarmStartModel(Trainable):
             )
 
 
-class _WithStates(WarmStartCrossEncoder):
-    """Returns the states of single texts, too, so that they have names in the exported graph."""
+class _WithInnerTensors(WarmStartCrossEncoder):
+    """Returns inner tensors, too, so that they have names in the exported graph."""
 
     def forward(  # type: ignore[override]
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor

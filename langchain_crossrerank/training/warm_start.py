@@ -116,7 +116,7 @@ class WarmStartCrossEncoder(nn.Module):
 
         Returns:
             Logits of shape (pairs, 1), and the states in which query and passage have not met, shape (pairs, tokens,
-            width); then, if there is a sparse branch, its states and its query's terms.
+            width); then, if there is a sparse branch, its states, its query's terms and its scores.
         """
         query, passage = _segments(attention_mask, token_type_ids)
         places = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
@@ -130,7 +130,8 @@ class WarmStartCrossEncoder(nn.Module):
             return logits, lower
         sparse = self.sparse.encode(input_ids, places, apart)
         terms = self.sparse.query_terms(input_ids, sparse, query)
-        return logits + self.sparse.compare(sparse, terms, passage), lower, sparse, terms
+        scores = self.sparse.compare(sparse, terms, passage)
+        return logits + scores, lower, sparse, terms, scores
 
     def logits_from(self, lower: Tensor, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Compute logits without the sparse branch, shape (pairs, 1).

@@ -170,12 +170,10 @@ class StudentAndStart(WarmStartModel):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Compute the three columns, shape (pairs, 3)."""
         inputs = (input_ids, attention_mask, token_type_ids)
-        logits, lower, states, terms = self.network.logits_and_states(*inputs)
+        logits, lower, _, _, scores = self.network.logits_and_states(*inputs)
         with torch.no_grad():
             start = self.start.logits_from(lower, *inputs)
-            branch = self.start.sparse
-            sparse = branch.compare(states, terms, token_type_ids.bool() & attention_mask.bool()) / branch.weight
-        return torch.cat([logits, start, sparse], dim=1)
+        return torch.cat([logits, start, scores.detach() / self.network.sparse.weight.detach()], dim=1)
 
 
 class Distillation:

@@ -19,6 +19,11 @@ from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.scores import Activation
 from langchain_crossrerank.files import write_whole
 from langchain_crossrerank.onnx_graphs.packing import pack_weights
+from langchain_crossrerank.onnx_graphs.splitting import write_part
+from langchain_crossrerank.onnx_graphs.tensor_names import SPARSE_SCORES
+
+SPARSE_GRAPH = "sparse.onnx"
+"""The sparse branch alone, which reads its weights from the packed graph."""
 
 GOLDEN = Path(__file__).with_name("golden_triples.jsonl")
 
@@ -53,6 +58,7 @@ def main() -> None:
     for file in ("config.json", "tokenizer.json"):
         shutil.copyfile(arguments.trained / file, arguments.bundled / file)
     pack_weights(arguments.trained / "model.onnx", arguments.bundled / "model.onnx", matrix_bits=arguments.bits)
+    write_part(arguments.bundled / "model.onnx", SPARSE_SCORES, arguments.bundled / SPARSE_GRAPH)
     pairs = golden_pairs()
     logits = score(arguments.trained, pairs, "identity")
     golden = [

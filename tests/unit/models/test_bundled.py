@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from tokenizers import Tokenizer
 
@@ -16,13 +19,20 @@ from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER
 from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.scores import sigmoid
+from langchain_crossrerank.cross_encoders.wrappers.cascade import CascadeCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.onnx_graphs.sessions import Graph, open_session
+from langchain_crossrerank.onnx_graphs.splitting import write_part
+from langchain_crossrerank.onnx_graphs.structure import read_structure
+from langchain_crossrerank.onnx_graphs.tensor_names import SPARSE_SCORES
 from langchain_crossrerank.testing import check_cross_encoder
 
 GOLDEN = json.loads((BUNDLED_FOLDER / "golden.json").read_text(encoding="utf-8"))
 
 TOLERANCE = 0.02
 """How far a stored score, as a probability, may be from the trained model's in fp32."""
+
+SPARSE_GRAPH = BUNDLED_FOLDER / "sparse.onnx"
 
 ODD_PAIRS = [
     ("What is LoRA?", "LoRA trains two small matrices."),
@@ -37,6 +47,12 @@ ODD_PAIRS = [
 def bundled() -> CrossEncoder:
     """The bundled model as everybody gets it."""
     return load_cross_encoder("bundled")
+
+
+@pytest.fixture(scope="module")
+def branch() -> CrossEncoder:
+    """The sparse branch of the bundled model alone."""
+    return load_cross_encoder("bundled", file_name="sparse.onnx", activation="identity")
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +279,48 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_sparse_graph_is_a_part_of_the_whole_one(tmp_path: Path) -> None:
+    """It is what is cut out of the graph beside it, reads its weights from there, and costs the wheel little."""
+    write_part(BUNDLED_FOLDER / "model.onnx", SPARSE_SCORES, tmp_path / "part.onnx")
+    assert (tmp_path / "part.onnx").read_bytes() == SPARSE_GRAPH.read_bytes()
+    assert SPARSE_GRAPH.stat().st_size < 300_000
+    assert read_structure(SPARSE_GRAPH).external_files == ("model.onnx",)
+
+
+def test_the_sparse_branch_alone_scores_what_it_adds_to_the_whole(branch: CrossEncoder) -> None:
+    """Its score is that of the tensor inside the whole graph, pair by pair."""
+    pairs = [(row["query"], row["passage"]) for row in GOLDEN[:6]]
+    model = onnx.load(BUNDLED_FOLDER / "model.onnx")
+    model.graph.output.append(onnx.helper.make_tensor_value_info(SPARSE_SCORES, onnx.TensorProto.FLOAT, None))
+    session = open_session(Graph(model.SerializeToString(), unpack=True))
+    tokenizer = Tokenizer.from_file(str(BUNDLED_FOLDER / "tokenizer.json"))
+    expected = []
+    for pair in pairs:
+        encoded = tokenizer.encode(*pair)
+        inputs = {
+            "input_ids": encoded.ids,
+            "attention_mask": encoded.attention_mask,
+            "token_type_ids": encoded.type_ids,
+        }
+        (found,) = session.run([SPARSE_SCORES], {name: np.array([values]) for name, values in inputs.items()})
+        expected.append(float(found[0, 0]))
+    assert branch.score(pairs) == pytest.approx(expected, abs=1e-4)
+    assert max(expected) > 1
+
+
+def test_the_sparse_branch_ranks_the_answer_first(branch: CrossEncoder) -> None:
+    """Of the three passages of each golden query it puts the answer first, so that a cascade keeps it."""
+    scores = branch.score([(row["query"], row["passage"]) for row in GOLDEN])
+    assert all(scores[first] > max(scores[first + 1 : first + 3]) for first in range(0, len(GOLDEN), 3))
+
+
+def test_a_cascade_of_branch_and_whole_has_the_scores_of_the_whole(branch: CrossEncoder, bundled: CrossEncoder) -> None:
+    """Survivors have exactly the score of the whole model, and the best one survives."""
+    passages = [row["passage"] for row in GOLDEN]
+    pairs = [(GOLDEN[0]["query"], passage) for passage in passages]
+    whole = bundled.score(pairs)
+    scores = CascadeCrossEncoder(branch, bundled, keep=10).score(pairs)
+    assert scores[0] == max(scores) == pytest.approx(whole[0], abs=1e-6)
+    assert sum(score == pytest.approx(exact, abs=1e-6) for score, exact in zip(scores, whole, strict=True)) >= 10
