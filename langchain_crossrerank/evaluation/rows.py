@@ -13,12 +13,14 @@ from langchain_crossrerank.checks import cut
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.records import Record, plain_key
 
-DOCUMENT_IDS = ("docid", "docno", "documentid", "corpusid", "pid", "passageid", "did", "chunkid", "doc", "document")
+# In PyTerrier's results `docno` is the document's own id and `docid` its place in the index.
+DOCUMENT_IDS = ("docno", "docid", "documentid", "corpusid", "pid", "passageid", "did", "chunkid", "doc", "document")
 QUERY_IDS = ("queryid", "qid", "questionid", "topicid", "topic", "query", "q")
 TEXTS = ("text", "contents", "content", "pagecontent", "passage", "body", "chunk", "document")
 QUERIES = ("text", "query", "question", "querytext", "contents", "content", "userinput", "title")
 GRADES = ("score", "rel", "relevance", "grade", "label", "qrel", "judgement", "judgment")
 SCORES = ("score", "sim", "similarity", "relevancescore", "value")
+RANKS = ("rank", "position", "pos", "place")
 
 QUERY_HEADER = frozenset({"queryid", "qid", "questionid", "topicid", "topic", "query"})
 DOCUMENT_HEADER = frozenset({"id", *DOCUMENT_IDS})
@@ -46,7 +48,7 @@ def whole_number(value: object) -> int:
         raise ValueError(f"{value!r} is not a whole number")
     try:
         number = float(value)  # type: ignore[arg-type]  # refused below
-    except (TypeError, ValueError) as err:
+    except (TypeError, ValueError, OverflowError) as err:
         raise ValueError(f"{value!r} is not a whole number") from err
     if not math.isfinite(number) or number != int(number):
         raise ValueError(f"{value!r} is not a whole number")
@@ -55,8 +57,11 @@ def whole_number(value: object) -> int:
 
 def _orderable(value: object) -> float:
     if isinstance(value, bool | None):
-        raise ValueError(f"{value!r} is not a number")
-    number = float(value)  # type: ignore[arg-type]  # pydantic reports what float refuses
+        raise ValueError(f"{value!r} is not a number; write one, or leave the key out of every record")
+    try:
+        number = float(value)  # type: ignore[arg-type]  # pydantic reports what float refuses
+    except OverflowError as err:
+        raise ValueError("the number is too large") from err
     if math.isnan(number):
         raise ValueError("NaN cannot be ordered")
     return number
@@ -67,6 +72,8 @@ def _or_nothing(value: object) -> object:
 
 
 Id = Annotated[str, BeforeValidator(_to_id), Field(min_length=1, strict=True)]
+Number = Annotated[float | None, BeforeValidator(_orderable)]
+"""A number, or `None` where the key is missing; a key without a value is refused."""
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value), Field(strict=True)]
 
 
@@ -111,16 +118,19 @@ class JudgementRow(_Row):
 class RunRow(_Row):
     """A document that a first stage found for a query.
 
-    `score` and `rank` are `None` where the file has none; `unnamed` is a third column without a name.
+    `score` and `rank` are `None` where the record has none; `unnamed` is a third column without a name.
     """
 
     query_id: Id = Field(validation_alias=AliasChoices(*QUERY_IDS))
     document_id: Id = Field(validation_alias=AliasChoices(*DOCUMENT_IDS))
-    score: Annotated[float, BeforeValidator(_orderable)] | None = Field(
-        default=None, validation_alias=AliasChoices(*SCORES)
-    )
-    rank: Annotated[float, BeforeValidator(_orderable)] | None = None
-    unnamed: Annotated[float, BeforeValidator(_orderable)] | None = None
+    score: Number = Field(default=None, validation_alias=AliasChoices(*SCORES))
+    rank: Number = Field(default=None, validation_alias=AliasChoices(*RANKS))
+    unnamed: Number = None
+
+    @property
+    def ordered_by(self) -> str | None:
+        """The field that decides the document's place; `None` is the place of its line."""
+        return next((name for name in ("score", "unnamed", "rank") if getattr(self, name) is not None), None)
 
 
 def parse(record: Record, row_type: type[Row], columns: Sequence[Sequence[str]], expected: str) -> Row:

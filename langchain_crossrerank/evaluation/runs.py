@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -12,10 +10,11 @@ import numpy as np
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 
+from langchain_crossrerank.checks import cut
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.digests import digest_of
 from langchain_crossrerank.evaluation.records import Record, plain_key, read_records
-from langchain_crossrerank.evaluation.rows import DOCUMENT_IDS, QUERY_HEADER, RunRow, parse
+from langchain_crossrerank.evaluation.rows import DOCUMENT_IDS, QUERY_HEADER, QUERY_IDS, RunRow, parse
 from langchain_crossrerank.metadata import INITIAL_SCORE
 
 if TYPE_CHECKING:
@@ -29,6 +28,13 @@ _TREC = (
     ("queryid", "iteration", "docid", "rank", "score"),
 )
 _COLUMNS = (("queryid", "docid"), ("queryid", "docid", "unnamed"), *_TREC)
+_NO_ORDER = frozenset({"", "id", "index", "unnamed0", "iteration", "iter", "q0", "tag", "runid"}).union(
+    QUERY_IDS, DOCUMENT_IDS
+)
+"""Keys whose numbers order nothing: ids, the index of an exported table, and the columns of TREC that are read over."""
+
+_ORDERS = {"score": "a score", "rank": "a rank", "unnamed": "a third column", None: "neither score nor rank"}
+
 _EXPECTED = "query-id, corpus-id and score, or the six columns of a TREC run"
 
 
@@ -39,8 +45,9 @@ def load_run(file: str | os.PathLike[str]) -> Run:
     of a TREC run, the second of which may hold anything. JSON, JSON Lines, CSV and Parquet have keys such as
     `query-id`, `corpus-id` and `score` or `rank`; a JSON object may map query ids to document ids to scores.
 
-    A third column without a name holds ranks, as in MS MARCO runs, if it holds whole numbers that rise from line to
-    line in every query, or the numbers 1 to n of every query in mixed order; otherwise it holds scores.
+    A third column without a name holds ranks, as in MS MARCO runs, if it holds whole numbers that never fall from line
+    to line of a query, or the numbers 1 to n of every query in mixed order. It holds scores if its numbers never rise,
+    or are not all whole. Anything else is refused.
 
     Equal scores keep the order of the lines; in a TREC run they are ordered as `trec_eval` does: scores are compared in
     single precision, and the greater document id is first.
@@ -50,15 +57,19 @@ def load_run(file: str | os.PathLike[str]) -> Run:
         scores fall by one from 0.
 
     Raises:
-        InvalidInputError: If the file is missing or a line is malformed, a document is listed twice for a query, or
-            ranks and scores cannot be distinguished.
+        InvalidInputError: If the file is missing or a line is malformed, a document is listed twice for a query, some
+            records have a score and others none, a number has an unknown name, or ranks and scores cannot be
+            distinguished.
     """
     found: dict[str, dict[str, RunRow]] = {}
     is_trec = False
+    first: RunRow | None = None
     for record in read_records(file, header_keys=QUERY_HEADER):
         record = _without_unknown_header(record)  # noqa: PLW2901
         is_trec = is_trec or (isinstance(record.fields, list) and len(record.fields) in (5, 6))
         row = parse(record, RunRow, _COLUMNS, _EXPECTED)
+        first = first or row
+        _check_order(record, row, first.ordered_by)
         listed = found.setdefault(row.query_id, {})
         if row.document_id in listed:
             raise InvalidInputError(
@@ -132,6 +143,38 @@ def _without_unknown_header(record: Record) -> Record:
     return Record(record.where, record.line, values)
 
 
+def _check_order(record: Record, row: RunRow, expected: str | None) -> None:
+    """Refuse a record whose place in the list would be guessed.
+
+    Args:
+        record: The record.
+        row: The same, typed.
+        expected: What decides the places of the other records; see `RunRow.ordered_by`.
+    """
+    start = f"{record.where}: {cut(record.line, 80)!r}"
+    if row.ordered_by != expected:
+        raise InvalidInputError(
+            f"{start} has {_ORDERS[row.ordered_by]}, but the records before it have {_ORDERS[expected]}; write the "
+            "same for all."
+        )
+    if row.ordered_by is not None or not isinstance(record.fields, Mapping):
+        return
+    for key, value in record.fields.items():
+        if plain_key(key) not in _NO_ORDER and _is_number(value):
+            raise InvalidInputError(
+                f"{start}: {key!r} is {value!r}, and may be a score or a rank; rename it score (the greatest is the "
+                "best) or rank (the least is the best), or remove it."
+            )
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
+
+
 def _unnamed_are_ranks(rows: Mapping[str, Sequence[RunRow]], file: str) -> bool:
     """Decide whether a third column without a name holds ranks or scores.
 
@@ -139,23 +182,29 @@ def _unnamed_are_ranks(rows: Mapping[str, Sequence[RunRow]], file: str) -> bool:
         InvalidInputError: If it may be either.
     """
     columns = [[row.unnamed for row in listed if row.unnamed is not None] for listed in rows.values()]
-    long = [column for column in columns if len(column) > 1]
-    if not long:
-        # One document a query: the order is the same either way.
+    # Where all documents of a query have the same number, the order is the same either way.
+    telling = [column for column in columns if len(set(column)) > 1]
+    if not telling:
         return False
-    rises = all(all(a < b for a, b in itertools.pairwise(column)) for column in long)
-    falls = all(all(a >= b for a, b in itertools.pairwise(column)) for column in long)
-    is_whole = all(value == int(value) and value >= 0 for column in long for value in column if math.isfinite(value))
-    counts = all(sorted(column) == list(range(1, len(column) + 1)) for column in long)
-    if rises and is_whole:
+    rises = all(column == sorted(column) for column in telling)
+    falls = all(column == sorted(column, reverse=True) for column in telling)
+    counts = all(sorted(column) == list(range(1, len(column) + 1)) for column in telling)
+    may_be_ranks = all(value >= 0 and value.is_integer() for column in telling for value in column)
+    if may_be_ranks and (rises or (counts and not falls)):
         return True
-    if rises or (counts and falls):
-        raise InvalidInputError(
-            f"{file}: the third column may hold ranks or scores, "
-            + ("as its numbers rise in every query" if rises else "as it counts down to 1 in every query")
-            + "; name the columns in a first line, such as query-id, corpus-id and rank (or score)."
-        )
-    return counts
+    if (falls and not counts) or not (rises or may_be_ranks):
+        return False
+    reason = (
+        "its numbers rise in every query"
+        if rises
+        else "it counts down to 1 in every query"
+        if falls
+        else "its numbers are whole and neither rise nor fall in every query"
+    )
+    raise InvalidInputError(
+        f"{file}: the third column may hold ranks or scores, as {reason}; name the columns in a first line, such as "
+        "query-id, corpus-id and rank (or score)."
+    )
 
 
 def _ordered(rows: Sequence[RunRow], unnamed_are_ranks: bool, is_trec: bool) -> list[tuple[str, float]]:

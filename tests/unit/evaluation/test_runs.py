@@ -10,7 +10,7 @@ from langchain_crossrerank import create_rerank_retriever
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation import Collection, load_run, run_retriever
 from langchain_crossrerank.testing import ScriptedCrossEncoder
-from tests.unit.evaluation.conftest import Write
+from tests.unit.evaluation.conftest import Write, json_lines
 
 ir_measures = pytest.importorskip("ir_measures", reason="needs the eval extra")
 
@@ -108,16 +108,82 @@ def test_ranks_may_have_gaps_and_any_order(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "reason"),
-    [("q\ta\t3\nq\tb\t2\nq\tc\t1\n", "counts down to 1"), ("q\ta\t0.25\nq\tb\t0.5\n", "rise in every query")],
-    ids=["down to 1", "rising fractions"],
+    ("lines", "reason", "best"),
+    [
+        ("q\ta\t3\nq\tb\t2\nq\tc\t1\n", "counts down to 1", "a"),
+        ("q\ta\t0.25\nq\tb\t0.5\n", "rise in every query", "b"),
+        ("q\ta\t2\nq\tb\t1\nq\tc\t5\np\ta\t1\np\tb\t2\n", "whole and neither rise nor fall", "c"),
+    ],
+    ids=["down to 1", "rising fractions", "one query out of order"],
 )
-def test_what_may_be_rank_or_score_is_refused(write: Write, lines: str, reason: str) -> None:
+def test_what_may_be_rank_or_score_is_refused(write: Write, lines: str, reason: str, best: str) -> None:
     """Where both readings are sensible, the remedy is a header; with it the file is read."""
     with pytest.raises(InvalidInputError, match=rf"{reason}.*name the columns in a first line"):
         load_run(write(lines))
     named = write(f"query-id\tcorpus-id\tscore\n{lines}")
-    assert load_run(named)["q"][0][0] == ("a" if "counts" in reason else "b")
+    assert load_run(named)["q"][0][0] == best
+
+
+def test_ranks_may_be_shared(write: Write) -> None:
+    """Documents with one rank keep the order of their lines, and do not turn the list upside down."""
+    file = write("q1\td1\t1\nq1\td2\t1\nq1\td3\t3\nq1\td4\t4\nq2\td1\t1\nq2\td2\t1\n")
+    assert {key: [name for name, _ in found] for key, found in load_run(file).items()} == {
+        "q1": ["d1", "d2", "d3", "d4"],
+        "q2": ["d1", "d2"],
+    }
+
+
+def test_whole_numbers_that_fall_are_scores(write: Write) -> None:
+    """The number of matching words, best first, needs no header."""
+    assert load_run(write("q\ta\t9\nq\tb\t9\nq\tc\t4\n")) == {"q": [("a", 9.0), ("b", 9.0), ("c", 4.0)]}
+
+
+@pytest.mark.parametrize("key", ["rank", "position", "pos", "Place"])
+def test_ranks_are_read_under_the_keys_people_use(write: Write, key: str) -> None:
+    """The least rank is the best, whatever the order of the lines."""
+    file = write(f"qid\tpid\t{key}\nq\ta\t3\nq\tb\t1\nq\tc\t2\n")
+    assert [name for name, _ in load_run(file)["q"]] == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("bm25", 1.5), ("distance", "0.9"), ("cosine", 1)])
+def test_a_number_under_an_unknown_name_is_refused(write: Write, key: str, value: object) -> None:
+    """What may be a score is not dropped for the order of the lines: line, key, value and remedy are named."""
+    file = write(json_lines([{"query_id": "q", "doc_id": "a", key: value}]), "run.jsonl")
+    with pytest.raises(
+        InvalidInputError, match=rf"line 1: .*{key!r} is {value!r}, and may be a score.*rename it score"
+    ):
+        load_run(file)
+
+
+def test_a_table_without_scores_may_have_other_columns(write: Write) -> None:
+    """An index, an iteration, a tag and texts order nothing; with a score, other numbers do not matter."""
+    rows = ",query_id,iter,doc_id,title,tag\n0,q,0,a,One,x\n1,q,0,b,Two,x\n"
+    assert [name for name, _ in load_run(write(rows, "run.csv"))["q"]] == ["a", "b"]
+    rows = "query_id,doc_id,score,bm25\nq,a,1,9\nq,b,2,8\n"
+    assert [name for name, _ in load_run(write(rows, "run.csv"))["q"]] == ["b", "a"]
+
+
+@pytest.mark.parametrize("key", ["score", "rank"])
+def test_a_score_or_rank_without_a_value_is_refused(write: Write, key: str) -> None:
+    """A null is not replaced by the place of its line, and neither is a key that only some records have."""
+    rows = [{"query_id": "q", "doc_id": name, key: value} for name, value in (("a", 12.0), ("b", None), ("c", -3.0))]
+    with pytest.raises(InvalidInputError, match=rf"line 2: .*{key} is None \(None is not a number; write one"):
+        load_run(write(json_lines(rows), "run.jsonl"))
+    del rows[1][key]
+    with pytest.raises(InvalidInputError, match=rf"line 2: .* has neither score nor rank, .* before it have a {key}"):
+        load_run(write(json_lines(rows), "run.jsonl"))
+
+
+def test_document_numbers_of_pyterrier_are_no_ids(write: Write) -> None:
+    """Its results have the place in the index as `docid` and the document's own id as `docno`."""
+    file = write("qid,docid,docno,rank,score,query\n1,0,d9,0,12.5,x\n1,7,d3,1,11,x\n", "results.csv")
+    assert load_run(file) == {"1": [("d9", 12.5), ("d3", 11.0)]}
+
+
+def test_a_number_that_no_float_holds_is_refused(write: Write) -> None:
+    """A score of 400 digits is an input error that names its place."""
+    with pytest.raises(InvalidInputError, match=r"run\.json, key 'q': .*the number is too large"):
+        load_run(write({"q": {"a": 10**400}}, "run.json"))
 
 
 @pytest.mark.parametrize("second", ["Q0", "0", "1", "q0", "anything"])
