@@ -13,9 +13,10 @@ from langchain_core.documents import Document
 
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.judgements import Qrels, fit_qrels, load_qrels
-from langchain_crossrerank.evaluation.records import read_records
+from langchain_crossrerank.evaluation.records import Record, plain_key, read_records
 from langchain_crossrerank.evaluation.rows import (
     DOCUMENT_HEADER,
+    DOCUMENT_IDS,
     QUERY_TEXT_HEADER,
     TEXTS,
     DocumentRow,
@@ -30,7 +31,11 @@ DRAFTED = "drafted"
 
 DEFAULT_SPLIT = "test"
 
-_FORMATS = ("jsonl", "json", "tsv", "csv", "parquet", "jsonl.gz", "tsv.gz")
+_FORMATS = ("jsonl", "json", "tsv", "csv", "parquet", "jsonl.gz", "json.gz", "tsv.gz", "csv.gz")
+_QRELS_FORMATS = (*_FORMATS, "txt", "txt.gz", "qrels", "qrel", "trec")
+
+_NO_TEXT = frozenset({"title", "id", "url", "metadata", *DOCUMENT_IDS})
+"""Keys of a document that hold something other than its text."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +131,10 @@ def load_corpus(file: str | os.PathLike[str]) -> list[Document]:
     expected = "an object with an _id and a text, or an id and a text separated by a tab"
     columns = (("id", "text"), ("id", "text", "title"))
     for record in read_records(file, header_keys=DOCUMENT_HEADER):
-        only_title = has_key(record, ("title",)) and not has_key(record, TEXTS)
         row: DocumentRow | TitleRow = (
-            parse(record, TitleRow, columns, expected) if only_title else parse(record, DocumentRow, columns, expected)
+            parse(record, TitleRow, columns, expected)
+            if _has_only_title(record)
+            else parse(record, DocumentRow, columns, expected)
         )
         _check_new(row.id, documents, record.where)
         text = "\n".join(part for part in (row.title, row.text) if part)
@@ -187,10 +193,28 @@ def _load_queries(file: str | os.PathLike[str]) -> tuple[dict[str, str], frozens
     return texts, frozenset(drafted)
 
 
+def _has_only_title(record: Record) -> bool:
+    """Whether a document has a title, and nothing that may be its text under another name."""
+    if not has_key(record, ("title",)) or has_key(record, TEXTS) or not isinstance(record.fields, Mapping):
+        return False
+    others = (value for key, value in record.fields.items() if plain_key(key) not in _NO_TEXT)
+    return not any(value and isinstance(value, str | list) for value in others)
+
+
 def _find(root: Path, name: str) -> Path:
     """Find a file of the folder by its stem, in one of the formats that are read."""
     found = [root / f"{name}.{ending}" for ending in _FORMATS if (root / f"{name}.{ending}").is_file()]
     return found[0] if found else root / f"{name}.jsonl"
+
+
+def find_splits(root: Path) -> dict[str, Path]:
+    """List the judgements in a folder's `qrels/` by split; backups and hidden files are not read."""
+    found = {}
+    for path in sorted((root / "qrels").glob("*.*")):
+        name, _, ending = path.name.partition(".")
+        if name and ending.lower() in _QRELS_FORMATS:
+            found[name] = path
+    return found
 
 
 def _qrels_file(root: Path, qrels: str | os.PathLike[str] | None, split: str | None) -> Path:
@@ -203,7 +227,7 @@ def _qrels_file(root: Path, qrels: str | os.PathLike[str] | None, split: str | N
         if split is not None:
             raise InvalidInputError(f"both qrels={os.fspath(qrels)!r} and split={split!r} were given; pass one.")
         return root / qrels
-    splits = {path.name.partition(".")[0]: path for path in sorted((root / "qrels").glob("*.*"))}
+    splits = find_splits(root)
     if split is None and not splits:
         return _find(root, "qrels") if _find(root, "qrels").is_file() else root / "qrels.tsv"
     if split is None and _find(root, "qrels").is_file():

@@ -16,7 +16,7 @@ from langchain_crossrerank.evaluation.records import Record, plain_key
 # In PyTerrier's results `docno` is the document's own id and `docid` its place in the index.
 DOCUMENT_IDS = ("docno", "docid", "documentid", "corpusid", "pid", "passageid", "did", "chunkid", "doc", "document")
 QUERY_IDS = ("queryid", "qid", "questionid", "topicid", "topic", "query", "q")
-TEXTS = ("text", "contents", "content", "pagecontent", "passage", "body", "chunk", "document")
+TEXTS = ("text", "contents", "content", "pagecontent", "passage", "body", "chunk", "document", "abstract")
 QUERIES = ("text", "query", "question", "querytext", "contents", "content", "userinput", "title")
 GRADES = ("score", "rel", "relevance", "grade", "label", "qrel", "judgement", "judgment")
 SCORES = ("score", "sim", "similarity", "relevancescore", "value")

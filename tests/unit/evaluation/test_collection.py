@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 from langchain_core.documents import Document
 
@@ -147,8 +149,35 @@ def test_a_split_that_is_not_there_is_named(write_beir: WriteBeir) -> None:
         load_beir(folder, qrels="x.tsv", split="dev")
 
 
+@pytest.mark.parametrize(
+    "name", ["test.tsv.bak", "test.tsv~", "test.tsv.orig", "test.old.tsv", "._test.tsv", ".test.tsv.swp"]
+)
+def test_a_backup_does_not_replace_the_judgements(write_beir: WriteBeir, name: str) -> None:
+    """What editors and copying leave beside a split is not read."""
+    folder = write_beir(qrels=None)
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "test.tsv").write_text("q2\td2\t1\n")
+    (folder / "qrels" / name).write_text("q1\td1\t1\n")
+    assert load_beir(folder).qrels == {"q2": {"d2": 1}}
+
+
+@pytest.mark.parametrize("ending", ["tsv", "tsv.gz", "csv.gz", "json.gz", "txt"])
+def test_every_file_of_a_folder_may_be_in_another_format(write_beir: WriteBeir, ending: str) -> None:
+    """Formats that are read one by one are found in a folder, gzipped or not."""
+    folder = write_beir(qrels=None)
+    (folder / "qrels").mkdir()
+    lines = {"csv.gz": "query-id,corpus-id,score\nq2,d2,1\n", "json.gz": '{"q2": {"d2": 1}}', "txt": "q2 0 d2 1\n"}
+    judged = lines.get(ending, "q2\td2\t1\n").encode()
+    (folder / "qrels" / f"test.{ending}").write_bytes(gzip.compress(judged) if ending.endswith("gz") else judged)
+    if ending in ("csv.gz", "json.gz"):
+        (folder / "queries.jsonl").unlink()
+        asked = {"csv.gz": "id,text\nq2,When?\n", "json.gz": '{"q2": "When?"}'}[ending]
+        (folder / f"queries.{ending}").write_bytes(gzip.compress(asked.encode()))
+    assert load_beir(folder).qrels == {"q2": {"d2": 1}}
+
+
 @pytest.mark.parametrize("id_key", ["_id", "id", "docid", "doc_id", "pid", "corpus-id"])
-@pytest.mark.parametrize("text_key", ["text", "contents", "content", "page_content", "passage"])
+@pytest.mark.parametrize("text_key", ["text", "contents", "content", "page_content", "passage", "abstract"])
 def test_documents_are_read_under_the_keys_people_use(write: Write, id_key: str, text_key: str) -> None:
     """Every usual name of an id and of a text is the same document."""
     file = write(json_lines([{id_key: "a", text_key: "one"}]), "corpus.jsonl")
@@ -170,6 +199,26 @@ def test_a_text_under_an_unknown_key_is_refused(write: Write, read: object) -> N
         InvalidInputError, match=r"corpus\.jsonl, line 1: .*none of the keys 'text', .*\['_id', 'txt'\]"
     ):
         read(file)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("full_text", "The ferry leaves at nine."), ("paragraphs", ["The ferry leaves at nine."])]
+)
+def test_a_document_is_not_measured_by_its_title_alone(write: Write, key: str, value: object) -> None:
+    """A title beside what may be the text under another name is refused, with the keys."""
+    row = {"_id": "a", "title": "Ferries", "url": "https://example.com", key: value}
+    with pytest.raises(InvalidInputError, match=rf"line 1: .*none of the keys 'text', .*{key!r}\]; rename one"):
+        load_corpus(write(json_lines([row]), "corpus.jsonl"))
+    del row[key]
+    assert load_corpus(write(json_lines([row]), "corpus.jsonl")) == [Document("Ferries", id="a")]
+
+
+def test_an_abstract_is_a_text(write: Write) -> None:
+    """A corpus of papers has titles and abstracts; a text goes before its abstract."""
+    rows = "id,title,abstract\na,Ferries,One leaves at nine.\n"
+    assert load_corpus(write(rows, "corpus.csv")) == [Document("Ferries\nOne leaves at nine.", id="a")]
+    both = json_lines([{"_id": "a", "abstract": "Short.", "text": "Long."}])
+    assert load_corpus(write(both, "corpus.jsonl")) == [Document("Long.", id="a")]
 
 
 def test_tables_hold_collections_too(write: Write) -> None:
