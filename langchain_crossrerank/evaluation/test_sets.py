@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import re
+import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_crossrerank.checks import shorten
+from langchain_crossrerank.checks import cut, shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.collection import Collection, assemble, load_beir
 from langchain_crossrerank.evaluation.judgements import Qrels, fit_qrels
@@ -22,9 +24,15 @@ from langchain_crossrerank.evaluation.rows import whole_number
 
 _QUESTIONS = ("userinput", "question", "query", "input")
 _CONTEXTS = ("referencecontexts", "referencecontext", "groundtruthcontexts", "goldcontexts", "positivecontexts")
-_ANY_CONTEXTS = ("contexts", "context", "documents", "sourcedocuments", "passages")
-_ANSWERS = ("answer", "response", "retrievedcontexts")
+_ANY_CONTEXTS = ("contexts", "context", "documents", "passages", "sourcedocuments")
+_RETRIEVED = "sourcedocuments"
+_ANSWERS = ("answer", "response", "result", "retrievedcontexts")
 _TEXTS = ("pagecontent", "text", "content", "contents")
+
+# SQuAD's answers without a text, as JSON, Python or numpy write them into a cell.
+_NO_ANSWERS = re.compile(r"""\[\s*\]|\{.*["']text["']:\s*(array\()?\[\s*\].*\}""", re.DOTALL)
+_NOTHING = frozenset({"", "nan", "none", "null", "<na>"})
+_LIST_START = re.compile(r"""\[\s*(['"{\[]|\w+\()""")
 
 _TELLING_CHARACTERS = 20
 _TELLING_SHARE = 0.25
@@ -220,37 +228,87 @@ def _flattened(record: Record) -> dict[str, Any]:
 
 
 def _contexts(record: Record, fields: Mapping[str, Any]) -> list[str]:
-    """The texts that answer a question.
+    """The texts that answer a question; none for one that cannot be answered.
 
     Raises:
         InvalidInputError: If they may be what a system retrieved, or are not there.
     """
-    key = next((key for key in _CONTEXTS if key in fields), None)
-    if key is None:
-        key = next((key for key in _ANY_CONTEXTS if key in fields), None)
-        if key == "contexts" and any(name in fields for name in _ANSWERS):
-            raise InvalidInputError(
-                f"{record.where}: 'contexts' next to an answer is what a system retrieved and not what is right; name "
-                "the right ones reference_contexts."
-            )
+    key = next((key for key in (*_CONTEXTS, *_ANY_CONTEXTS) if key in fields), None)
     if key is None:
         raise InvalidInputError(
             f"{record.where}: no reference contexts; name them reference_contexts; the keys are {list(record.fields)}."
         )
-    return _texts(record, fields[key])
+    value = _unpacked(record, fields[key])
+    if key in _CONTEXTS:
+        return _texts(record, value)
+    # One text with its answer is a data set of questions; a list with an answer is what a chain returned.
+    is_one_text = key == "context" and isinstance(value, str)
+    if key == _RETRIEVED or (not is_one_text and any(name in fields for name in _ANSWERS)):
+        raise InvalidInputError(
+            f"{record.where}: {_name_of(record, key)!r} {'' if key == _RETRIEVED else 'next to an answer '}is what a "
+            "system retrieved and not what is right; name the right ones reference_contexts."
+        )
+    return _texts(record, value) if _is_answerable(fields) else []
+
+
+def _name_of(record: Record, key: str) -> str:
+    return next((str(name) for name in record.fields if plain_key(name) == key), key)
+
+
+def _is_answerable(fields: Mapping[str, Any]) -> bool:
+    """Whether SQuAD's fields of a question say that its context answers it."""
+    if str(fields.get("isimpossible")).casefold() in ("true", "1"):
+        return False
+    answers = fields.get("answers")
+    if isinstance(answers, Mapping):
+        answers = answers.get("text")
+    if isinstance(answers, str):
+        return _NO_ANSWERS.fullmatch(answers.strip()) is None
+    return bool(answers != [])
+
+
+def _unpacked(record: Record, value: Any) -> Any:
+    """A list that JSON, Python or numpy wrote into a CSV cell; other values as they are.
+
+    Raises:
+        InvalidInputError: If a cell looks like a list and cannot be read as one.
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    cell = value.strip()
+    for read in (json.loads, _strings, ast.literal_eval):
+        try:
+            return read(cell)
+        except (ValueError, SyntaxError, tokenize.TokenError, RecursionError):
+            continue
+    if cell.endswith("]") or _LIST_START.match(cell):
+        raise InvalidInputError(
+            f"{record.where}: the cell {cut(cell, 80)!r} looks like a list and cannot be read; write it as JSON, such "
+            'as ["one text", "another"].'
+        )
+    return value
+
+
+def _strings(cell: str) -> list[str]:
+    """Read a list of strings as Python writes it, or as numpy does, without commas.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    tokens = [token for token in tokenize.generate_tokens(io.StringIO(cell).readline) if token.string.strip()]
+    first, *inner, last = tokens
+    if (
+        first.string != "["
+        or last.string != "]"
+        or any(token.type != tokenize.STRING and token.string != "," for token in inner)
+    ):
+        raise ValueError("not a list of strings")
+    return [ast.literal_eval(token.string) for token in inner if token.type == tokenize.STRING]
 
 
 def _texts(record: Record, value: Any) -> list[str]:
-    if value is None:
+    if value is None or str(value).strip().casefold() in _NOTHING:
         return []
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        # A list that was written into a CSV cell, as JSON or by Python.
-        for read in (json.loads, ast.literal_eval):
-            try:
-                value = read(value)
-                break
-            except (ValueError, SyntaxError):
-                continue
     if isinstance(value, str | Mapping):
         value = [value]
     texts = []

@@ -64,6 +64,49 @@ def test_a_ragas_csv_has_lists_in_its_cells(write: Write) -> None:
     assert [document.page_content for document in load_collection(file).documents] == [FERRY, BREAD]
 
 
+def cell_row(cell: str) -> str:
+    """A CSV test set with one question and one cell of contexts."""
+    quoted = cell.replace('"', '""')
+    return f'user_input,reference_contexts\nWhen?,"{quoted}"\n'
+
+
+@pytest.mark.parametrize("between", [" ", "\n ", ", "], ids=["numpy", "numpy on two lines", "Python"])
+def test_a_list_of_strings_in_a_cell_keeps_its_length(write: Write, between: str) -> None:
+    """Numpy, and so pandas from Parquet, puts no commas between strings; two contexts do not become one."""
+    file = write(cell_row(f"['{FERRY}'{between}\"Yeast's work.\"]"), "set.csv")
+    assert [document.page_content for document in load_collection(file).documents] == [FERRY, "Yeast's work."]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        f"[Document(metadata={{}}, page_content='{FERRY}')]",
+        f"['{FERRY}', 'Bread ris",
+        f"[{FERRY}, {BREAD}]",
+        f"[{{'text': '{FERRY}'}} {{'text': '{BREAD}'}}]",
+    ],
+    ids=["objects", "cut", "without quotes", "numpy of objects"],
+)
+def test_a_cell_that_looks_like_a_list_is_not_taken_for_a_text(write: Write, cell: str) -> None:
+    """What cannot be read as a list is refused, with line, cell and remedy."""
+    with pytest.raises(InvalidInputError, match=r"line 2: the cell ['\"]\[.*looks like a list.*write it as JSON"):
+        load_collection(write(cell_row(cell), "set.csv"))
+
+
+def test_a_text_may_begin_with_a_bracket(write: Write) -> None:
+    """A footnote or an editor's remark is no list."""
+    file = write(cell_row("[1] The ferry leaves at nine."), "set.csv")
+    assert load_collection(file).documents[0].page_content == "[1] The ferry leaves at nine."
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "None", "[]"])
+def test_a_cell_without_a_value_is_no_context(write: Write, cell: str) -> None:
+    """What pandas writes for nothing is counted as a question without contexts, and is no document."""
+    found = load_collection(write(cell_row(cell) + f"Why?,{BREAD}\n", "set.csv"))
+    assert [document.page_content for document in found.documents] == [BREAD]
+    assert found.notes[0] == "1 questions have no reference contexts and are left out."
+
+
 def test_langsmith_examples_are_a_collection(write: Write) -> None:
     """Inputs hold the question, outputs the contexts, as texts or as documents."""
     found = load_collection(write(json_lines(LANGSMITH), "examples.jsonl"))
@@ -76,6 +119,35 @@ def test_squad_is_a_collection(write: Write) -> None:
     found = load_collection(write(SQUAD, "squad.json"))
     assert (found.queries, found.qrels) == ({"s1": "When does it leave?"}, {"s1": {"c0": 1}})
     assert found.notes[0] == "1 questions have no reference contexts and are left out."
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"answers": {"text": [], "answer_start": []}},
+        {"answers": []},
+        {"is_impossible": True},
+        {"answers": "{'text': array([], dtype=object), 'answer_start': array([], dtype=int32)}"},
+        {"answers": '{"text": [], "answer_start": []}'},
+        {"is_impossible": "True"},
+    ],
+    ids=["answers", "a list", "impossible", "numpy in a cell", "JSON in a cell", "impossible in a cell"],
+)
+def test_flat_squad_leaves_out_what_cannot_be_answered(write: Write, fields: dict[str, Any]) -> None:
+    """One record a question, as the data set hubs have it, counts unanswerable questions as the nested form does."""
+    rows = [
+        {"id": "s1", "question": "When?", "context": FERRY, "answers": {"text": ["nine"], "answer_start": [21]}},
+        {"id": "s2", "question": "Who steers it?", "context": FERRY, **fields},
+    ]
+    found = load_collection(write(json_lines(rows), "squad.jsonl"))
+    assert (found.queries, found.qrels) == ({"s1": "When?"}, {"s1": {"c0": 1}})
+    assert found.notes[0] == "1 questions have no reference contexts and are left out."
+
+
+def test_one_context_with_an_answer_is_a_data_set_of_questions(write: Write) -> None:
+    """A text named context, next to an answer, is what was asked about."""
+    rows = [{"question": "When?", "context": FERRY, "answer": "At nine."}]
+    assert load_collection(write(json_lines(rows), "set.jsonl")).qrels == {"q0": {"c0": 1}}
 
 
 def test_a_llama_index_data_set_is_a_collection(write: Write) -> None:
@@ -145,11 +217,31 @@ def test_a_folder_is_read_as_beir(write_beir: WriteBeir) -> None:
     ("row", "complaint"),
     [
         ({"question": "Why?", "contexts": [FERRY], "answer": "So."}, ".*what a system retrieved"),
+        (
+            {"query": "Why?", "result": "So.", "source_documents": [{"page_content": FERRY}]},
+            "'source_documents' is what",
+        ),
+        ({"question": "Why?", "source_documents": [FERRY]}, "'source_documents' is what a system retrieved"),
+        ({"input": "Why?", "answer": "So.", "context": [{"page_content": FERRY}]}, "'context' next to an answer is"),
+        ({"question": "Why?", "answer": "So.", "documents": [FERRY]}, "'documents' next to an answer is"),
+        ({"user_input": "Why?", "response": "So.", "passages": [FERRY]}, "'passages' next to an answer is"),
+        ({"question": "Why?", "answer": "So.", "context": f"['{FERRY}' '{BREAD}']"}, "'context' next to an answer is"),
         ({"question": "Why?"}, r"no reference contexts; .*\['question'\]"),
         ({"reference_contexts": [FERRY]}, r"no question; .*\['reference_contexts'\]"),
         ({"question": "Why?", "reference_contexts": [5]}, "a reference context is 5"),
     ],
-    ids=["retrieved", "no contexts", "no question", "number"],
+    ids=[
+        "retrieved",
+        "RetrievalQA",
+        "source documents",
+        "a retrieval chain",
+        "documents",
+        "passages",
+        "a list in a cell",
+        "no contexts",
+        "no question",
+        "number",
+    ],
 )
 def test_a_row_that_says_something_else_is_refused(write: Write, row: dict[str, Any], complaint: str) -> None:
     """What a system retrieved is not what is right, and missing keys are named with file and line."""
