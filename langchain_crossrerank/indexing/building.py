@@ -25,7 +25,7 @@ from langchain_crossrerank.errors import IndexingError, InvalidInputError, Missi
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.files import write_whole
 from langchain_crossrerank.indexing.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Splitter, split_documents
-from langchain_crossrerank.indexing.finding import FoundFiles, Paths, search_files
+from langchain_crossrerank.indexing.finding import FoundFiles, Paths, check_found, search_files
 from langchain_crossrerank.indexing.progress import Progress
 from langchain_crossrerank.indexing.reading import PdfReader, largest_size, read_file, show_path
 from langchain_crossrerank.indexing.records import (
@@ -47,7 +47,7 @@ from langchain_crossrerank.indexing.stores import (
     remove_chunks,
 )
 
-_READING_VERSION = 1
+_READING_VERSION = 2
 """Counted up when files are read or cut differently, so that a kept index is brought up to date."""
 
 _BATCH = 128
@@ -103,8 +103,8 @@ def index_files(
         The vector store, what was added, skipped and deleted, and what was left out.
 
     Raises:
-        InvalidInputError: If a path does not exist, has an unknown type, or no file is found; or if the kept index was
-            made with other embeddings.
+        InvalidInputError: If a path does not exist or no file is found that can be read; or if the kept index was made
+            with other embeddings.
         IndexingError: If not a single file could be indexed.
         MissingExtraError: If the `rag` extra, or for converted types the `documents` extra, is not installed.
     """
@@ -119,6 +119,9 @@ def index_files(
     split([])
     found = search_files(paths)
     kept = Path(persist_directory) if persist_directory is not None else None
+    if not found.folders or (vector_store is None and (kept is None or not kept.exists())):
+        # Nothing can be gone from a folder that is not named, or from an index that is new.
+        check_found(found)
     settings = json.dumps([_READING_VERSION, chunk_size, chunk_overlap, splitter, pdf_reader])
     with _alone(kept) if kept is not None else nullcontext():
         if vector_store is None:
@@ -176,10 +179,11 @@ class _Builder:
         for problem in (*self.report.notes, *self.report.failures):
             _logger.warning("%s", problem)
         self.report.notes += found.notes
+        self._take_out_missing(found)
+        check_found(found)
         if len(self.report.failures) == len(found.files):
             failures = self.report.failures
             raise IndexingError("; ".join(map(str, failures)), path=failures[0].path) from failures[0]
-        self._take_out_missing(found)
 
     def _look_at(self, file: Path) -> tuple[Path, FileRecord, bool] | None:
         """Return a file, its record as it is now, and whether the store holds it as it is now."""
@@ -206,10 +210,11 @@ class _Builder:
             self._contents[record.digest] = record.source
 
     def _is_copy(self, record: FileRecord) -> bool:
-        """Whether a file has the same content as one that was read before it in this call; if so, note it."""
+        """Whether a file has the same content as one that was read before it in this call; if so, only that answers."""
         first = self._contents.get(record.digest)
         if record.size == 0 or first is None:
             return False
+        self._take_out(record.source)
         self.copies.add(record.source)
         self.report.notes.append(f"{record.source!r}: left out, because it is a copy of {first!r}.")
         return True
@@ -249,13 +254,7 @@ class _Builder:
         for record, changes in pending:
             # Should this process end before all is stored, the file is read again, and what is there of it is known.
             self.records.put(unfinished(record, self.records.get(record.source)))
-            if not remove_chunks(self.store, changes.remove):
-                self.report.notes.append(
-                    f"{record.source!r}: chunks of its earlier version stay, because {type(self.store).__name__} "
-                    "cannot delete; build the index again to remove them."
-                )
-            else:
-                self.report.deleted += len(changes.remove)
+            self._remove(record.source, changes.remove)
         try:
             self._add([chunk for _, changes in pending for chunk in changes.add], progress)
         except MissingExtraError:
@@ -308,11 +307,25 @@ class _Builder:
         for source in self.records.sources():
             if source in named or not source.startswith(tuple(folders)) or _exists(source):
                 continue
-            record = self.records.get(source)
-            ids = chunk_ids(source, record.chunks if record is not None else 0)
-            if remove_chunks(self.store, ids):
-                self.report.deleted += len(ids)
-                self.records.remove(source)
+            self._take_out(source)
+
+    def _take_out(self, source: str) -> None:
+        """Take all chunks of a file out of the store, and forget it."""
+        known = self.records.get(source)
+        changes = compare_chunks(self.store, source, [], known.chunks if known is not None else self._unknown())
+        if self._remove(source, changes.remove):
+            self.records.remove(source)
+
+    def _remove(self, source: str, ids: Sequence[str]) -> bool:
+        """Remove chunks of a file; note it if the store cannot."""
+        if remove_chunks(self.store, ids):
+            self.report.deleted += len(ids)
+            return True
+        self.report.notes.append(
+            f"{source!r}: chunks of an earlier version stay, because {type(self.store).__name__} cannot delete; "
+            "build the index again to remove them."
+        )
+        return False
 
 
 def _exists(source: str) -> bool:

@@ -42,7 +42,7 @@ class FoundFiles:
     Attributes:
         files: Each file once, with links resolved, in the order of the paths and by name inside a folder.
         folders: The folders that were searched.
-        notes: What was left out of the folders, one sentence each.
+        notes: What was left out, one sentence each.
     """
 
     files: list[Path]
@@ -60,16 +60,24 @@ def find_files(paths: Paths) -> list[Path]:
         paths: A file, a folder (searched with its subfolders), or several of them.
 
     Raises:
-        InvalidInputError: If a path does not exist, a named file has an unknown type, or nothing is found.
+        InvalidInputError: If a path does not exist, or nothing is found that can be read.
     """
-    return search_files(paths).files
+    found = search_files(paths)
+    check_found(found)
+    return found.files
+
+
+def check_found(found: FoundFiles) -> None:
+    """Raise if no file was found; the error says what was left out."""
+    if not found.files:
+        raise InvalidInputError(" ".join(found.notes) or "no files were given; pass at least one file or folder.")
 
 
 def search_files(paths: Paths) -> FoundFiles:
-    """Find the files to index, as `find_files` does, and what was left out.
+    """Find the files to index, as `find_files` does, and what was left out; there may be none.
 
     Raises:
-        InvalidInputError: As in `find_files`.
+        InvalidInputError: If a path does not exist, or is a pipe or a device.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     files: dict[Path, None] = {}
@@ -82,10 +90,9 @@ def search_files(paths: Paths) -> FoundFiles:
             search = _FolderSearch(folder)
             inside = sorted(search.files())
             folders.append(folder)
-            notes += search.notes()
             if not inside:
-                left_out = f" {' '.join(search.notes())}" if search.notes() else ""
-                raise InvalidInputError(f"the folder {shown!r} holds no files that are read ({_TYPES}).{left_out}")
+                notes.append(f"the folder {shown!r} holds no files that are read ({_TYPES}).")
+            notes += search.notes()
             files.update(dict.fromkeys(inside))
         elif not path.exists():
             raise InvalidInputError(f"there is no file or folder {shown!r}; check the path.")
@@ -93,11 +100,9 @@ def search_files(paths: Paths) -> FoundFiles:
             raise InvalidInputError(f"{shown!r} is a pipe or a device; save its content to a file first.")
         elif not is_readable_type(path):
             hint = _HINTS.get(path.suffix.lower(), "convert it to PDF, Markdown or text").replace("them", "it")
-            raise InvalidInputError(f"{shown!r} is of a type that is not read ({_TYPES} are); {hint}.")
+            notes.append(f"{shown!r} is of a type that is not read ({_TYPES} are); {hint}.")
         else:
             files[path.resolve()] = None
-    if not files:
-        raise InvalidInputError("no files were given; pass at least one file or folder.")
     return FoundFiles(list(files), folders, notes)
 
 

@@ -10,6 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 from pypdf import PdfReader, PdfWriter
 
+from langchain_crossrerank.errors import IndexingError, InvalidInputError
 from langchain_crossrerank.indexing.stores import chunk_ids
 from tests.integration.indexing.small_indexes import (
     EMBEDDINGS,
@@ -107,6 +108,33 @@ def test_a_file_that_is_gone_stops_answering(index_again: Index, tmp_path: Path)
     assert sources(report.vector_store) == {"new.txt", "elsewhere.txt"}
 
 
+def test_the_last_file_of_a_folder_stops_answering_once_it_is_gone(index_again: Index, tmp_path: Path) -> None:
+    """The call says that the folder holds nothing to read, and what it held is taken out all the same."""
+    folder, elsewhere = tmp_path / "rules", tmp_path / "elsewhere.txt"
+    folder.mkdir()
+    elsewhere.write_text("The pool is elsewhere.")
+    (folder / "old.txt").write_text("The pool opens at six.")
+    store = index_again([folder, elsewhere]).vector_store
+    (folder / "old.txt").unlink()
+    with pytest.raises(InvalidInputError, match="holds no files that are read"):
+        index_again(folder)
+    assert sources(store) == {"elsewhere.txt"}
+
+
+def test_a_file_that_is_gone_stops_answering_beside_one_that_breaks(index_again: Index, tmp_path: Path) -> None:
+    """Also where no file of the folder can be read any more."""
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    for name in ("old.txt", "new.txt"):
+        (folder / name).write_text(f"The pool of {name} opens at six.")
+    store = index_again(folder).vector_store
+    (folder / "old.txt").unlink()
+    (folder / "new.txt").write_bytes(b"\xff\xff\xfe")
+    with pytest.raises(IndexingError, match="is not UTF-8"):
+        index_again(folder)
+    assert sources(store) == set()
+
+
 def test_what_is_left_out_is_noted_each_time(index_again: Index, tmp_path: Path, note: Path) -> None:
     """Pages without text and types that are not read are in the report, also where nothing was read again."""
     (tmp_path / "photo.png").write_bytes(b"\x89PNG")
@@ -133,6 +161,19 @@ def test_a_copy_is_left_out_and_noted(index_again: Index, tmp_path: Path) -> Non
         assert any("b.txt" in remark and "is a copy of" in remark for remark in report.notes)
     (folder / "a.txt").unlink()
     assert sources(index_again(folder).vector_store) == {"b.txt"}
+
+
+def test_a_file_that_becomes_a_copy_forgets_what_it_said(index_again: Index, tmp_path: Path) -> None:
+    """Its old chunks are taken out with its record, so that it is read again once it differs."""
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    first.write_text("The pool opens at six.")
+    second.write_text("The pool opens at nine.")
+    index_again([first, second])
+    second.write_text("The pool opens at six.")
+    report = index_again([first, second], all_files=True)
+    assert [chunk.page_content for chunk in stored(report.vector_store)] == ["The pool opens at six."]
+    assert counts(report) == (0, 1, 1)
+    assert sources(index_again(second, all_files=True).vector_store) == {"a.txt", "b.txt"}
 
 
 def test_a_copy_of_a_file_that_cannot_be_read_is_indexed(index_again: Index, tmp_path: Path) -> None:

@@ -120,3 +120,12 @@ def test_a_type_that_is_not_read_is_refused_with_what_would_read_it(project: Pat
     """A named file of another type is an error with a way out."""
     with pytest.raises(InvalidInputError, match=r"old\.doc.* save it as \.docx or PDF"):
         find_files(project / "old.doc")
+
+
+def test_a_type_that_is_not_read_does_not_stop_the_others(project: Path) -> None:
+    """Of files named together the ones that can be read are found, and each other one is noted; so is a bare folder."""
+    (project / "bare").mkdir()
+    found = search_files([project / "old.doc", project / "notes.md", project / "bare"])
+    assert names(found.files, project) == ["notes.md"]
+    assert any("old.doc" in note and "save it as .docx or PDF" in note for note in found.notes)
+    assert any("bare" in note and "holds no files that are read" in note for note in found.notes)
