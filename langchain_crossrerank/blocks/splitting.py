@@ -30,7 +30,12 @@ _ITEM = re.compile(r"\s*(?:[-*+•◦▪‣·–●○■□✓➢]|\(?\d{1,3}[.
 _BULLET_ALONE = re.compile(r"\s*[•◦▪‣·●○■□✓➢]\s*")
 _DIRECTIVE = re.compile(r"\s*\.\.(?:\s|$)")
 _CODE_DIRECTIVE = re.compile(r"\s*\.\.\s+(?:code-block|code|sourcecode|highlight|literalinclude|parsed-literal)::")
-_QUIET_DIRECTIVE = re.compile(r"\s*\.\.\s+(?:toctree|index|image|figure|contents|_|\||\[|include|raw|math)")
+_QUIET_DIRECTIVE = re.compile(r"\s*\.\.\s+(?:toctree|index|image|figure|contents|_|\||include|raw|math)")
+_DIRECTIVE_MARK = re.compile(
+    r"\s*\.\.\s+(?:(?:only|ifconfig|class|rst-class|container|role|default-role|program|currentmodule|tabularcolumns"
+    r"|(?:section|code|module)author)::.*|(?:[\w:+.-]+::|\[[^\]\s]+\])(?:\s+|$))"
+)
+"""What of a directive's line is markup: its name, or all of it where what follows is no text."""
 _COMMENT = re.compile(r"\s*<!--.*?-->\s*|\s*<!--.*")
 _IMAGE = re.compile(r"\s*!\[[^\]]*\]\([^)]*\)\s*")
 _TAG_ALONE = re.compile(r"\s*(?:</?[a-zA-Z][^<>]*>\s*)+")
@@ -266,11 +271,7 @@ class _Parser:
                 self.at += 1
                 return [Block("noise", first.start, inside[-1].end)]
             if _DIRECTIVE.match(first.text) and self.markup != "markdown":
-                self.at += 1
-                if _QUIET_DIRECTIVE.match(first.text) or "::" not in first.text:
-                    self._indented(first.indent)
-                self._open(first)
-                return [noise(first)]
+                return self._directive()
             marks = (_COMMENT, _IMAGE, _TAG_ALONE)
             is_admonition = _ADMONITION.match(first.text) is not None
             if is_admonition or any(mark.fullmatch(first.text) for mark in marks):
@@ -282,6 +283,25 @@ class _Parser:
             self.at += 1
             return [noise(first)]
         return None
+
+    def _directive(self) -> list[Block]:
+        """A directive's name and options say nothing; the text beside its name is a paragraph."""
+        first = last = self.line
+        self.at += 1
+        mark = _DIRECTIVE_MARK.match(first.text)
+        if mark is None or _QUIET_DIRECTIVE.match(first.text):
+            self._indented(first.indent)
+            self._open(first)
+            return [noise(first)]
+        blocks = [Block("noise", first.start, first.start + mark.end())]
+        is_inside = lambda line: not line.is_blank and line.indent > first.indent  # noqa: E731
+        if mark.end() < len(first.text.rstrip()):
+            beside = self._until(lambda line: not is_inside(line) or _FIELD.match(line.text) or self._starts_something())
+            last = beside[-1] if beside else first
+            blocks.append(Block("paragraph", blocks[0].end, last.end))
+        blocks += map(noise, self._until(lambda line: not is_inside(line) or not _FIELD.match(line.text)))
+        self._open(first)
+        return blocks
 
     def _item(self) -> list[Block] | None:
         first = self.line

@@ -70,6 +70,26 @@ def test_what_says_nothing_is_noise(text: str) -> None:
     assert [kind for kind, _ in described(text)] == ["noise"]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (".. note:: The ferry leaves at nine.\n", ["The ferry leaves at nine."]),
+        (".. warning:: Never leave the\n   ferry alone.\n\n   It sinks.\n", ["Never leave the ferry alone.", "It sinks."]),
+        (".. tip::\n   :class: x\n\n   It is late.\n", ["It is late."]),
+        (".. list-table:: Fares\n   :header-rows: 1\n\n   * - Dogs\n", ["Fares", "- Dogs"]),
+        (".. versionadded:: 2.1 It floats.\n", ["2.1 It floats."]),
+        (".. py:function:: sail(ferry)\n\n   It leaves.\n", ["sail(ferry)", "It leaves."]),
+        (".. [1] The ferry is white.\n", ["The ferry is white."]),
+        (".. only:: html\n\n   It is late.\n", ["It is late."]),
+        (".. a comment: x\n   that goes on\n\nIt is late.\n", ["It is late."]),
+        (".. |ferry| replace:: the ferry\n", []),
+    ],
+)
+def test_text_beside_a_directive_is_text(text: str, said: list[str]) -> None:
+    """Only a directive's name and its options are markup; comments and substitutions say nothing."""
+    assert [body for kind, body in described(text, "rst") if kind != "noise"] == said
+
+
 def test_code_keeps_its_lines() -> None:
     """A fenced block and a directive's block are code, and a comment in it is no heading."""
     assert described("```python\n# a comment\nx = 1\n```\n", "markdown") == [("code", "# a comment\nx = 1")]
