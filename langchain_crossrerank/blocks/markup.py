@@ -20,12 +20,21 @@ CODE_SUFFIXES = (
 )  # fmt: skip
 """Types of source files, whose text has no marks of structure but blank lines."""
 
+_TAGS = (
+    "a|abbr|article|aside|b|bdi|bdo|big|blockquote|br|caption|center|cite|code|col|colgroup|dd|del|details|dfn|"
+    "dialog|div|dl|dt|em|fieldset|figcaption|figure|font|footer|h[1-6]|hr|html|i|iframe|img|ins|kbd|li|main|mark|"
+    "nav|noscript|ol|p|picture|pre|q|ruby|rp|rt|s|samp|script|section|small|span|strike|strong|sub|summary|sup|"
+    "svg|table|tbody|td|tfoot|th|thead|tr|tt|u|ul|var|video|wbr"
+)
+TAG = rf"(?:</?(?i:{_TAGS})(?:[\s/][^<>\n]{{0,2000}})?>|<[a-zA-Z][\w.-]{{0,40}}\s+[\w:@.-]{{1,60}}=[^<>\n]{{0,2000}}>)"
+"""Pattern of an HTML tag; `<file>` and even `<source>` are placeholders unless they have attributes."""
+
 _MARKUP = (
     (re.compile(r"<!--.{0,2000}?-->", re.DOTALL), ""),
     (re.compile(r"!\[[^\]\n]{0,500}\]\([^)\n]{0,2000}\)"), ""),
     (re.compile(r"\[([^\[\]\n]{1,500})\]\([^()\n]{0,2000}(?:\([^()\n]{0,200}\)[^()\n]{0,200})?\)"), r"\1"),
     (re.compile(r"\[([^\[\]\n]{1,500})\]\[[^\]\n]{0,200}\]"), r"\1"),
-    (re.compile(r"</?[a-zA-Z][^<>\n]{0,2000}>"), ""),
+    (re.compile(TAG), ""),
     (re.compile(r"(?<![\w*])(\*{1,3})(?=[^\s*])([^*\n]{1,500}?[^\s*]|\S)\1(?![\w*])"), r"\2"),
     (re.compile(r"(?<![\w_])(_{1,2})(?=[^\s_])([^_\n]{1,500}?[^\s_]|[^\s_])\1(?![\w_])"), r"\2"),
     (re.compile(r" ?\{#[\w-]{1,100}\}"), ""),

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from langchain_crossrerank.blocks.lines import Block, Line, lines_of, noise
-from langchain_crossrerank.blocks.markup import Markup, plain_text
+from langchain_crossrerank.blocks.markup import TAG, Markup, plain_text
 from langchain_crossrerank.blocks.tables import (
     column_rows,
     grid_rows,
@@ -38,7 +38,7 @@ _DIRECTIVE_MARK = re.compile(
 """What of a directive's line is markup: its name, or all of it where what follows is no text."""
 _COMMENT = re.compile(r"\s*<!--.*?-->\s*|\s*<!--.*")
 _IMAGE = re.compile(r"\s*!\[[^\]]*\]\([^)]*\)\s*")
-_TAG_ALONE = re.compile(r"\s*(?:</?[a-zA-Z][^<>]*>\s*)+")
+_TAG_ALONE = re.compile(rf"\s*(?:{TAG}\s*)+")
 _FIELD = re.compile(r"\s*:[\w -]+:(\s|$)")
 _ADMONITION = re.compile(r"\s*(?:///|:::|!!!|\?\?\?)")
 _METADATA = re.compile(r"""\s|-\s|["']?[\w.-]+["']?\s*:(?:\s|$)""")

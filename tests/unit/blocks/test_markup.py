@@ -42,3 +42,12 @@ def test_the_source_says_how_structure_is_marked(metadata: dict[str, object], ex
 def test_code_and_addresses_are_said_as_they_are_written(text: str, markup: Markup, said: str) -> None:
     """Marks around them go, and what looks like a mark inside them stays."""
     assert plain_text(text, markup) == said
+
+
+@pytest.mark.parametrize("markup", ["markdown", "rst", "any"])
+def test_a_placeholder_is_no_tag(markup: Markup) -> None:
+    """Only names of HTML elements, and what has attributes, are tags; `<source>` is more often a placeholder."""
+    said = "Usage: cp <source> <target>. The option <n> takes List<String> from <your name>."
+    assert plain_text(said, markup) == said
+    tags = '<p align="left">It <B>is</B> <Tip id="x">late<br/>,<br /> <source src="a">now.</p>'
+    assert plain_text(tags, markup) == "It is late, now."

@@ -63,6 +63,7 @@ def test_an_item_is_led_by_the_line_above_the_list() -> None:
         "<!-- a note -->",
         "![A boat](boat.png)",
         "<br>",
+        '</details> <Tabs id="x">',
     ],
 )
 def test_what_says_nothing_is_noise(text: str) -> None:
