@@ -57,57 +57,57 @@ def headless_rows(rows: Sequence[Line]) -> list[Block]:
 
 
 def column_rows(rows: Sequence[Line]) -> list[Block]:
-    """Return the rows of a table whose first line is a rule that shows its columns; empty if it has none."""
+    """Return the rows of a table whose first line is a rule that shows its columns; empty if it has none.
+
+    What leads them is the table's beginning up to its header, or the rule alone, so that chunks show the columns, too.
+    """
     starts = [mark.start() for mark in re.finditer(r"=+", rows[0].text)]
     columns: list[tuple[int, int | None]] = list(zip(starts, [*starts[1:], None], strict=True))
     if len(rows) * len(columns) > _MOST_CELLS:
         columns = [(0, None)]
     found: list[list[Line]] = []
-    has_header = sum(map(is_column_rule, rows)) > 2
+    # A chunk of a table has no closing rule.
+    in_header = any(map(is_column_rule, rows[1:-1]))
     header: list[Line] = []
+    lead = (rows[0].start, rows[0].end)
     for line in rows[1:]:
         if line.is_blank or re.fullmatch(r"[\s\-]+", line.text):
             continue
         if is_column_rule(line):
-            has_header = False
-        elif has_header:
+            if in_header:
+                lead = (rows[0].start, line.end)
+            in_header = False
+        elif in_header:
             header.append(line)
         elif found and not line.text[slice(*columns[0])].strip():
             found[-1].append(line)
         else:
             found.append([line])
-    lead = (header[0].start, header[-1].end) if header else None
-    blocks = []
-    if lead is not None:
-        blocks.append(Block("row", *lead, 1, words=_in_columns(header, columns)))
-    blocks += (
-        Block("row", group[0].start, group[-1].end, lead=lead, words=_in_columns(group, columns)) for group in found
-    )
-    return blocks
+    return [
+        *([Block("row", *lead, 1, words=_in_columns(header, columns))] if header else []),
+        *(Block("row", group[0].start, group[-1].end, lead=lead, words=_in_columns(group, columns)) for group in found),
+    ]
 
 
 def grid_rows(lines: Sequence[Line]) -> list[Block]:
     """Return the rows of a grid table: cells may go over several lines, and `===` ends the header."""
     groups: list[list[Line]] = [[]]
-    header_ends = 0
+    header: list[Line] = []
+    lead = (lines[0].start, lines[0].end)
     for line in lines:
         if is_grid_rule(line):
-            if "=" in line.text and groups[-1]:
-                header_ends = len(groups)
+            if "=" in line.text and not header:
+                header = [row for group in groups for row in group]
+                groups, lead = [], (lines[0].start, line.end) if header else lead
             groups.append([])
         elif "|" in line.text:
             groups[-1].append(line)
-    rows: list[Block] = []
-    header: tuple[int, int] | None = None
-    for number, group in enumerate(groups, start=1):
-        if not group:
-            continue
-        words = _joined(_cells(line.text) for line in group)
-        is_header = number <= header_ends
-        rows.append(Block("row", group[0].start, group[-1].end, int(is_header), None if is_header else header, words))
-        if is_header:
-            header = (group[0].start, group[-1].end)
-    return rows
+    written = [Block("row", *lead, 1, words=_joined(_cells(line.text) for line in header))] if header else []
+    return written + [
+        Block("row", group[0].start, group[-1].end, lead=lead, words=_joined(_cells(line.text) for line in group))
+        for group in groups
+        if group
+    ]
 
 
 def _in_columns(lines: Sequence[Line], columns: Sequence[tuple[int, int | None]]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import pytest
 from langchain_core.documents import Document
 
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.extractive import find_quotes
 from langchain_crossrerank.indexing import split_documents
 from langchain_crossrerank.indexing.pdf import HEADINGS
 from langchain_crossrerank.sentences import is_statement
@@ -54,6 +55,30 @@ def test_rows_of_a_long_table_carry_their_header() -> None:
     assert len(chunks) > 3
     assert all("| Name | Buying price | Selling price |" in chunk.page_content for chunk in chunks)
     assert sum(own_text(chunk).count("| part") for chunk in chunks) == 80
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "tail"),
+    [
+        ("====  =====\nName  Price\n====  =====\n", "p{n:03}  {n}\n", "====  =====\n"),
+        ("+------+-------+\n| Name | Price |\n+======+=======+\n", "| p{n:03} | {n:<5} |\n+------+-------+\n", ""),
+    ],
+    ids=["simple", "grid"],
+)
+def test_chunks_of_a_restructuredtext_table_are_tables(head: str, row: str, tail: str) -> None:
+    """Each begins with the rules and the header, so that every row can be quoted with the names of its columns."""
+    text = head + "".join(row.format(n=n) for n in range(80)) + tail
+    chunks = split_documents([Document(text, metadata={"source": "a.rst"})])
+    assert len(chunks) > 1
+    assert [quote.text for quote in find_quotes(chunks)] == [f"Name: p{n:03}; Price: {n}" for n in range(80)]
+
+
+def test_a_table_without_a_header_is_quoted_by_cells() -> None:
+    """Also in the chunks after the first one."""
+    text = "=====  =====\n" + "".join(f"p{n:04}  {n}\n" for n in range(80)) + "=====  =====\n"
+    chunks = split_documents([Document(text, metadata={"source": "a.rst"})])
+    assert len(chunks) > 1
+    assert [quote.text for quote in find_quotes(chunks)] == [f"p{n:04} | {n}" for n in range(80)]
 
 
 def test_items_of_a_long_list_carry_the_line_above_it() -> None:
