@@ -34,6 +34,7 @@ _NOT_CONTENT = (
     ".sphinxsidebar, .headerlink, .toc, .contents.topic, .breadcrumb, .breadcrumbs, .navheader, .navfooter, .related"
 )
 _MAIN = ("main", "[role=main]", "article")
+_TABLE_RULE = re.compile(r"\|(?: *:?-+:? *\|)+")
 
 
 def needed_modules(suffix: str) -> tuple[str, ...]:
@@ -69,7 +70,8 @@ def convert_to_markdown(path: Path, data: bytes) -> str:
         converter = getattr(converters, _CONVERTERS[suffix])()
         converted = converter.convert(io.BytesIO(data), StreamInfo(extension=suffix, charset=charset))
     text = re.sub(r"data:image/[^)\s]{100,}", "", converted.markdown)
-    return re.sub(r"\bNaN\b|Unnamed: \d+", "", text) if suffix == ".xlsx" else text
+    text = re.sub(r"\bNaN\b|Unnamed: \d+", "", text) if suffix == ".xlsx" else text
+    return _with_headers(text)
 
 
 def _main_content(data: bytes) -> bytes:
@@ -88,6 +90,37 @@ def _main_content(data: bytes) -> bytes:
     body = "".join(str(element) for element in content)
     heading = "" if re.search(r"<h1[\s>]", body) or not title else f"<h1>{_escape(title)}</h1>"
     return f'<html><head><meta charset="utf-8"></head><body>{heading}{body}</body></html>'.encode()
+
+
+def _with_headers(markdown: str) -> str:
+    """Give tables their header: converters write an empty one, a title, or below a caption no rule at all."""
+    done: list[str] = []
+    table: list[str] = []
+    in_code = False
+    for line in [*markdown.splitlines(), ""]:
+        in_code ^= line.startswith("```")
+        if not in_code and line.startswith("| ") and line.endswith(" |"):
+            table.append(line)
+            continue
+        done += _with_header(table) if len(table) > 1 else table
+        done.append(line)
+        table = []
+    return "\n".join(done[:-1])
+
+
+def _with_header(table: list[str]) -> list[str]:
+    header, rule, *rows = table
+    if not _TABLE_RULE.fullmatch(rule):
+        columns = header.count(" | ") + 1
+        return [header, f"|{' --- |' * columns}", rule, *rows]
+    named = [name for name in header.strip("| ").split("|") if name.strip()]
+    if len(named) > 1 or (named and rule.count("|") < 4):
+        return table
+    rows = [row for row in rows if row.strip("| ")]
+    if rule.count("|") < 4:
+        # Two columns without names are mostly names and values.
+        return rows
+    return [*(["", *named, ""] if named else []), *rows[:1], *([rule] if rows else []), *rows[1:]]
 
 
 def _escape(text: str) -> str:

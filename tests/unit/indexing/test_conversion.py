@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("markitdown", reason="needs the documents extra")
 
 from langchain_crossrerank.errors import IndexingError, MissingExtraError
+from langchain_crossrerank.extractive import find_quotes
 from langchain_crossrerank.indexing import load_documents, split_documents
 from langchain_crossrerank.indexing.conversion import convert_to_markdown
 
@@ -37,6 +38,35 @@ def test_the_main_part_of_a_page_is_enough() -> None:
     text = convert_to_markdown(Path("a.html"), b"<body><div>Menu</div><main><h1>A</h1><p>It is late.</p></main></body>")
     assert "It is late." in text
     assert "Menu" not in text
+
+
+def test_the_first_row_of_a_table_without_a_header_is_its_header() -> None:
+    """Office programs mark no header; two columns are names and values, and need none."""
+    rows = "<tr><td>Who</td><td>Price</td><td>Bags</td></tr><tr><td>Adult</td><td>5 euros</td><td>2</td></tr>"
+    text = convert_to_markdown(Path("a.html"), f"<body><table>{rows}</table></body>".encode())
+    assert text == "| Who | Price | Bags |\n| --- | --- | --- |\n| Adult | 5 euros | 2 |"
+    rows = "<tr><th>Length</th><td>30 m</td></tr><tr><th>Width</th><td>8 m</td></tr>"
+    text = convert_to_markdown(Path("a.html"), f"<body><table>{rows}</table></body>".encode())
+    assert text == "| Length | 30 m |\n| Width | 8 m |"
+
+
+def test_a_caption_is_above_its_table() -> None:
+    """The table has its header all the same; code is left alone."""
+    table = "<table><caption>Fares</caption><tr><th>Who</th><th>Price</th></tr><tr><td>Dog</td><td>0</td></tr></table>"
+    text = convert_to_markdown(Path("a.html"), f"<body>{table}<pre>| a |\n| b |</pre></body>".encode())
+    assert text.startswith("Fares\n\n| Who | Price |\n| --- | --- |\n| Dog | 0 |\n")
+    assert "| a |\n| b |" in text
+
+
+def test_the_title_of_a_sheet_is_above_its_table(tmp_path: Path) -> None:
+    """A row with one cell above the names of the columns is not their header."""
+    openpyxl = pytest.importorskip("openpyxl", reason="needs the documents extra")
+    book = openpyxl.Workbook()
+    for row in (["Fares of 2024"], [], ["Who", "Price", "Bags"], ["Adult", 5, 2]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    quotes = find_quotes(split_documents(load_documents(tmp_path / "a.xlsx")))
+    assert [quote.text for quote in quotes] == ["Who: Adult; Price: 5; Bags: 2"]
 
 
 def test_a_table_of_a_csv_file_has_its_header_in_each_chunk(tmp_path: Path) -> None:
