@@ -294,12 +294,15 @@ class _Parser:
             self._open(first)
             return [noise(first)]
         blocks = [Block("noise", first.start, first.start + mark.end())]
-        is_inside = lambda line: not line.is_blank and line.indent > first.indent  # noqa: E731
+
+        def is_outside(line: Line) -> bool:
+            return line.is_blank or line.indent <= first.indent
+
         if mark.end() < len(first.text.rstrip()):
-            beside = self._until(lambda line: not is_inside(line) or _FIELD.match(line.text) or self._starts_something())
+            beside = self._until(lambda line: is_outside(line) or _FIELD.match(line.text) or self._starts_something())
             last = beside[-1] if beside else first
             blocks.append(Block("paragraph", blocks[0].end, last.end))
-        blocks += map(noise, self._until(lambda line: not is_inside(line) or not _FIELD.match(line.text)))
+        blocks += map(noise, self._until(lambda line: is_outside(line) or not _FIELD.match(line.text)))
         self._open(first)
         return blocks
 

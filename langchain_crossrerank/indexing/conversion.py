@@ -29,10 +29,17 @@ _CONVERTERS = {
 }
 _HTML = (".html", ".htm", ".xhtml")
 _NOT_CONTENT = (
-    "script, style, noscript, template, nav, aside, form, button, iframe, svg, [hidden], [aria-hidden=true], "
-    "[role=navigation], [role=search], [role=banner], [role=contentinfo], [role=complementary], "
+    "script, style, noscript, template, nav, iframe, svg, input, select, textarea, [aria-hidden=true], "
+    "[role=navigation], [role=search], [role=banner], [role=contentinfo], [role=complementary], [role=menu], "
     ".sphinxsidebar, .headerlink, .toc, .contents.topic, .breadcrumb, .breadcrumbs, .navheader, .navfooter, .related"
 )
+_NAVIGATION = (
+    ":is(#nav, #navigation, .nav, .navbar, #sidebar, .sidebar, #toc, #footer, .footer)"
+    ":not(body, :has(main, [role=main], article, h1))"
+)
+"""What is named like navigation, unless the content is inside it."""
+_QUESTIONS = "h1, h2, h3, h4, h5, h6, summary, dt"
+"""Elements in which a button is a title that opens the text below it."""
 _MAIN = ("main", "[role=main]", "article")
 _TABLE_RULE = re.compile(r"\|(?: *:?-+:? *\|)+")
 
@@ -79,9 +86,10 @@ def _main_content(data: bytes) -> bytes:
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(data, "html.parser")
-    for element in soup.select(_NOT_CONTENT):
+    buttons, asides = f"button:not(:is({_QUESTIONS}) *)", f"aside:not(:is({', '.join(_MAIN)}) *)"
+    for element in soup.select(f"{_NOT_CONTENT}, {_NAVIGATION}, {buttons}, {asides}"):
         element.decompose()
-    mains = [found for selector in _MAIN if (found := soup.select(selector))]
+    mains = [found for main in _MAIN if (found := soup.select(f"{main}:not({main} *)"))]
     content = mains[0] if mains else [soup.body or soup]
     if not mains:
         for element in soup.find_all(["header", "footer"]):

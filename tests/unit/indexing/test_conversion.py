@@ -40,6 +40,34 @@ def test_the_main_part_of_a_page_is_enough() -> None:
     assert "Menu" not in text
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<form id='page'><p>It is late.</p><input value='x'><button>Send</button></form>",
+        "<main><aside class='note'><p>It is late.</p></aside></main>",
+        "<h2><button>Is it?</button></h2><div hidden><p>It is late.</p></div>",
+        "<div class='sidebar'><h1>Time</h1><p>It is late.</p></div>",
+        "<article>A <article><p>It is late.</p></article></article>",
+    ],
+    ids=["form", "aside", "accordion", "sidebar around the page", "article in an article"],
+)
+def test_content_is_kept_once_wherever_it_is(body: str) -> None:
+    """Forms around pages, asides beside text, folded answers, and articles in articles."""
+    text = convert_to_markdown(Path("a.html"), f"<body>{body}</body>".encode())
+    assert text.count("It is late.") == 1
+    assert ("Is it?" in body) == ("## Is it?" in text)
+    assert "Send" not in text
+
+
+@pytest.mark.parametrize("mark", ["id='nav'", "class='navbar x'", "class='sidebar'", "id='toc'", "id='footer'"])
+def test_what_is_named_like_navigation_is_left_out(mark: str) -> None:
+    """Many pages mark it by its name alone."""
+    page = f"<body><div {mark}><ul><li><a href='/a'>All our ferries</a></li></ul></div><h1>A</h1><p>It is late.</p>"
+    text = convert_to_markdown(Path("a.html"), page.encode())
+    assert "It is late." in text
+    assert "ferries" not in text
+
+
 def test_the_first_row_of_a_table_without_a_header_is_its_header() -> None:
     """Office programs mark no header; two columns are names and values, and need none."""
     rows = "<tr><td>Who</td><td>Price</td><td>Bags</td></tr><tr><td>Adult</td><td>5 euros</td><td>2</td></tr>"
