@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -167,7 +168,10 @@ def _kept_shifts(signs: Array, sums: Array, differences: Array) -> tuple[Array, 
 def _unseen(mean: float, count: int, bound: float) -> tuple[float, float]:
     """An interval for differences that are all equal: up to three in `count` queries may be unlike any that was seen.
 
-    The rule of three is the 95 % bound on the share of something that did not happen in `count` cases.
+    The rule of three is the 95 % bound on the share of something that did not happen in `count` cases. The sign is what
+    the flips have shown; so the others differ by nothing at least, and at most by the whole range.
     """
     share = min(1.0, 3 / count)
-    return (1 - share) * mean - share * bound, (1 - share) * mean + share * bound
+    near = (1 - share) * mean
+    far = near + math.copysign(share * bound, mean)
+    return min(near, far), max(near, far)

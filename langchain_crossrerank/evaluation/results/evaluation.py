@@ -122,7 +122,8 @@ class EvaluationResult(Reportable):
     def against(self, other: EvaluationResult) -> RerankerComparison:
         """Compare this result's reranker with another one's, on the queries and measures that both have.
 
-        Evaluate both rerankers over the same first stage: `evaluate(one, ...).against(evaluate(two, ...))`.
+        Evaluate both rerankers over the same first stage: `evaluate(one, ...).against(evaluate(two, ...))`. What is
+        doubtful about either result is in the comparison's `warnings`.
 
         Args:
             other: The other reranker's result.
@@ -144,6 +145,12 @@ class EvaluationResult(Reportable):
             warnings.append(f"Only the {len(keys)} queries that both results have are compared.")
         if any(mine[name].per_query[key][0] != theirs[name].per_query[key][0] for name in names for key in keys):
             warnings.append("The first stages differ, so the difference is not the rerankers' alone.")
+        reworded = [key for key in keys if self.texts[key] != other.texts[key]]
+        if reworded:
+            warnings.append(
+                f"{len(reworded)} queries have the same id and other words in the two results, for example "
+                f"{reworded[0]!r}; compare results of the same queries."
+            )
         return RerankerComparison(
             model=self.model,
             against=other.model,
@@ -157,7 +164,7 @@ class EvaluationResult(Reportable):
             ],
             queries=len(keys),
             texts={key: self.texts[key] for key in keys},
-            warnings=warnings,
+            warnings=[*warnings, *_doubts_of_both(self, other)],
             lists={
                 key: QueryLists(other.lists[key].after, self.lists[key].after, self.lists[key].relevant)
                 for key in keys
@@ -219,6 +226,16 @@ class EvaluationResult(Reportable):
         if self.left_out:
             notes.append(f"{self.left_out} queries have no relevant document and are left out")
         return [*notes, *degraded_note(self.degraded)]
+
+
+def _doubts_of_both(one: EvaluationResult, other: EvaluationResult) -> list[str]:
+    """What is doubtful about either result, with the model's name unless it is true of both."""
+    mine, theirs = ([*result.warnings, *degraded_note(result.degraded)] for result in (one, other))
+    return [
+        *(text for text in mine if text in theirs),
+        *(f"{one.model}: {text}" for text in mine if text not in theirs),
+        *(f"{other.model}: {text}" for text in theirs if text not in mine),
+    ]
 
 
 def _measure_row(row: MeasureResult) -> Sequence[Cell]:

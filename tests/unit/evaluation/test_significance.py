@@ -69,6 +69,18 @@ def test_interval_and_p_value_answer_the_same_question(count: int) -> None:
     assert len(answers) == 2
 
 
+@pytest.mark.parametrize("gain", [1.0, 0.369, 0.02, 1e-4, -0.02, -0.369, -1.0])
+@pytest.mark.parametrize("count", [5, 6, 10, 14, 20, 200])
+def test_equal_gains_have_one_answer_too(count: int, gain: float) -> None:
+    """Where all queries differ by the same, zero is outside the interval exactly if the p-value is at most 0.05."""
+    found = paired_difference([0.0] * count, [gain] * count)
+    assert (found.p_value <= 0.05) == (not found.low <= 0 <= found.high) == (count > 5)
+    assert found.low < gain or found.low == -1
+    assert found.high > gain or found.high == 1
+    if count >= MIN_QUERIES:
+        assert found.verdict == ("helped" if gain > 0 else "hurt")
+
+
 @pytest.mark.parametrize(("count", "p_value"), [(1, 1.0), (2, 0.5), (3, 0.25), (4, 0.125), (5, 0.0625)])
 def test_few_queries_prove_nothing(count: int, p_value: float) -> None:
     """Equal gains on every query have the exact p-value, an interval that excludes nothing, and no verdict."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ pytest.importorskip("ir_measures", reason="needs the eval extra")
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation import EvaluationResult, RerankerComparison, RerankerMeasure
 from langchain_crossrerank.testing import ScriptedCrossEncoder
-from tests.unit.evaluation.letters import FOUND, SCORES, differing, retriever, run
+from tests.unit.evaluation.letters import FOUND, QUERIES, SCORES, CountingEncoder, differing, retriever, run
 
 
 def compared(one: Sequence[float], other: Sequence[float]) -> RerankerComparison:
@@ -48,7 +49,7 @@ def test_a_clear_difference_has_a_verdict() -> None:
     better, worse = compared([1] * 12, [-0.0] * 12), compared([0] * 12, [0] * 12)
     assert worse.measures[0].verdict == "not distinguishable"
     assert "cannot be distinguished by these queries" in worse.verdict
-    assert better.warnings == ["The first stages differ, so the difference is not the rerankers' alone."]
+    assert better.warnings[0] == "The first stages differ, so the difference is not the rerankers' alone."
     assert compared([1] * 9, [1] * 9).measures[0].verdict == "too few queries"
 
 
@@ -76,6 +77,28 @@ def test_only_what_both_have_is_compared() -> None:
         run(measures=["P@1"]).against(some)
     with pytest.raises(InvalidInputError, match="no query in common"):
         run(retriever(FOUND), {"other": "first query"}, {"other": {"d": 1}}, measures=["AP"]).against(some)
+
+
+def test_doubts_about_either_result_are_kept() -> None:
+    """A model that failed, and what was cut, is said with the model's name; what is true of both is said once."""
+    mine, theirs = "2 of 9 passages were longer than the model reads", "1 candidates have no text"
+    one = replace(named("one"), warnings=[theirs, mine])
+    broken = CountingEncoder(SCORES, fails_on="first query")
+    broken.name = "broken"
+    other = replace(run(retriever(model=broken, on_error="keep_order")), warnings=[theirs])
+    assert other.degraded == 1
+    expected = [theirs, f"one: {mine}", "broken: 1 queries kept the first stage's order because the model failed"]
+    found = one.against(other)
+    assert found.warnings == expected
+    assert all(f"Warning: {text}" in found.to_text(200) for text in expected)
+    assert other.against(one).warnings == [expected[0], expected[2], expected[1]]
+
+
+def test_other_words_under_the_same_ids_are_said() -> None:
+    """Results of different queries are not compared without a word."""
+    other = run(retriever({**FOUND, "other query": FOUND["first query"]}), {**QUERIES, "q1": "other query"})
+    (warning,) = run().against(other).warnings
+    assert warning.startswith("1 queries have the same id and other words in the two results, for example 'q1'")
 
 
 def test_every_form_has_the_figures() -> None:
