@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from langchain_core.documents import Document
-
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.judgements import Qrels, relevant_ids
-from langchain_crossrerank.evaluation.query_runs import QueryRun
+from langchain_crossrerank.evaluation.query_runs import Fetched, QueryRun
 
 
 def with_relevant(qrels: Qrels) -> Qrels:
@@ -32,37 +31,29 @@ class Doubts:
 
     Attributes:
         qrels: The judgements.
-        id_keys: Metadata keys that hold judged ids, with the number of candidates where they do.
+        by_id: Relevant documents among the candidates, by their ids.
+        by_key: Relevant documents that the candidates' metadata names, by its key.
     """
 
     qrels: Qrels
-    id_keys: dict[str, int] = field(default_factory=dict)
+    by_id: int = 0
+    by_key: Counter[str] = field(default_factory=Counter)
 
-    def __post_init__(self) -> None:
-        self._judged = {name for grades in self.qrels.values() for name in grades}
-
-    def see(self, candidates: list[Document]) -> None:
-        """Look at a query's candidates for judged ids in their metadata."""
-        for document in candidates:
-            for key, value in document.metadata.items():
-                if isinstance(value, str | int) and str(value) in self._judged:
-                    self.id_keys[key] = self.id_keys.get(key, 0) + 1
+    def see(self, query_id: str, fetched: Fetched) -> None:
+        """Count a query's relevant documents among its candidates, by id and by each metadata key."""
+        relevant = set(relevant_ids(self.qrels[query_id]))
+        self.by_id += len(relevant.intersection(fetched.ids))
+        named = {
+            (key, str(value))
+            for document in fetched.documents
+            for key, value in document.metadata.items()
+            if isinstance(value, str | int) and str(value) in relevant
+        }
+        self.by_key.update(key for key, _ in named)
 
     def warnings(self, runs: Mapping[str, QueryRun]) -> list[str]:
         """Say what is suspicious about finished runs."""
-        found = {name for run in runs.values() for name in run.before}
-        warnings = []
-        if found and not found & self._judged:
-            key = max(self.id_keys, key=lambda key: self.id_keys[key], default=None)
-            remedy = (
-                f"the metadata key {key!r} holds judged ids: pass id_key={key!r}."
-                if key is not None
-                else "if the store made ids of its own, name the metadata key of the judged ids with id_key=."
-            )
-            warnings.append(
-                f"No judged document was retrieved for any query. Ids found look like {min(found)!r}, judged ones like "
-                f"{min(self._judged)!r}; {remedy}"
-            )
+        warnings = self._about_ids({name for run in runs.values() for name in run.before})
         blank = sum(run.blank for run in runs.values())
         if blank:
             warnings.append(f"{blank} candidates have no text; a cross-encoder cannot judge them. Check the index.")
@@ -85,3 +76,23 @@ class Doubts:
                 "equal scores keep the first stage's order."
             )
         return warnings
+
+    def _about_ids(self, found: set[str]) -> list[str]:
+        judged = {name for grades in self.qrels.values() for name in grades}
+        key = max(self.by_key, key=lambda key: self.by_key[key], default=None)
+        if found and not found & judged:
+            remedy = (
+                f"the metadata key {key!r} holds judged ids: pass id_key={key!r}."
+                if key is not None
+                else "if the store made ids of its own, name the metadata key of the judged ids with id_key=."
+            )
+            return [
+                f"No judged document was retrieved for any query. Ids found look like {min(found)!r}, judged ones like "
+                f"{min(judged)!r}; {remedy}"
+            ]
+        if key is not None and self.by_key[key] > 2 * self.by_id:
+            return [
+                f"The candidates' metadata key {key!r} names {self.by_key[key]} relevant documents, and their ids only "
+                f"{self.by_id}; if the store made ids of its own, pass id_key={key!r}."
+            ]
+        return []

@@ -91,7 +91,7 @@ def evaluate(
             runs[query_id] = finished
             continue
         fetched = fetch(retriever, query, id_key)
-        doubts.see(fetched.documents)
+        doubts.see(query_id, fetched)
         if finished is not None:
             kept.check_candidates(query_id, finished, fetched.digest(reranker, query))
             runs[query_id] = finished

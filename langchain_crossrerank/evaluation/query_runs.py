@@ -94,7 +94,7 @@ class Fetched:
     def find_itself(self, query: str, query_id: str, grades: Mapping[str, int]) -> str | None:
         """Return the id of the candidate that is the query itself, as in ArguAna and Quora, or `None`.
 
-        It has the query's id and holds its text, and is not judged relevant.
+        It has the query's id, holds its text or is a part of it, and is not judged relevant.
 
         Args:
             query: The search text.
@@ -102,7 +102,7 @@ class Fetched:
             grades: The query's judgements.
         """
         is_there = grades.get(query_id, 0) <= 0 and any(
-            name == query_id and _flat(query) in _flat(document.page_content)
+            name == query_id and _are_one(_flat(query), _flat(document.page_content))
             for name, document in zip(self.ids, self.documents, strict=True)
         )
         return query_id if is_there else None
@@ -177,5 +177,10 @@ def unique(ids: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
+def _are_one(query: str, passage: str) -> bool:
+    """Whether a passage is the query, with a title or without, or a chunk of it."""
+    return query in passage or (bool(passage) and passage in query)
+
+
 def _flat(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.casefold().split())

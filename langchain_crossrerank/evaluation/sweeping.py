@@ -92,7 +92,7 @@ def sweep(
     remembering, timed = _remembering(reranker), _forgetting(reranker)
     for number, query_id in enumerate(with_progress(list(qrels), show_progress, "Sweeping")):
         fetched = _fetch(retriever, queries[query_id], max(ks), id_key)
-        doubts.see(fetched.documents)
+        doubts.see(query_id, fetched)
         orders.add(query_id, queries[query_id], fetched, remembering, qrels[query_id])
         if number < timed_queries:
             _time_each(timed, fetched.documents, queries[query_id], orders.milliseconds)

@@ -53,6 +53,37 @@ def test_ids_that_are_nowhere_are_noticed_too() -> None:
     assert "if the store made ids of its own" in warning
 
 
+def test_ids_of_the_store_that_are_judged_by_chance_are_noticed() -> None:
+    """Where the store counts from 0 and so do the judged ids, a key that finds far more of them is named."""
+    documents = [
+        Document(f"text {place}", id=str(place), metadata={"doc_id": (place * 5 + 3) % 12}) for place in range(12)
+    ]
+    queries = {f"q{number}": f"query {number}" for number in range(12)}
+    qrels = {f"q{number}": {str(number): 1} for number in range(12)}
+
+    def perfect(query: str) -> list[Document]:
+        (answer,) = (document for document in documents if str(document.metadata["doc_id"]) == query.split()[1])
+        return [answer, *(document for document in documents if document is not answer)][:4]
+
+    base = create_rerank_retriever(RunnableLambda(perfect), model=ScriptedCrossEncoder({"text 2": 1.0}))
+    result = evaluate(base, queries, qrels, show_progress=False)
+    (warning,) = result.warnings
+    assert warning.startswith("The candidates' metadata key 'doc_id' names 12 relevant documents, and their ids only ")
+    assert warning.endswith("if the store made ids of its own, pass id_key='doc_id'.")
+    truth = evaluate(base, queries, qrels, id_key="doc_id", show_progress=False)
+    assert truth.warnings == []
+    assert truth.measures[0].before == 1
+
+
+@pytest.mark.parametrize("text", ["FIRST query", "first", "A title\nFirst\nQuery"], ids=["case", "chunk", "titled"])
+def test_a_query_finds_itself_in_other_case_and_in_chunks(text: str) -> None:
+    """A chunk of the query's own document, named by `id_key`, is left out as the whole document is."""
+    documents = [Document(text, id="0", metadata={"from": "q1"}), Document("answer", id="1", metadata={"from": "a"})]
+    result = evaluated(documents, {"q1": {"a": 1}}, measures=["RR@10"], id_key="from")
+    assert result.measures[0].before == 1
+    assert any("found themselves" in warning for warning in result.warnings)
+
+
 @pytest.mark.parametrize("grade", [None, 0])
 def test_a_query_that_finds_itself_is_left_out(grade: int | None) -> None:
     """A document with the query's id and text is in neither list, and that is said."""
