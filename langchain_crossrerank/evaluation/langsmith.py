@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from langchain_core.documents import Document
 
@@ -30,7 +31,8 @@ def langsmith_evaluators(
         measures: Names as `ir-measures` spells them.
         documents_key: Key of the ranked list in the target's outputs: documents with an `id`, as objects or as
             LangSmith serialises them, or ids.
-        relevant_key: Key of the judgements in the example's outputs: grades by id, or a list of relevant ids.
+        relevant_key: Key of the judgements in the example's outputs: grades by id, or a list of relevant documents or
+            ids.
 
     Raises:
         InvalidInputError: If a measure is not known; in an evaluator, if a key is missing, its value is not a list, a
@@ -64,7 +66,7 @@ def _value(values: Mapping[str, Any], key: str, what: str) -> Iterable[Any]:
 
 def _grades(judgements: Iterable[Any]) -> dict[str, int]:
     if not isinstance(judgements, Mapping):
-        return {str(key): 1 for key in judgements}
+        return {_id(document): 1 for document in judgements}
     try:
         return {str(key): whole_number(grade) for key, grade in judgements.items()}
     except ValueError as err:
@@ -72,7 +74,7 @@ def _grades(judgements: Iterable[Any]) -> dict[str, int]:
 
 
 def _id(document: Any) -> str:
-    if isinstance(document, str | int):
+    if isinstance(document, str | UUID) or hasattr(document, "__index__"):
         return str(document)
     found = document.id if isinstance(document, Document) else None
     if isinstance(document, Mapping):

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -84,7 +85,7 @@ def read_records(
             yield from _read_text(path, text, header_keys, tolerant)
     except UnicodeDecodeError as err:
         raise InvalidInputError(f"{path} is not UTF-8 text ({err}); convert it.") from err
-    except (gzip.BadGzipFile, EOFError) as err:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as err:
         raise InvalidInputError(f"{path} is not a whole gzip file ({err}); copy it again.") from err
 
 
@@ -96,7 +97,7 @@ def read_json(file: str | os.PathLike[str]) -> Any:
     try:
         with _open_text(path) as text:
             return json.load(text)
-    except (ValueError, OSError, EOFError):
+    except (ValueError, OSError, EOFError, RecursionError, zlib.error):
         return None
 
 
@@ -142,11 +143,12 @@ def _read_text(path: Path, text: IO[str], header_keys: frozenset[str], tolerant:
         rest = first[1] + text.read()
         _check_decoded(str(path), rest)
         try:
-            yield from _from_json(path, json.loads(rest))
-        except ValueError:
-            # Not one value: JSON Lines under another name.
-            numbered = enumerate(rest.splitlines(keepends=True), start=first[0])
-            yield from _json_lines(path, numbered, tolerant)
+            content = json.loads(rest)
+        except (ValueError, RecursionError):
+            # Not one value: JSON Lines under another name. Only a line feed ends a line there.
+            yield from _json_lines(path, enumerate(io.StringIO(rest), start=first[0]), tolerant)
+        else:
+            yield from _from_json(path, content, header_keys)
     elif suffix in (".jsonl", ".ndjson"):
         yield from _json_lines(path, chain([first], lines), tolerant)
     elif suffix == ".csv":
@@ -178,8 +180,8 @@ def _json_object(where: str, text: str) -> Mapping[str, Any]:
     return _object(where, row)
 
 
-def _from_json(path: Path, content: Any) -> Iterator[Record]:
-    """Records of one JSON value: a list of objects, or an object of named objects, of texts, or of grades."""
+def _from_json(path: Path, content: Any, header_keys: frozenset[str]) -> Iterator[Record]:
+    """Records of one JSON value: a list of objects, one object, or an object of named objects, texts or grades."""
     if isinstance(content, list):
         for number, row in enumerate(content, start=1):
             where = f"{path}, entry {number}"
@@ -187,6 +189,10 @@ def _from_json(path: Path, content: Any) -> Iterator[Record]:
         return
     if not isinstance(content, dict):
         raise InvalidInputError(f"{path}: {cut(json.dumps(content), 80)} is not a list of objects.")
+    if any(plain_key(key) in header_keys and isinstance(value, str | int) for key, value in content.items()):
+        # One line of JSON Lines under another name.
+        yield Record(str(path), cut(json.dumps(content), 200), content)
+        return
     for key, value in content.items():
         where = f"{path}, key {key!r}"
         if isinstance(value, str):

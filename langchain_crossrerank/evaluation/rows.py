@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
@@ -34,7 +37,8 @@ def _to_id(value: object) -> object:
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return value.strip()
+        # Where Windows files were joined, a byte order mark begins a line.
+        return value.strip().removeprefix("\ufeff").lstrip()
     return str(value) if hasattr(value, "__index__") else value
 
 
@@ -67,8 +71,15 @@ def _orderable(value: object) -> float:
     return number
 
 
-def _or_nothing(value: object) -> object:
-    return {} if value is None else value
+def _to_metadata(value: object) -> object:
+    """Metadata may be missing, and in a cell of a table it is JSON or Python; the rest is left to be refused."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return {}
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        for read in (json.loads, ast.literal_eval):
+            with contextlib.suppress(ValueError, SyntaxError, RecursionError):
+                return read(value.strip())
+    return value
 
 
 Id = Annotated[str, BeforeValidator(_to_id), Field(min_length=1, strict=True)]
@@ -87,7 +98,7 @@ class DocumentRow(_Row):
     id: Id = Field(validation_alias=AliasChoices("id", *DOCUMENT_IDS))
     text: Text = Field(validation_alias=AliasChoices(*TEXTS))
     title: Text = ""
-    metadata: Annotated[dict[str, Any], BeforeValidator(_or_nothing)] = Field(default_factory=dict)
+    metadata: Annotated[dict[str, Any], BeforeValidator(_to_metadata)] = Field(default_factory=dict)
 
 
 class TitleRow(_Row):
@@ -96,7 +107,7 @@ class TitleRow(_Row):
     id: Id = Field(validation_alias=AliasChoices("id", *DOCUMENT_IDS))
     title: Text
     text: str = ""
-    metadata: Annotated[dict[str, Any], BeforeValidator(_or_nothing)] = Field(default_factory=dict)
+    metadata: Annotated[dict[str, Any], BeforeValidator(_to_metadata)] = Field(default_factory=dict)
 
 
 class QueryRow(_Row):
@@ -104,7 +115,7 @@ class QueryRow(_Row):
 
     id: Id = Field(validation_alias=AliasChoices("id", *(name for name in QUERY_IDS if name not in ("query", "q"))))
     text: Text = Field(validation_alias=AliasChoices(*QUERIES))
-    metadata: Annotated[dict[str, Any], BeforeValidator(_or_nothing)] = Field(default_factory=dict)
+    metadata: Annotated[dict[str, Any], BeforeValidator(_to_metadata)] = Field(default_factory=dict)
 
 
 class JudgementRow(_Row):

@@ -83,13 +83,14 @@ def load_run(file: str | os.PathLike[str]) -> Run:
 
 
 def run_retriever(
-    collection: Collection, run: Mapping[str, Sequence[tuple[str, float]]], *, k: int = 100
+    collection: Collection, run: Mapping[str, Sequence[tuple[str, float]] | Mapping[str, float]], *, k: int = 100
 ) -> RunnableLambda[str, list[Document]]:
     """Make a first stage out of a fixed run, such as a published BM25 list.
 
     Args:
         collection: The documents and queries of the run.
-        run: For each query its documents with scores, best first, as `load_run` returns it.
+        run: For each query its documents with scores, best first, as `load_run` returns it; or scores by document id,
+            as `ir_measures` has them, in any order.
         k: The largest number of documents for each query.
 
     Returns:
@@ -102,7 +103,10 @@ def run_retriever(
     by_id = {document.id: document for document in collection.documents}
     found: dict[str, list[Document]] = {}
     for query_id, text in collection.queries.items():
-        entries = run.get(query_id, [])[:k]
+        listed = run.get(query_id, [])
+        if isinstance(listed, Mapping):
+            listed = sorted(listed.items(), key=lambda entry: -entry[1])
+        entries = listed[:k]
         if text in found and [document.id for document in found[text]] != [document_id for document_id, _ in entries]:
             raise InvalidInputError(
                 f"the query {text!r} comes twice in the collection with different lists; keep one of them."

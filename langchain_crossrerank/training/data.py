@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.evaluation.collection import load_beir
+from langchain_crossrerank.evaluation.collection import find_splits, load_beir
 
 _logger = logging.getLogger(__name__)
 
@@ -72,16 +73,17 @@ class TrainingData:
         """
         groups: dict[str, list[TrainingExample]] = {}
         for example in self.examples:
-            groups.setdefault(" ".join(example.query.casefold().split()), []).append(example)
+            groups.setdefault(_flat(example.query.casefold()), []).append(example)
         passages = {source: dict.fromkeys(texts) for source, texts in self.passages.items()}
         examples = []
         for found in groups.values():
             positives = tuple(dict.fromkeys(text for example in found for text in example.positives))
+            right = set(map(_flat, positives))
             negatives = dict.fromkeys(text for example in found for text in example.negatives)
             merged = TrainingExample(
                 query=found[0].query,
                 positives=positives,
-                negatives=tuple(text for text in negatives if text not in positives),
+                negatives=tuple(text for text in negatives if _flat(text) not in right),
                 answers=tuple(dict.fromkeys(text for example in found for text in example.answers)),
                 source=found[0].source,
                 unit=next((example.unit for example in found if example.unit), ""),
@@ -106,7 +108,7 @@ def read_training_data(paths: Sequence[str | os.PathLike[str]]) -> TrainingData:
     `title`, and `source`; without `source`, the name of the file is the source. Other keys are errors.
 
     From a BEIR folder come the judged queries with the documents judged above 0, and the whole corpus to mine from.
-    Judged documents that the corpus lacks are left out, and so is a query that keeps no positive.
+    Judged documents that the corpus lacks are left out, and so is a query that has no positive.
     The same query on several lines, in several files or under several ids becomes one example.
 
     Args:
@@ -152,8 +154,7 @@ def _without_unanswered(data: TrainingData) -> TrainingData:
 
 
 def _read_beir(folder: Path) -> tuple[list[TrainingExample], list[str]]:
-    has_splits = (folder / "qrels").is_dir()
-    collection = load_beir(folder, split="train" if has_splits else None)
+    collection = load_beir(folder, split="train" if find_splits(folder) else None)
     texts = {str(document.id): document.page_content for document in collection.documents}
     lacking = {key for grades in collection.qrels.values() for key in grades if key not in texts}
     if lacking:
@@ -165,13 +166,8 @@ def _read_beir(folder: Path) -> tuple[list[TrainingExample], list[str]]:
         )
     examples = []
     for query_id, query in collection.queries.items():
-        judged = collection.qrels[query_id]
-        grades = {key: grade for key, grade in judged.items() if key in texts}
+        grades = {key: grade for key, grade in collection.qrels[query_id].items() if key in texts}
         positives = tuple(texts[key] for key, grade in grades.items() if grade > 0 and texts[key].strip())
-        if not positives and len(grades) == len(judged):
-            raise InvalidInputError(
-                f"{folder}: the query {query_id!r} has no document judged above 0 to learn from; remove its judgements."
-            )
         negatives = tuple(texts[key] for key, grade in grades.items() if grade <= 0 and texts[key].strip())
         examples.append(TrainingExample(query, positives, negatives, source=folder.name))
     return examples, [text for text in texts.values() if text.strip()]
@@ -198,7 +194,10 @@ class _Line:
         Raises:
             InvalidInputError: If a value is of another kind, a positive is missing, or a key is unknown.
         """
-        query = self._text(self._one_of(_QUERY) or _QUERY[0])
+        query_key = self._one_of(_QUERY)
+        if query_key is None:
+            raise InvalidInputError(f"{self._where}: no query; the keys are {list(self._row)}. A line is {_FORM}.")
+        query = self._text(query_key)
         positives, negatives = self._labelled()
         is_labelled = bool(positives or negatives)
         if key := self._one_of(_POSITIVE):
@@ -277,6 +276,10 @@ class _Line:
         return [value for value in self._list(name) if value.strip()] if self._value(name) else []
 
 
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not file.is_file():
         raise InvalidInputError(f"there is no file or folder {str(file)!r}; pass JSONL files or BEIR folders.")
@@ -299,5 +302,5 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield where, row
     except UnicodeDecodeError as err:
         raise InvalidInputError(f"{file} is not UTF-8 text ({err}); convert it.") from err
-    except (OSError, EOFError) as err:
+    except (OSError, EOFError, zlib.error) as err:
         raise InvalidInputError(f"cannot read {file} ({err}); copy or download it again.") from err

@@ -21,7 +21,7 @@ RANKED = [Document("one", id="a"), Document("two", id="b"), Document("three", id
     "ranked",
     [RANKED, ["a", "b", "c"], [dumpd(document) for document in RANKED], [{"id": key} for key in "abc"]],
 )
-@pytest.mark.parametrize("relevant", [["b"], {"b": 2, "c": 0}])
+@pytest.mark.parametrize("relevant", [["b"], {"b": 2, "c": 0}, [{"id": "b"}], [RANKED[1]]])
 def test_each_measure_is_an_evaluator(ranked: Any, relevant: Any) -> None:
     """Documents and judgements are taken in every form in which LangSmith has them."""
     evaluators = langsmith_evaluators(["RR@10", "R@1"])

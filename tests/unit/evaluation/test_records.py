@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.evaluation import load_beir, load_corpus, load_qrels, load_run
+from langchain_crossrerank.evaluation import load_beir, load_collection, load_corpus, load_qrels, load_queries, load_run
 from langchain_crossrerank.evaluation.records import read_header, read_records
 from tests.unit.evaluation.conftest import CORPUS, Write, WriteBeir
 
@@ -79,6 +80,71 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, content: byt
     file.write_bytes(content)
     with pytest.raises(InvalidInputError, match=complaint):
         load_corpus(file)
+
+
+def damaged_gzip() -> bytes:
+    """A gzip file whose compressed data is wrong: its first block has a type that does not exist."""
+    packed = bytearray(gzip.compress(b'{"_id": "a", "text": "b"}\n'))
+    packed[10] |= 0b110
+    return bytes(packed)
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    """Wrong compressed data is an input error, whichever function reads the file."""
+    with pytest.raises(zlib.error):
+        gzip.decompress(damaged_gzip())
+    for name, read in (("x.jsonl.gz", load_corpus), ("x.json.gz", load_collection)):
+        (tmp_path / name).write_bytes(damaged_gzip())
+        with pytest.raises(InvalidInputError, match=rf"{name} is not a whole gzip file .*copy it again"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["corpus.json", "corpus.jsonl"])
+@pytest.mark.parametrize("character", ["\u2028", "\u0085"])
+def test_only_a_line_feed_ends_a_line_of_json(write: Write, name: str, character: str) -> None:
+    """Separators of lines and paragraphs may be in a text, also where JSON Lines are named `.json`."""
+    rows = [{"_id": key, "text": f"one{character}two"} for key in "ab"]
+    file = write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), name)
+    assert [document.page_content for document in load_corpus(file)] == [f"one{character}two"] * 2
+
+
+def test_one_line_of_json_is_one_record(write: Write) -> None:
+    """JSON Lines named `.json` with a single line are not read as documents `_id`, `title` and `text`."""
+    file = write({"_id": "d1", "title": "Ferries", "text": "One leaves at nine."}, "corpus.json")
+    assert [(document.id, document.page_content) for document in load_corpus(file)] == [
+        ("d1", "Ferries\nOne leaves at nine.")
+    ]
+    assert load_qrels(write({"query-id": "q1", "corpus-id": "d1", "score": 1}, "qrels.json")) == {"q1": {"d1": 1}}
+    assert load_queries(write({"1": "When?", "2": "Why?"}, "queries.json")) == {"1": "When?", "2": "Why?"}
+
+
+def test_a_bad_entry_of_a_list_is_named(write: Write) -> None:
+    """The error says which entry of the list it is, and not line 1."""
+    with pytest.raises(InvalidInputError, match=r"corpus\.json, entry 2: .*is not an object with an _id"):
+        load_corpus(write([{"_id": "d1", "text": "a"}, "text"], "corpus.json"))
+
+
+def test_a_byte_order_mark_between_joined_files_is_no_part_of_an_id(write: Write) -> None:
+    """Windows files that were joined have a mark in the middle."""
+    assert load_qrels(write("\ufeffq1\td1\t1\n\ufeffq1\td2\t1\n")) == {"q1": {"d1": 1, "d2": 1}}
+
+
+@pytest.mark.parametrize(
+    ("cell", "metadata"),
+    [("", {}), ("{}", {}), ('{"page": 3}', {"page": 3}), ("{'page': 3}", {"page": 3})],
+    ids=["empty", "no keys", "JSON", "Python"],
+)
+def test_metadata_in_a_table_is_read(write: Write, cell: str, metadata: dict[str, int]) -> None:
+    """A table with BEIR's columns has its metadata as text."""
+    (document,) = load_corpus(write(f"_id\ttitle\ttext\tmetadata\nd1\tT\tone\t{cell}\n", "corpus.tsv"))
+    assert document.metadata == metadata
+
+
+@pytest.mark.parametrize("grade", [10**400, float("inf")])
+def test_a_grade_that_no_float_holds_is_refused(write: Write, grade: float) -> None:
+    """A grade of 400 digits is an input error that names its place."""
+    with pytest.raises(InvalidInputError, match=r"qrels\.json, key 'q': .*is not a whole number"):
+        load_qrels(write({"q": {"d": grade}}, "qrels.json"))
 
 
 def test_a_row_of_another_length_than_the_header_is_named(write: Write) -> None:

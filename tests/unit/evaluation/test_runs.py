@@ -54,6 +54,12 @@ def test_a_fixed_run_gives_its_documents_in_order(collection: Collection) -> Non
     assert [document.metadata for document in collection.documents] == [{"source": f"d{i}.txt"} for i in (1, 2, 3)]
 
 
+def test_a_fixed_run_may_be_scores_by_document(collection: Collection) -> None:
+    """A run as `ir_measures` has it is sorted by its scores before it is cut."""
+    first_stage = run_retriever(collection, {"q1": {"d1": 1.0, "d2": 9.0, "d3": 5.0}}, k=2)
+    assert [document.id for document in first_stage.invoke("first")] == ["d2", "d3"]
+
+
 @pytest.mark.parametrize(
     ("k", "ids"), [(1, ["d3"]), (2, ["d3", "d2"]), (3, ["d3", "d2", "d1"]), (9, ["d3", "d2", "d1"])]
 )

@@ -156,7 +156,7 @@ def test_one_query_under_two_ids_is_one_example(tmp_path: Path, passages: list[s
         ({"query": "heron", "positives": []}, "line 2: the query 'heron' has no positive"),
         ({"query": "heron", "positive": "  "}, "line 2: positive is '  ', not a text"),
         ({"query": 3, "positive": "x"}, "line 2: query is 3, not a text"),
-        ({"positive": "x"}, "line 2: query is None, not a text"),
+        ({"positive": "x", "Query": "q"}, r"line 2: no query; the keys are \['positive', 'Query'\]"),
         ({"query": "q", "positive": "x", "negatives": "y"}, "line 2: negatives is 'y', not a list of texts"),
         ({"query": "q", "positive": "x", "negative": ["y"]}, r"line 2: negative is \['y'\], not a text"),
         ({"query": "q", "positive": "x", "source": 3}, "line 2: source is 3, not a text"),
@@ -189,15 +189,40 @@ def test_files_without_content_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b"x" * 100)[:20])
     with pytest.raises(InvalidInputError, match="cannot read"):
         read_training_data([tmp_path / "cut.jsonl.gz"])
+    damaged = bytearray(gzip.compress(b"x" * 100))
+    damaged[10] |= 0b110
+    (tmp_path / "damaged.jsonl.gz").write_bytes(damaged)
+    with pytest.raises(InvalidInputError, match=r"cannot read .*damaged"):
+        read_training_data([tmp_path / "damaged.jsonl.gz"])
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidInputError, match="not UTF-8"):
         read_training_data([tmp_path / "bytes.jsonl"])
 
 
-def test_a_judged_query_without_a_positive_is_refused(tmp_path: Path, passages: list[str]) -> None:
-    """A BEIR query whose judgements are all 0 has nothing to learn from."""
-    with pytest.raises(InvalidInputError, match="'q0' has no document judged above 0"):
-        read_training_data([write_beir(tmp_path / "birds", passages, {"q0": {"d0": 0}})])
+def test_a_judged_query_without_a_positive_is_left_out(
+    tmp_path: Path, passages: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A BEIR query whose judgements are all 0 has nothing to learn from; it does not cost the others."""
+    grades = {"q0": {"d0": 0}, "q1": {"d1": 1}}
+    data = read_training_data([write_beir(tmp_path / "birds", passages, grades)])
+    assert [example.query for example in data.examples] == ["what is q1"]
+    assert "1 of 2 queries have no passage labelled as relevant and are left out" in caplog.text
+    with pytest.raises(InvalidInputError, match="none of 1 queries has a positive"):
+        read_training_data([write_beir(tmp_path / "none", passages, {"q0": {"d0": 0}})])
+
+
+def test_an_empty_folder_of_splits_does_not_hide_the_judgements(tmp_path: Path, passages: list[str]) -> None:
+    """With nothing in `qrels/`, `qrels.tsv` is read."""
+    folder = write_beir(tmp_path / "birds", passages, {"q0": {"d0": 1}})
+    (folder / "qrels").mkdir()
+    assert read_training_data([folder]).examples[0].positives == (passages[0],)
+
+
+def test_white_space_does_not_make_a_positive_a_negative(tmp_path: Path) -> None:
+    """The same passage with other white space is not learned as its opposite."""
+    lines = [{"query": "q", "positive": "at nine", "negatives": ["at  nine\n", "at ten"]}]
+    (example,) = read_training_data([write_lines(tmp_path / "birds.jsonl", *lines)]).examples
+    assert (example.positives, example.negatives) == (("at nine",), ("at ten",))
 
 
 def test_merging_changes_nothing_that_is_merged() -> None:
