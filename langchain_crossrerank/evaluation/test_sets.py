@@ -213,6 +213,9 @@ def _questions(path: str | os.PathLike[str]) -> Iterator[tuple[str, str, list[st
 def _flattened(record: Record) -> dict[str, Any]:
     """Lift LangSmith's `inputs` and `outputs` up; in a CSV export they are JSON."""
     fields = {plain_key(key): value for key, value in record.fields.items()}  # type: ignore[union-attr]
+    if "referenceoutputs" in fields:
+        # Beside these, `outputs` is what a run answered and found.
+        fields.pop("outputs", None)
     for part in ("inputs", "outputs", "referenceoutputs"):
         value = fields.pop(part, None)
         if isinstance(value, str):
@@ -222,8 +225,9 @@ def _flattened(record: Record) -> dict[str, Any]:
                 value = None
         if isinstance(value, Mapping):
             fields.update({plain_key(key): entry for key, entry in value.items()})
-            # An example's outputs are references; what a run answered is not kept there.
-            fields.pop("answer", None)
+            # An example's outputs are references, its answer as well.
+            for name in ("answer", "response", "result"):
+                fields.pop(name, None)
     return fields
 
 

@@ -75,7 +75,10 @@ def test_what_says_nothing_is_noise(text: str) -> None:
     ("text", "said"),
     [
         (".. note:: The ferry leaves at nine.\n", ["The ferry leaves at nine."]),
-        (".. warning:: Never leave the\n   ferry alone.\n\n   It sinks.\n", ["Never leave the ferry alone.", "It sinks."]),
+        (
+            ".. warning:: Never leave the\n   ferry alone.\n\n   It sinks.\n",
+            ["Never leave the ferry alone.", "It sinks."],
+        ),
         (".. tip::\n   :class: x\n\n   It is late.\n", ["It is late."]),
         (".. list-table:: Fares\n   :header-rows: 1\n\n   * - Dogs\n", ["Fares", "- Dogs"]),
         (".. versionadded:: 2.1 It floats.\n", ["2.1 It floats."]),

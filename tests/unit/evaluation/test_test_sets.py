@@ -114,6 +114,17 @@ def test_langsmith_examples_are_a_collection(write: Write) -> None:
     assert found.qrels == {"e1": {"c0": 1}, "e2": {"c1": 1}}
 
 
+def test_what_a_langsmith_run_found_is_no_reference(write: Write) -> None:
+    """An export of an experiment has outputs and reference outputs; only the latter say what is right."""
+    outputs = {"answer": "So.", "documents": [{"page_content": FERRY}]}
+    row = {"inputs": {"question": "Why?"}, "outputs": outputs, "reference_outputs": {"contexts": [BREAD]}}
+    found = load_collection(write(json_lines([row]), "run.jsonl"))
+    assert [document.page_content for document in found.documents] == [BREAD]
+    row["reference_outputs"] = {"answer": "So."}
+    with pytest.raises(InvalidInputError, match=r"line 1: no reference contexts; .*'reference_outputs'\]"):
+        load_collection(write(json_lines([row]), "run.jsonl"))
+
+
 def test_squad_is_a_collection(write: Write) -> None:
     """A paragraph is a document; questions without an answer are left out and counted."""
     found = load_collection(write(SQUAD, "squad.json"))
