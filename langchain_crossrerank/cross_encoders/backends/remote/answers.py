@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import math
+import re
 import time
 import zlib
 from collections.abc import Mapping
@@ -12,10 +13,14 @@ from typing import Any
 
 import httpx
 
-_LISTS = ("results", "data", "rankings", "scores", "output", "result", "response", "predictions")
-_INDEXES = ("index", "id")
-_SCORES = ("relevance_score", "score", "logit")
-_NESTED_LISTS = 4
+_LISTS = ("results", "data", "rankings", "scores", "output", "result", "response", "predictions", "records")
+_INDEXES = ("index", "id", "corpus_id")
+_SCORES = ("relevance_score", "relevanceScore", "score", "logit")
+_NESTED = 4
+
+_COMPLAINTS = ("error", "errors", "detail", "message", "msg", "reason")
+_TITLE = re.compile(r"<title[^>]*>([^<]+)", re.IGNORECASE)
+_SEARCHED_CHARACTERS = 20_000
 
 
 class Answer:
@@ -70,7 +75,7 @@ class UnreadableAnswerError(Exception):
 
 def find_results(payload: Any) -> list[Any] | None:
     """Find the list of results in an answer: bare, or under one of the names that servers use, nested or not."""
-    for _ in range(_NESTED_LISTS):
+    for _ in range(_NESTED):
         if isinstance(payload, list):
             return payload
         if not isinstance(payload, dict):
@@ -79,11 +84,33 @@ def find_results(payload: Any) -> list[Any] | None:
     return None
 
 
+def find_complaint(payload: Any, text: str) -> str | None:
+    """Find what an answer without results says instead: an error among its fields, or the title of a web page.
+
+    Args:
+        payload: The answer, `None` if it is not JSON.
+        text: The same as text.
+    """
+    if payload is None:
+        title = _TITLE.search(text[:_SEARCHED_CHARACTERS])
+        return title.group(1).strip() if title is not None else None
+    for _ in range(_NESTED):
+        if isinstance(payload, list):
+            payload = payload[0] if payload else None
+        if isinstance(payload, str):
+            return payload
+        if not isinstance(payload, dict):
+            return None
+        payload = next((payload[name] for name in _COMPLAINTS if payload.get(name)), None)
+    return None
+
+
 def read_scores(results: list[Any], expected: int) -> dict[int, float]:
     """Read results as scores by the passages' places.
 
-    A result is an object with an index and a score; a list of nothing but scores is in the passages' order. Numbers may
-    be written as text, but then all of them: a mixture is the work of a broken server.
+    A result is an object with an index and a score; a list of nothing but scores, or of lists with one score each, is
+    in the passages' order. Numbers may be written as text, and indexes with a decimal point, but then all of them: a
+    mixture is the work of a broken server.
 
     Raises:
         UnreadableAnswerError: If a result is something else, names no passage or the same one twice, or if a plain list
@@ -92,12 +119,18 @@ def read_scores(results: list[Any], expected: int) -> dict[int, float]:
     if results and not any(isinstance(result, dict) for result in results):
         if len(results) != expected:
             raise UnreadableAnswerError(f"{len(results)} scores for {expected} passages")
+        if all(isinstance(result, list) and len(result) == 1 for result in results):
+            results = [result[0] for result in results]
         results = [{"index": place, "score": score} for place, score in enumerate(results)]
-    as_text = {name: _is_text(results, names) for name, names in (("index", _INDEXES), ("score", _SCORES))}
+    indexes = [_first(result, _INDEXES) for result in results]
+    if all(isinstance(index, float) and index.is_integer() for index in indexes):
+        indexes = [int(index) for index in indexes]
+    found_scores = [_first(result, _SCORES) for result in results]
+    indexes_are_text, scores_are_text = _are_text(indexes), _are_text(found_scores)
     scores: dict[int, float] = {}
-    for result in results:
-        index = _whole_number(_first(result, _INDEXES), as_text=as_text["index"])
-        score = _number(_first(result, _SCORES), as_text=as_text["score"])
+    for result, place, value in zip(results, indexes, found_scores, strict=True):
+        index = _whole_number(place, as_text=indexes_are_text)
+        score = _number(value, as_text=scores_are_text)
         if index is None or score is None:
             raise UnreadableAnswerError(f"the result {result!r}")
         if not 0 <= index < expected:
@@ -129,11 +162,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _first(result: Any, names: tuple[str, ...]) -> Any:
     if not isinstance(result, dict):
         return None
-    return next((result[name] for name in names if name in result), None)
+    return next((result[name] for name in names if result.get(name) is not None), None)
 
 
-def _is_text(results: list[Any], names: tuple[str, ...]) -> bool:
-    return all(isinstance(_first(result, names), str) for result in results)
+def _are_text(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _whole_number(value: Any, *, as_text: bool) -> int | None:

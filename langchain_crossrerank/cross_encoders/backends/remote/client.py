@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,14 +17,13 @@ from types import FunctionType
 from typing import Any, Literal, get_args
 from uuid import uuid4
 
-import httpx
 from pydantic import SecretStr
 
 from langchain_crossrerank.checks import check_choices, check_seconds, check_whole_numbers, shorten
 from langchain_crossrerank.cross_encoders.backends.remote.exchange import Exchange, Limits, ReadAnswer
 from langchain_crossrerank.cross_encoders.backends.remote.log_filter import hide_in_logs
 from langchain_crossrerank.cross_encoders.backends.remote.requests import MakeRequest, Requests, RequestShape
-from langchain_crossrerank.cross_encoders.backends.remote.routes import endpoint_of
+from langchain_crossrerank.cross_encoders.backends.remote.routes import endpoint_of, health_of
 from langchain_crossrerank.cross_encoders.backends.remote.servers import Servers
 from langchain_crossrerank.cross_encoders.backends.remote.settings import Credentials, check_urls
 from langchain_crossrerank.cross_encoders.backends.remote.transport import CONNECTIONS, Transport, run_on_loop
@@ -50,37 +51,44 @@ QUERY_CHARACTERS_PER_TOKEN = 64
 LONGEST_QUERY = 262_144
 """Characters of a query that are sent if the caller does not say what the server's model reads."""
 
+_ROUNDING = 1e-3
+"""How far a probability may lie outside 0 to 1, because a server computes with few digits."""
+
 _logger = logging.getLogger(__name__)
 
 
 class RemoteCrossEncoder(CrossEncoder):
     """A cross-encoder that a server computes.
 
-    A request holds one query and at most `max_documents` passages; more are divided, sent several at a time, and put
-    together again. Answers are matched by their `index`. Blank passages are not sent, because many servers refuse them:
-    they get 0.0 where scores lie in 0 to 1, else the lowest score of the call.
+    A request holds one query and at most `max_documents` passages, fewer if the server refuses so many; more are
+    divided, sent several at a time, and put together again. Answers are matched by their `index`. Blank passages are
+    not sent, because many servers refuse them: they get 0.0 where scores lie above 0 and up to 1, else a score just
+    below the lowest of the call.
 
     A server that is overloaded or restarting is tried again, after what `Retry-After` says or after 0.5, 1, 2...
-    seconds with some randomness. Of several servers, the first one that works is asked.
+    seconds with some randomness. Of several servers, the first one that works is asked; another one takes over at
+    once, whatever the first does, unless it finds fault with the request (400, 413, 422).
 
     Long passages are cut by the server, which is asked to do so where its API has a field for it. If it refuses a
-    request for its length all the same, passages are cut here, at three ASCII characters or one other character per
-    token, and marked as truncated. A query is sent again with every request, so what no model reads of it is cut out of
-    its middle: beyond 64 characters for each token of `max_length`, or 262,144 without one.
+    request for its length all the same, texts are cut here and marked as truncated: the query to half of `max_length`,
+    the passages to the rest, at three ASCII characters or one other character per token, and to half of that as long
+    as it is still too long. A query is sent again with every request, so what no model reads of it is cut out of its
+    middle: beyond 64 characters for each token of `max_length`, or 262,144 without one.
 
     Args:
         url: The address of the endpoint, for example `"http://localhost:7997/rerank"`, or the base address of the
             server, below which the usual routes are tried. A list is the same as its first address with the others as
             `fallback_urls`.
         fallback_urls: Addresses of further servers with the same model, in order of preference.
-        model: The model's name for servers that have several; also the name shown in traces.
+        model: The model's name for servers that have several, not sent with `make_request`; also the name in traces.
         request_shape: `"documents"` (Cohere, Jina, vLLM, Infinity, llama.cpp), `"texts"` (Text Embeddings Inference) or
             `"text_2"` (vLLM's `/score`); `None` goes by the address. If the server asks for another one, that is used
             from then on, with a warning.
         api_key: Sent as a bearer token; `None` for the environment's `CROSSRERANK_API_KEY`, if that is set, and
             `False` for no key, whatever the environment says.
         api_key_header: Header that carries the key alone, instead of `Authorization: Bearer`; Azure's is `"api-key"`.
-        headers: Further headers. Values are shown nowhere if they look like a key, or if the header's name says so.
+        headers: Further headers, which replace those of the same name. Values are shown nowhere if they look like a
+            key, or if the header's name says so.
         extra_body: Further fields of the body, which replace those of the same name.
         make_request: Makes the body, any JSON value, from a query and a list of passages, for servers with a request of
             their own.
@@ -92,9 +100,10 @@ class RemoteCrossEncoder(CrossEncoder):
         max_documents: Passages in one request; TEI accepts 32 by default.
         max_length: Maximum tokens that the server's model reads. `None` leaves the cut to the server where possible,
             and is 512 where it is not.
-        timeout: Seconds for one request with all its attempts and pauses, from connecting to the last byte.
+        timeout: Seconds for the passages of one request, with all attempts, pauses and follow-ups, from connecting to
+            the last byte.
         attempt_timeout: Seconds for one attempt; `None` for what is left of `timeout`, divided by the servers.
-        max_retries: Further attempts after the first one.
+        max_retries: Further rounds of attempts after the first one; in each round, every server is asked once.
         max_retry_wait: Longest pause between two attempts, in seconds, whatever the server asks for.
         max_response_bytes: Bytes of an answer, packed or unpacked, beyond which it is refused.
 
@@ -245,13 +254,13 @@ class RemoteCrossEncoder(CrossEncoder):
             timeout: Seconds to wait for an answer.
 
         Returns:
-            For each address that was given, whether `/health` at that server answers with status 200.
+            For each address that was given, whether `/health` there, without endpoint and version, answers with 200.
         """
         check_seconds(timeout=timeout)
         self._transport.prepare()
         headers = self._credentials.headers
         given = [route.given for route in self._servers.routes]
-        health = [str(httpx.URL(url).copy_with(path="/health", query=None)) for url in given]
+        health = [health_of(url) for url in given]
 
         async def ask() -> list[bool]:
             return await asyncio.gather(*(self._transport.is_healthy(url, headers, seconds=timeout) for url in health))
@@ -291,27 +300,38 @@ class RemoteCrossEncoder(CrossEncoder):
         except BaseExceptionGroup as group_error:
             # All others are cancelled by then; the first failure says why.
             raise group_error.exceptions[0] from group_error.exceptions[0].__cause__
+        check_finite([scores[pair].score for pair in pairs if pair in scores], self.name)
         self._check_unit(scored.score for scored in scores.values())
-        lowest = min((scored.score for scored in scores.values()), default=0.0)
-        blank = PairScore(0.0 if self.activation == "sigmoid" else lowest)
-        results = [scores.get(pair, blank) for pair in pairs]
-        check_finite([result.score for result in results], self.name)
-        return results
+        if self.activation == "sigmoid":
+            scores = {pair: replace(scored, score=_rounded(scored.score)) for pair, scored in scores.items()}
+        blank = PairScore(self._blank_score([scored.score for scored in scores.values()]))
+        return [scores.get(pair, blank) for pair in pairs]
+
+    def _blank_score(self, scores: Sequence[float]) -> float:
+        """Return a score that ranks a blank passage last: 0 among probabilities, else just below the others."""
+        lowest = min(scores, default=math.inf)
+        if lowest == math.inf or (self.activation == "sigmoid" and lowest > 0):
+            return 0.0
+        return max(math.nextafter(lowest, -math.inf), -sys.float_info.max)
 
     async def _score_group(self, members: Sequence[TextPair]) -> list[PairScore]:
         """Score pairs of one query, asking again for what a server with a limit on its results left out."""
         given, passages = members[0][0], [passage for _, passage in members]
         query = self._cut_query(given)
+        deadline = asyncio.get_running_loop().time() + self._limits.timeout
         found: dict[int, PairScore] = {}
         while missing := [place for place in range(len(passages)) if place not in found]:
-            scores = await self._exchange().run(query, [passages[place] for place in missing])
+            scores = await self._exchange().run(query, [passages[place] for place in missing], deadline)
             if len(scores) < len(missing):
                 self.max_batch_pairs = min(self.max_batch_pairs or len(scores), len(scores))
             found |= {missing[place]: scored for place, scored in scores.items()}
         self._warn_truncated(
             [EncodedPair(pair, 0, truncated=found[place].truncated) for place, pair in enumerate(members)]
         )
-        return [replace(found[place], query_truncated=query != given) for place in range(len(passages))]
+        ordered = [found[place] for place in range(len(passages))]
+        if any(scored.query_truncated for scored in ordered):
+            self._warn_query_truncated(given)
+        return ordered if query == given else [replace(scored, query_truncated=True) for scored in ordered]
 
     def _cut_query(self, query: str) -> str:
         known = self._requests.max_length
@@ -347,7 +367,7 @@ class RemoteCrossEncoder(CrossEncoder):
 
     def _check_unit(self, scores: Iterable[float]) -> None:
         """Take scores for logits from now on if one of them is not a probability."""
-        outside = next((score for score in scores if not 0 <= score <= 1), None)
+        outside = next((score for score in scores if not -_ROUNDING <= score <= 1 + _ROUNDING), None)
         if outside is None or self.activation == "identity":
             return
         if self._unit_is_known:
@@ -367,6 +387,11 @@ class RemoteCrossEncoder(CrossEncoder):
             self.name,
             outside,
         )
+
+
+def _rounded(score: float) -> float:
+    """Return a probability without its error of rounding; what lies further outside 0 to 1 is none."""
+    return min(max(score, 0.0), 1.0) if -_ROUNDING <= score <= 1 + _ROUNDING else score
 
 
 def _check_body(extra_body: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a rerank server is sent: the shapes of a request, and the cut of passages that it will not cut itself."""
+"""What a rerank server is sent: the shapes of a request, and what is learned from its refusals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
+
+from langchain_crossrerank.cross_encoders.backends.remote.lengths import SEARCHED_CHARACTERS, may_be_too_long
 
 RequestShape = Literal["documents", "texts", "text_2"]
 """Named after the field that contains the passages: `"documents"` is the request of Cohere, which most servers accept;
@@ -21,21 +23,7 @@ PLACEHOLDER_MODEL = "default"
 OPTIONAL_FIELDS = ("return_documents", "truncate_prompt_tokens", "max_tokens_per_doc", "top_n")
 """Fields that are sent for convenience, and left out where a server refuses them by name."""
 
-CHARACTERS_PER_TOKEN = 3
-"""ASCII characters that are counted as one token when passages are cut here. Every other character counts as a token,
-which is enough for all languages."""
-
 _logger = logging.getLogger(__name__)
-
-_RESERVED_TOKENS = 8
-_MIN_PASSAGE_TOKENS = 8
-
-# An error says what is wrong at its beginning; a server may send megabytes, and searching them holds up all threads.
-_SEARCHED_CHARACTERS = 2000
-_TOO_LONG = re.compile(
-    r"context length|(too|is) (long|large)|max\w{0,40}[ _](model|context|input|sequence|token)|exceed|batch size",
-    re.IGNORECASE,
-)
 
 
 @dataclass
@@ -65,12 +53,18 @@ class Requests:
     def body(self, query: str, passages: Sequence[str], length: int) -> Any:
         """Return the body of a request; `length` is the number of tokens that passages are planned with."""
         if self.make_request is not None:
-            return self.make_request(query, list(passages))
+            own = self.make_request(query, list(passages))
+            return {**own, **self.extra_body} if isinstance(own, Mapping) else own
         truncate_to = (self.max_length or -1) if may_be_too_long(query, passages, length) else None
         made = make_body(
             self.shape, query, passages, model=self.model, raw_scores=self.raw_scores, truncate_to=truncate_to
         )
         return {**{name: value for name, value in made.items() if name not in self.refused}, **self.extra_body}
+
+    @property
+    def learned(self) -> tuple[object, ...]:
+        """What was learned so far: while it is the same, the same request is made."""
+        return self.shape, self.model, frozenset(self.refused)
 
     def learn(self, text: str, body: Any) -> bool:
         """Take in a refusal, and return whether the request should be made again in another way."""
@@ -131,13 +125,13 @@ def make_body(
 
 def refused_field(text: str, body: Mapping[str, Any]) -> str | None:
     """Return the optional field of `body` that a server's error complains about, `None` if it names none."""
-    text = text[:_SEARCHED_CHARACTERS]
+    text = text[:SEARCHED_CHARACTERS]
     return next((field for field in OPTIONAL_FIELDS if field in body and field in text), None)
 
 
 def expected_shape(text: str, shape: RequestShape) -> RequestShape | None:
     """Return the shape that a server's error asks for, if it is another one."""
-    text = text[:_SEARCHED_CHARACTERS]
+    text = text[:SEARCHED_CHARACTERS]
     if not re.search("missing|required", text, re.IGNORECASE):
         return None
     named = {"texts": r"\btexts\b", "text_2": r"\btext_1\b", "documents": r"\bdocuments\b"}
@@ -152,42 +146,13 @@ def wants_model(text: str, body: Any) -> bool:
     """Whether a server's error says that a request must name a model, and `body` names none."""
     if not isinstance(body, Mapping) or "model" in body:
         return False
-    text = text[:_SEARCHED_CHARACTERS]
+    text = text[:SEARCHED_CHARACTERS]
     return (
         re.search(r"\bmodel\b", text) is not None
         and re.search("missing|required|must", text, re.IGNORECASE) is not None
     )
 
 
-def complains_of_length(status: int, text: str) -> bool:
-    """Whether an error says that a passage is longer than the server's model reads."""
-    return status in (400, 413, 422, 500) and _TOO_LONG.search(text[:_SEARCHED_CHARACTERS]) is not None
-
-
-def may_be_too_long(query: str, passages: Sequence[str], max_length: int) -> bool:
-    """Whether a pair could have more than `max_length` tokens, by a count that rather overestimates."""
-    budget = max_length - _RESERVED_TOKENS - _count(query)
-    return any(len(passage) > CHARACTERS_PER_TOKEN * budget or _count(passage) > budget for passage in passages)
-
-
-def cut_passages(query: str, passages: Sequence[str], max_length: int) -> list[str]:
-    """Cut passages at their end so that each pair has at most `max_length` tokens; see `CHARACTERS_PER_TOKEN`."""
-    budget = max(_MIN_PASSAGE_TOKENS, max_length - _RESERVED_TOKENS - _count(query))
-    return [_cut(passage, budget) for passage in passages]
-
-
-def _count(text: str) -> int:
-    if text.isascii():
-        return -(-len(text) // CHARACTERS_PER_TOKEN)
-    wide = sum(not character.isascii() for character in text)
-    return wide - (-(len(text) - wide) // CHARACTERS_PER_TOKEN)
-
-
-def _cut(text: str, budget: int) -> str:
-    text = text[: CHARACTERS_PER_TOKEN * budget]
-    left = CHARACTERS_PER_TOKEN * budget
-    for place, character in enumerate(text):
-        left -= 1 if character.isascii() else CHARACTERS_PER_TOKEN
-        if left < 0:
-            return text[:place]
-    return text
+def speaks_of_a_model(text: str) -> bool:
+    """Whether an error is about a model, so that a 404 does not mean the address."""
+    return re.search(r"\bmodel\b", text[:SEARCHED_CHARACTERS], re.IGNORECASE) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from langchain_crossrerank._process import Guarded
@@ -26,24 +26,26 @@ class Servers:
         self._failed_at: Guarded[dict[int, float]] = Guarded(dict)
         self.routes = [Route(url, endpoint) for url in urls]
 
-    def choose(self) -> Route:
-        """Return the first server that works; if all failed lately, the one whose failure is longest ago."""
+    def choose(self, failed: Collection[Route] = ()) -> Route:
+        """Return the first server that works; if all failed lately, the one whose failure is longest ago.
+
+        Args:
+            failed: Servers that are not asked, because they just failed; never all.
+        """
         now = time.monotonic()
+        places = [place for place, route in enumerate(self.routes) if route not in failed]
         with self._failed_at as failed_at:
-            working = [place for place in range(len(self.routes)) if self._rested(failed_at.get(place), now)]
-            chosen = working[0] if working else min(failed_at, key=lambda place: failed_at[place])
+            working = [place for place in places if self._rested(failed_at.get(place), now)]
+            chosen = working[0] if working else min(places, key=lambda place: failed_at[place])
         return self.routes[chosen]
 
-    def note_failure(self, route: Route) -> bool:
-        """Pass a server over for a while, and return whether another one works."""
-        now = time.monotonic()
+    def note_failure(self, route: Route) -> None:
+        """Pass a server over for a while."""
         with self._failed_at as failed_at:
-            failed_at[self.routes.index(route)] = now
-            return any(self._rested(failed_at.get(place), now) for place in range(len(self.routes)))
+            failed_at[self.routes.index(route)] = time.monotonic()
 
     def note_success(self, route: Route) -> None:
         """Use a server again at once."""
-        route.settle()
         with self._failed_at as failed_at:
             failed_at.pop(self.routes.index(route), None)
 

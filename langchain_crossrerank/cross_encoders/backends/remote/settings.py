@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import httpx
 from pydantic import SecretStr
@@ -20,6 +20,9 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _SECRET_HEADER = re.compile(r"key|token|auth|secret|cookie|password|credential|session|signature", re.IGNORECASE)
 _NOT_IN_KEYS = re.compile(r"[^!-~]|\A\Z")
 _NOT_IN_HEADERS = re.compile(r"[^ -~]|\A[ ]|[ ]\Z|\A\Z")
+
+
+Value = TypeVar("Value")
 
 
 def check_urls(url: str | Sequence[str], *, may_be_empty: bool = False) -> list[str]:
@@ -109,9 +112,9 @@ class Credentials:
         if api_key_header is not None:
             _check_header_name("api_key_header", api_key_header)
         if key is not None and api_key_header is not None:
-            sent[api_key_header] = key
-        elif key is not None and "authorization" not in map(str.lower, sent):
-            sent["Authorization"] = SecretStr(f"Bearer {key.get_secret_value()}")
+            sent = _merged({api_key_header: key}, sent)
+        elif key is not None:
+            sent = _merged({"Authorization": SecretStr(f"Bearer {key.get_secret_value()}")}, sent)
         hidden += [SecretStr(secret) for url in urls for secret in secrets_of_url(url)]
         return cls(sent, tuple(hidden), source)
 
@@ -119,7 +122,7 @@ class Credentials:
     def headers(self) -> dict[str, str]:
         """The headers as they are sent."""
         fixed = {"Accept-Encoding": "gzip", "Content-Type": "application/json"}
-        return {**fixed, **{name: value.get_secret_value() for name, value in self._headers.items()}}
+        return _merged(fixed, {name: value.get_secret_value() for name, value in self._headers.items()})
 
     @property
     def secrets(self) -> list[str]:
@@ -160,7 +163,13 @@ def check_headers(headers: Mapping[str, str | SecretStr] | None) -> dict[str, Se
                 f"headers[{name!r}] {_describe(wrong)}, which no header can carry; pass ASCII text."
             )
         checked[name] = SecretStr(text)
-    return checked
+    return _merged(checked)
+
+
+def _merged(*headers: Mapping[str, Value]) -> dict[str, Value]:
+    """Join headers, whose names have no case; of one name, the last value is kept."""
+    last = {name.lower(): (name, value) for some in headers for name, value in some.items()}
+    return dict(last.values())
 
 
 def _is_secret(name: str, value: str) -> bool:

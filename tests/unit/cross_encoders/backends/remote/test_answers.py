@@ -11,6 +11,7 @@ import pytest
 from langchain_crossrerank.cross_encoders.backends.remote.answers import (
     Answer,
     UnreadableAnswerError,
+    find_complaint,
     find_results,
     read_scores,
 )
@@ -31,6 +32,12 @@ ANSWERS: dict[str, Any] = {
     "numbers as text": {"results": [{"index": str(i), "relevance_score": str(s)} for i, s in enumerate(SCORES)]},
     "scores in order": {"scores": SCORES},
     "a plain list": SCORES,
+    "a list of lists": [[score] for score in SCORES],
+    "Bedrock": {"results": [{"index": i, "relevanceScore": s} for i, s in enumerate(SCORES)]},
+    "Vertex": {"records": [{"id": str(i), "score": s} for i, s in enumerate(SCORES)]},
+    "sentence-transformers": [{"corpus_id": i, "score": s} for i, s in enumerate(SCORES)],
+    "indexes with a point": {"results": [{"index": float(i), "score": s} for i, s in enumerate(SCORES)]},
+    "an unused field": {"results": [{"index": i, "relevance_score": None, "score": s} for i, s in enumerate(SCORES)]},
     "a plain list of text": [str(score) for score in SCORES],
     "an empty list beside": {"results": [{"index": i, "score": s} for i, s in enumerate(SCORES)], "data": []},
 }
@@ -69,7 +76,8 @@ def test_an_answer_without_results_is_found(answer: Any) -> None:
     [
         [{"index": 0, "score": 0.5}, {"index": "1", "score": 0.5}],
         [{"index": 0, "score": "0.5"}, {"index": 1, "score": 0.5}],
-        [{"index": 0.0, "score": 0.5}],
+        [{"index": 0.0, "score": 0.5}, {"index": 1, "score": 0.5}],
+        [{"index": 0.5, "score": 0.5}],
         [{"index": True, "score": 0.5}],
         [{"index": "1.0", "score": 0.5}],
         [{"index": "-1", "score": 0.5}],
@@ -83,7 +91,9 @@ def test_an_answer_without_results_is_found(answer: Any) -> None:
         [0.5, 0.5, 0.5],
         [True, False],
         [None, None],
-        [[0.5], [0.5]],
+        [[0.5], 0.5],
+        [[0.5, 0.5], [0.5, 0.5]],
+        [["a"], ["b"]],
     ],
     ids=repr,
 )
@@ -91,6 +101,25 @@ def test_what_is_not_clear_is_refused(results: list[Any]) -> None:
     """A mixture of text and numbers, a missing index or another length is never guessed at."""
     with pytest.raises(UnreadableAnswerError):
         read_scores(results, 2)
+
+
+@pytest.mark.parametrize(
+    ("payload", "text", "complaint"),
+    [
+        ({"results": [], "error": {"message": "not loaded"}}, "", "not loaded"),
+        ({"code": 500, "data": [], "msg": "not loaded"}, "", "not loaded"),
+        ({"detail": [{"loc": ["body"], "msg": "not loaded"}]}, "", "not loaded"),
+        ({"error": "", "message": "not loaded"}, "", "not loaded"),
+        (None, "<html><head><title>\nPlease log in </title>", "Please log in"),
+        ({"results": []}, "", None),
+        ({"error": {"code": 5}}, "", None),
+        ([], "", None),
+        (None, "busy", None),
+    ],
+)
+def test_complaints_are_found(payload: Any, text: str, complaint: str | None) -> None:
+    """In the fields that servers use for errors, and in the title of a web page."""
+    assert find_complaint(payload, text) == complaint
 
 
 def test_what_follows_a_packed_answer_is_counted_and_not_kept() -> None:

@@ -1,20 +1,16 @@
-"""Requests in every shape, what is learned from refusals, and the cut of passages."""
+"""Requests in every shape, and what is learned from refusals."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from langchain_crossrerank.cross_encoders.backends.remote.requests import (
     Requests,
-    complains_of_length,
-    cut_passages,
     expected_shape,
-    may_be_too_long,
     refused_field,
+    speaks_of_a_model,
     wants_model,
 )
 
@@ -58,7 +54,9 @@ def test_further_fields_replace_ours() -> None:
 
 
 def test_a_request_of_the_callers_own_is_sent_as_made() -> None:
-    """`make_request` gets the query and the passages and decides everything."""
+    """`make_request` gets the query and the passages; only `extra_body` is added, where the body has fields."""
+    fields = requests(make_request=lambda query, passages: {"q": query, "x": 0}, extra_body={"x": 1}, model="m")
+    assert fields.body("query", ["a"], 512) == {"q": "query", "x": 1}
     own = requests(make_request=lambda query, passages: [query, passages], extra_body={"x": 1})
     assert own.body("query", ["a", LONG], 512) == ["query", ["a", LONG]]
     assert not own.learn("field `return_documents` not permitted", own.body("query", ["a"], 512))
@@ -74,6 +72,16 @@ def test_a_field_that_a_server_refuses_by_name_is_left_out() -> None:
     assert not learning.learn("Extra inputs are not permitted: return_documents", body)
     assert not learning.learn("unknown field top_n", body)
     assert not learning.learn("something else is wrong", body)
+
+
+def test_what_was_learned_shows() -> None:
+    """Whoever sent a request before something was learned can tell that the next one will differ."""
+    learning = requests()
+    known = learning.learned
+    learning.learn("something else is wrong", learning.body("query", ["a"], 512))
+    assert learning.learned == known
+    learning.learn("unknown field top_n", learning.body("query", ["a"], 512))
+    assert learning.learned != known
 
 
 @pytest.mark.parametrize(
@@ -113,51 +121,10 @@ def test_a_server_says_that_it_wants_a_models_name() -> None:
     assert not wants_model(text, ["own"])
 
 
-@pytest.mark.parametrize(
-    ("status", "text", "expected"),
-    [
-        (400, "This model's maximum context length is 512 tokens. However, you requested 873 tokens.", True),
-        (500, "input is too large to process. increase the physical batch size", True),
-        (413, "Input validation error: `inputs` must have less than 512 tokens. Given: 900. exceeds", True),
-        (422, "max_tokens exceeded", True),
-        (400, "unknown model", False),
-        (500, "internal error", False),
-        (401, "this key is too long", False),
-    ],
-)
-def test_complaints_of_length_are_recognised(status: int, text: str, expected: bool) -> None:
-    """In the words of vLLM, llama.cpp and others."""
-    assert complains_of_length(status, text) == expected
-
-
 def test_only_the_beginning_of_an_error_is_searched() -> None:
-    """A server that sends megabytes of error, or a word without an end, costs no time."""
+    """A server that sends megabytes of error costs no time."""
     far = 3000 * "."
-    assert not complains_of_length(400, f"{far} the input is too long")
-    assert not complains_of_length(400, f"max{100 * 'x'}_tokens")
     assert expected_shape(f"{far} missing field `texts`", "documents") is None
     assert not wants_model(f"{far} the model is required", {})
+    assert not speaks_of_a_model(f"{far} no such model")
     assert refused_field(f"{far} unknown field top_n", {"top_n": 1}) is None
-
-
-@given(
-    query=st.text(max_size=30),
-    passages=st.lists(st.text(max_size=400), max_size=4),
-    max_length=st.integers(16, 100),
-)
-def test_a_cut_passage_fits(query: str, passages: list[str], max_length: int) -> None:
-    """A cut keeps the beginning, cuts no passage that fits, and what is left counts as fitting."""
-    cut = cut_passages(query, passages, max_length)
-    for before, after in zip(passages, cut, strict=True):
-        assert before.startswith(after)
-        assert after == before or may_be_too_long(query, [before], max_length)
-    if not may_be_too_long(query, ["x" * 24], max_length):
-        assert not may_be_too_long(query, cut, max_length)
-    assert cut_passages(query, cut, max_length) == cut
-
-
-def test_the_rule_of_the_cut() -> None:
-    """Three ASCII characters or one other character make a token."""
-    assert cut_passages("", ["a" * 1000], 108) == ["a" * 300]
-    assert cut_passages("", ["猫" * 1000], 108) == ["猫" * 100]
-    assert cut_passages("abc" * 10, ["a" * 1000], 108) == ["a" * 270]

@@ -23,10 +23,10 @@ def test_the_first_server_that_works_is_asked(clock: list[float]) -> None:
     servers = Servers(["http://a/rerank", "http://b/rerank", "http://c/rerank"], "rerank")
     first, second, third = servers.routes
     assert servers.choose() is first
-    assert servers.note_failure(first)
+    servers.note_failure(first)
     assert servers.choose() is second
     clock[0] += 1
-    assert servers.note_failure(second)
+    servers.note_failure(second)
     assert servers.choose() is third
     clock[0] += REST_SECONDS - 1
     assert servers.choose() is first
@@ -41,17 +41,26 @@ def test_of_servers_that_all_failed_the_one_that_rested_longest_is_asked(clock: 
     first, second = servers.routes
     servers.note_failure(first)
     clock[0] += 1
-    assert not servers.note_failure(second)
+    servers.note_failure(second)
     assert servers.choose() is first
     clock[0] += 1
     servers.note_failure(first)
     assert servers.choose() is second
 
 
+def test_a_server_that_just_failed_is_not_asked_again(clock: list[float]) -> None:
+    """Within a round, each server is asked once, also one that failed in an earlier call."""
+    servers = Servers(["http://a/rerank", "http://b/rerank", "http://c/rerank"], "rerank")
+    first, second, third = servers.routes
+    servers.note_failure(second)
+    assert servers.choose([first]) is third
+    assert servers.choose([first, third]) is second
+
+
 def test_a_single_server_is_always_asked(clock: list[float]) -> None:
     """There is nobody else."""
     servers = Servers(["http://a/rerank"], "rerank")
-    assert not servers.note_failure(servers.routes[0])
+    servers.note_failure(servers.routes[0])
     assert servers.choose() is servers.routes[0]
 
 
