@@ -233,9 +233,9 @@ class OnnxCrossEncoder(CrossEncoder):
         split = split_graph(self.onnx_file)
         if split is None:
             raise InvalidInputError(
-                f"what {self.name!r} reads of a passage cannot be kept: its graph reads query and passage together from "
-                "its first layer on, or is a sparse branch alone; load it without passage_cache, or load the bundled "
-                "model whole."
+                f"what {self.name!r} reads of a passage cannot be kept: its graph reads query and passage together "
+                "from its first layer on, or is a sparse branch alone; load it without passage_cache, or load the "
+                "bundled model whole."
             )
         return PassageSession(
             # Threads that spin in wait for more texts would take their cores from the scoring that follows.
