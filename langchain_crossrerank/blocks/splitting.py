@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from langchain_crossrerank.blocks.contents import contents_lines
 from langchain_crossrerank.blocks.lines import Block, Line, lines_of, noise
 from langchain_crossrerank.blocks.markup import TAG, Markup, plain_text
 from langchain_crossrerank.blocks.tables import (
@@ -24,8 +25,6 @@ _FENCE = re.compile(r"\s{0,3}(```+|~~~+)")
 _ATX = re.compile(r" {0,3}(#{1,6})\s+(?=\S)(.*)")
 _UNDERLINE = re.compile(r"([=\-~^\"'`#*+.:_<>])\1{2,}\s*")
 _RULE = re.compile(r"[-*_=~+#.:|\s]{3,}|[┌-╿\s]+")
-# The long form first: then no run of dots is tried from each of its dots.
-_LEADERS = re.compile(r"(?:\. ?){6,}|(?:\. ?){4,5}\s{0,20}[\divxlcIVXLC]{0,6}\s{0,20}$")
 _ITEM = re.compile(r"\s*(?:[-*+•◦▪‣·–●○■□✓➢]|\(?\d{1,3}[.)]|\(?[a-z][)]|#\.)\s+(?=\S)")
 _BULLET_ALONE = re.compile(r"\s*[•◦▪‣·●○■□✓➢]\s*")
 _DIRECTIVE = re.compile(r"\s*\.\.(?:\s|$)")
@@ -39,6 +38,8 @@ _DIRECTIVE_MARK = re.compile(
 _COMMENT = re.compile(r"\s*<!--.*?-->\s*|\s*<!--.*")
 _IMAGE = re.compile(r"\s*!\[[^\]]*\]\([^)]*\)\s*")
 _TAG_ALONE = re.compile(rf"\s*(?:{TAG}\s*)+")
+_LINK_ALONE = re.compile(r"\s*(?:(?:[-*+]|\d{1,3}\.)\s{1,20})?\[[^\[\]]*\]\(#[^()\s]*\)\s*")
+"""A link to a place in the same text, such as an entry of its contents."""
 _FIELD = re.compile(r"\s*:[\w -]+:(\s|$)")
 _ADMONITION = re.compile(r"\s*(?:///|:::|!!!|\?\?\?)")
 _METADATA = re.compile(r"""\s|-\s|["']?[\w.-]+["']?\s*:(?:\s|$)""")
@@ -101,6 +102,7 @@ class _Parser:
         self.lines = lines
         self.markup = markup
         self.headings = headings
+        self.contents = {lines[place].start for place in contents_lines([line.text for line in lines])}
         self.at = 0
         self.underlines: list[str] = []
         # Where the contents of the items and directives that are open begin, the innermost last.
@@ -272,14 +274,14 @@ class _Parser:
                 return [Block("noise", first.start, inside[-1].end)]
             if _DIRECTIVE.match(first.text) and self.markup != "markdown":
                 return self._directive()
-            marks = (_COMMENT, _IMAGE, _TAG_ALONE)
+            marks = (_COMMENT, _IMAGE, _TAG_ALONE, _LINK_ALONE)
             is_admonition = _ADMONITION.match(first.text) is not None
             if is_admonition or any(mark.fullmatch(first.text) for mark in marks):
                 self.at += 1
                 if is_admonition:
                     self._open(first)
                 return [noise(first)]
-        if _RULE.fullmatch(first.text) or _LEADERS.search(first.text):
+        if _RULE.fullmatch(first.text) or first.start in self.contents:
             self.at += 1
             return [noise(first)]
         return None
@@ -339,7 +341,7 @@ class _Parser:
 
     def _starts_something(self) -> bool:
         line = self.line
-        if line.start in self.headings or _LEADERS.search(line.text):
+        if line.start in self.headings or line.start in self.contents:
             return True
         if self.markup == "plain":
             return bool(_BULLET_ALONE.fullmatch(line.text)) or (

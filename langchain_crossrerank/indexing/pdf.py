@@ -14,6 +14,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
+from langchain_crossrerank.blocks.contents import contents_lines, has_page_number
 from langchain_crossrerank.errors import IndexingError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.indexing.pdf_process import Line, Page, read_pages
@@ -27,10 +28,9 @@ _NUMBERING = re.compile(
 _PAGE_NUMBER = re.compile(
     r"\W*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*", re.IGNORECASE
 )
-_LEADERS = re.compile(r"(?:\. ?){6,}|(?:\. ?){4,5}\s{0,20}[\divxlcIVXLC]{0,6}\s{0,20}$")
 _NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 _CONTENTS_SHARE = 0.4
-"""Share of lines with dot leaders from which a page is a page of contents."""
+"""Share of contents lines from which a page is a page of contents."""
 _EDGE = 2
 """Lines at a page's top and bottom that may be a running head or foot."""
 _REPEATS = 3
@@ -48,12 +48,14 @@ class PdfText:
         pages: The number of pages in the file.
         without_text: Pages, counted from 1, that show something but hold no text, such as scanned ones.
         unreadable: Pages, counted from 1, that could not be read.
+        contents: Pages, counted from 1, that were left out because they hold a table of contents.
     """
 
     documents: list[Document]
     pages: int
     without_text: list[int] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
+    contents: list[int] = field(default_factory=list)
 
 
 def read_pdf(path: Path, source: str, *, on_page: Callable[[int, int], None] | None = None) -> PdfText:
@@ -83,8 +85,11 @@ def read_pdf(path: Path, source: str, *, on_page: Callable[[int, int], None] | N
     _drop_edges(pages)
     headings = _headings_by_outline(pages, file.outline) or _headings_by_size(pages)
     documents: list[Document] = []
+    contents = {page.number for page in pages if page.lines and _is_contents(page)}
+    if not any(page.lines and page.number not in contents for page in pages):
+        contents = set()
     for page, found in zip(pages, headings, strict=True):
-        if not page.lines or _is_contents(page):
+        if not page.lines or page.number in contents:
             continue
         text, starts = _page_text(page)
         metadata: dict[str, Any] = {"source": source, "page": page.number, "total_pages": total, **file.description}
@@ -92,7 +97,7 @@ def read_pdf(path: Path, source: str, *, on_page: Callable[[int, int], None] | N
             metadata["page_label"] = page.label
         metadata[HEADINGS] = [(starts[line], level, title) for line, level, title in found]
         documents.append(Document(text, metadata=metadata))
-    return PdfText(documents, total, without_text, file.unreadable)
+    return PdfText(documents, total, without_text, file.unreadable, [number + 1 for number in sorted(contents)])
 
 
 def _drop_edges(pages: Sequence[Page]) -> None:
@@ -265,9 +270,11 @@ def _headings_by_size(pages: Sequence[Page]) -> list[list[tuple[int, int, str]]]
 
 
 def _is_contents(page: Page) -> bool:
-    # Counting dots first spares nearly every line the pattern.
-    leaders = sum(line.text.count(".") >= 4 and bool(_LEADERS.search(line.text)) for line in page.lines)
-    return leaders >= 3 and leaders >= _CONTENTS_SHARE * len(page.lines)
+    lines = [line.text for line in page.lines]
+    entries = [lines[place] for place in contents_lines(lines)]
+    # The lines of a form to fill in have dots, too.
+    numbered = sum(map(has_page_number, entries))
+    return numbered >= 3 and numbered * 2 >= len(entries) >= _CONTENTS_SHARE * len(lines)
 
 
 def _page_text(page: Page) -> tuple[str, list[int]]:

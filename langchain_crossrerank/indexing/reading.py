@@ -260,6 +260,8 @@ def _read_pdf(path: Path, source: str, pdf_reader: PdfReader, on_page: Callable[
             f"{source!r}: no text on {_pages(found.without_text)} of {found.pages}; if they are scanned, run the file "
             "through OCR first (for example ocrmypdf)."
         )
+    if found.contents:
+        notes.append(f"{source!r}: left out {_pages(found.contents)} of {found.pages}, a table of contents.")
     if found.unreadable:
         notes.append(f"{source!r}: {_pages(found.unreadable)} of {found.pages} cannot be read and is left out.")
     return FileText(found.documents, found.pages, notes)

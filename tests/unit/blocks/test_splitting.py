@@ -59,6 +59,10 @@ def test_an_item_is_led_by_the_line_above_the_list() -> None:
     [
         "2.2 Files . . . . . . . . 11",
         "Index ........ 12",
+        "Ferries ........ 12, 14",
+        "Name: ..........",
+        "- [The fares](#fares)",
+        "2. [The fares](#fares)",
         "---------",
         "<!-- a note -->",
         "![A boat](boat.png)",

@@ -52,7 +52,16 @@ def test_pages_of_contents_are_left_out(write_pdf: Callable[..., Path]) -> None:
     contents = [f"{n} A chapter " + ". " * 20 + str(n) for n in range(1, 8)]
     read = read_pdf(write_pdf("a.pdf", [contents, PROSE]), "a.pdf")
     assert [document.metadata["page"] for document in read.documents] == [1]
-    assert read.without_text == []
+    assert (read.without_text, read.contents) == ([], [1])
+
+
+@pytest.mark.parametrize("price", ["2.50", "3,00 EUR", "", "{n}"])
+def test_a_page_of_prices_or_a_form_is_read(write_pdf: Callable[..., Path], price: str) -> None:
+    """Dot leaders alone make no contents; where a file is nothing else, even contents are read."""
+    lines = [f"Ferry {n} " + ". " * 20 + price.format(n=n) for n in range(1, 8)]
+    read = read_pdf(write_pdf("a.pdf", [lines]), "a.pdf")
+    assert [document.metadata["page"] for document in read.documents] == [0]
+    assert read.contents == []
 
 
 def test_pages_without_text_are_counted_from_1(write_pdf: Callable[..., Path]) -> None:

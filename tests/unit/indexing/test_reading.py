@@ -105,6 +105,13 @@ def test_pages_without_text_are_noted(write_pdf: Callable[..., Path], caplog: py
     assert "no text on pages 1, 3-5" in caplog.text
 
 
+def test_pages_of_contents_are_noted(write_pdf: Callable[..., Path]) -> None:
+    """What is left out on purpose is said, too."""
+    contents = [f"{n} A chapter " + ". " * 20 + str(n) for n in range(1, 8)]
+    (note,) = read_file(write_pdf("a.pdf", [[TEXT], contents])).notes
+    assert "left out page 2 of 2, a table of contents" in note
+
+
 def test_a_scanned_file_says_so(write_pdf: Callable[..., Path]) -> None:
     """A PDF without any text is an error with a word on OCR."""
     with pytest.raises(IndexingError, match="has no text; if it is scanned, run it through OCR"):
