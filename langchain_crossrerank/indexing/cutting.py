@@ -35,6 +35,8 @@ _LONGEST_TITLE = 300
 _LONGEST_SECTION = 1000
 _LONGEST_LEAD = 200
 _LONGEST_COMPLETION = 300
+_SHORTEST_FULL = 40
+"""Characters of the shortest line of running text that counts as full, whatever its page is like."""
 
 
 def split_documents(
@@ -159,7 +161,7 @@ class _Cutter:
         chunks = list(self._pack(document, run, self._section()))
         if chunks and completion:
             last = chunks[-1]
-            last.page_content = f"{last.page_content.rstrip()} {completion.strip()}"
+            last.page_content = _join_pages(last.page_content.rstrip(), completion.strip())
         yield from chunks
         if bare is not None and ("page" not in document.metadata or document is self.documents[-1]):
             yield from self._alone(document, bare)
@@ -243,12 +245,13 @@ class _Cutter:
         if following.metadata.get("source") != source or self.size < _LONGEST_COMPLETION:
             return ""
         ending, beginning = document.page_content.rstrip()[-300:], following.page_content
-        last_line = ending.rsplit("\n", 1)[-1]
+        last_line, first_line = ending.rpartition("\n")[2], beginning.partition("\n")[0]
         headings = following.metadata.get(HEADINGS) or [(len(beginning), 0, "")]
         if is_statement(ending) or ending.endswith((*QUESTION_MARKS, ":", "：")) or len(last_line.split()) < 4:
             return ""
         top = split_blocks(beginning, markup_of(following.metadata), following.metadata.get(HEADINGS))[:1]
-        if not top or top[0].kind != "paragraph" or headings[0][0] == 0 or not begins_small(beginning):
+        goes_on = begins_small(beginning) or (_is_full(last_line, document) and _is_full(first_line, following))
+        if not top or top[0].kind != "paragraph" or headings[0][0] == 0 or not goes_on:
             return ""
         spans = sentence_spans(beginning[: top[0].end])
         if not spans or spans[0][1] > _LONGEST_COMPLETION or not is_statement(beginning[slice(*spans[0])]):
@@ -264,6 +267,18 @@ def _chunk(document: Document, start: int, body: str, section: str, front: str) 
     if front:
         metadata[CARRIED] = len(front)
     return Document(front + body, metadata=metadata)
+
+
+def _join_pages(ending: str, beginning: str) -> str:
+    """Put the end of a page and the rest of its sentence together, and the halves of a word that is broken there."""
+    is_broken = ending[-1:] == "-" and ending[-2:-1].isalpha() and begins_small(beginning)
+    return ending[:-1] + beginning if is_broken else f"{ending} {beginning}"
+
+
+def _is_full(line: str, page: Document) -> bool:
+    """Whether a line is about as long as the longest one of its page, unlike a heading or the end of a paragraph."""
+    longest = max(map(len, page.page_content.splitlines()), default=0)
+    return len(line) >= max(_SHORTEST_FULL, longest * 0.8)
 
 
 def _shorten_path(section: str, limit: int) -> str:

@@ -30,6 +30,7 @@ MAX_TITLE = 300
 Found = dict[str, Any]
 
 _BROKEN_WORD = re.compile("[\x02\ufffe](?:\r?\n)?")
+_LETTERS = re.compile(r"[^\W\d_]*$")
 
 
 def read_parts(path: str, first_page: int) -> Iterator[Found]:
@@ -90,7 +91,7 @@ def _lines(page: PdfPage) -> Iterator[tuple[str, float, float | None, float | No
         at = 0
         for part in raw.split("\r\n"):
             is_broken = "\x02" in part or "\ufffe" in part
-            text = " ".join((_BROKEN_WORD.sub("", part) if is_broken else part).split())
+            text = " ".join((_BROKEN_WORD.sub(_joint, part) if is_broken else part).split())
             if text:
                 size, top, bottom = 0.0, None, None
                 if placed:
@@ -105,6 +106,13 @@ def _lines(page: PdfPage) -> Iterator[tuple[str, float, float | None, float | No
             at += len(part) + 2
     finally:
         textpage.close()
+
+
+def _joint(mark: re.Match[str]) -> str:
+    """What is between the halves of a broken word: nothing, or the hyphen of a word such as X-ray or COVID-19."""
+    letters = _LETTERS.search(mark.string, max(0, mark.start() - 40), mark.start())
+    left, right = letters[0] if letters else "", mark.string[mark.end() : mark.end() + 1]
+    return "" if len(left) > 1 and right.isalpha() and left.isupper() == right.isupper() else "-"
 
 
 def _outline(pdf: PdfDocument) -> Iterator[tuple[int, int, str, float | None]]:

@@ -112,6 +112,37 @@ def test_a_sentence_over_the_end_of_a_page_is_whole() -> None:
     assert second.metadata["start_index"] == 17
 
 
+@pytest.mark.parametrize(
+    ("ending", "beginning", "joined"),
+    [
+        ("It is late. The ferry to the is-", "land leaves at nine. It rains.", "The ferry to the island leaves at nine."),
+        (
+            "The fares of the year are listed below, and\nall of the dogs that travel with the ferry named",
+            "Heron are free from the first day of summer on. It\nrains.",
+            "all of the dogs that travel with the ferry named Heron are free from the first day of summer on.",
+        ),
+    ],
+    ids=["broken word", "name"],
+)
+def test_a_page_may_end_inside_a_word_or_before_a_name(ending: str, beginning: str, joined: str) -> None:
+    """The halves of a word are put together; a full line below a full line goes on, whatever it begins with."""
+    pages = [
+        Document(text, metadata={"source": "a.pdf", "page": page}) for page, text in enumerate((ending, beginning))
+    ]
+    first, second = split_documents(pages)
+    assert first.page_content.endswith(joined)
+    assert second.page_content.split() == ["It", "rains."]
+
+
+def test_a_short_line_at_the_top_of_a_page_may_be_a_title() -> None:
+    """It is not taken for the rest of the last page's sentence."""
+    pages = [
+        Document("It rains and is late, and the ferry to the island leaves", metadata={"source": "a.pdf", "page": 0}),
+        Document("Fares\nDogs travel for free on all days of the year.", metadata={"source": "a.pdf", "page": 1}),
+    ]
+    assert [chunk.page_content for chunk in split_documents(pages)] == [page.page_content for page in pages]
+
+
 def test_contents_lines_are_left_out() -> None:
     """Lines with dot leaders are in no chunk."""
     (chunk,) = split_documents([Document("1 Fares . . . . . . . . 3\n2 Dogs . . . . . . . . 4\n\nIt is late.")])

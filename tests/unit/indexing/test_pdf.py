@@ -47,6 +47,26 @@ def test_pages_that_repeat_one_line_keep_it(write_pdf: Callable[..., Path]) -> N
     assert [document.page_content for document in read.documents] == [f"Chapter {n} is short" for n in range(5)]
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "word"),
+    [
+        ("war", "ranty", "warranty"),
+        ("WAR", "RANTY", "WARRANTY"),
+        ("COVID", "19", "COVID-19"),
+        ("Smith", "Jones", "Smith-Jones"),
+        ("e", "mail", "e-mail"),
+        ("X", "ray", "X-ray"),
+        ("PDF", "file", "PDF-file"),
+    ],
+)
+def test_a_word_broken_at_the_end_of_a_line_is_whole(
+    write_pdf: Callable[..., Path], left: str, right: str, word: str
+) -> None:
+    """A hyphen that belongs to the word stays."""
+    path = write_pdf("a.pdf", [[f"It is about a {left}-", f"{right} of the ferry."]])
+    assert read_pdf(path, "a.pdf").documents[0].page_content == f"It is about a {word} of the ferry."
+
+
 def test_pages_of_contents_are_left_out(write_pdf: Callable[..., Path]) -> None:
     """A page of lines with dot leaders is neither a document nor reported as a page without text."""
     contents = [f"{n} A chapter " + ". " * 20 + str(n) for n in range(1, 8)]
