@@ -31,6 +31,7 @@ _LONGEST_QUOTE = 700
 _LONGEST_CODE = 300
 _SHORTEST_ITEM = 6
 _COLONS = (":", "：")
+_ENDS_OF_LEADS = (*_COLONS, ".", "!", "。")
 _WORD = re.compile(r"\w")
 _BLANK_LINE = re.compile(r"[^\S\n]*\n[^\S\n]*\n")
 
@@ -60,7 +61,7 @@ class Quote:
         """The statement after its lead, for people and for the cross-encoder."""
         if not self.lead:
             return self.text
-        return f"{self.lead}{' ' if self.lead.endswith(_COLONS) else ': '}{self.text}"
+        return f"{self.lead}{' ' if self.lead.endswith(_ENDS_OF_LEADS) else ': '}{self.text}"
 
     @property
     def passage(self) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from langchain_crossrerank.blocks.contents import contents_lines
+from langchain_crossrerank.blocks.leads import with_leads
 from langchain_crossrerank.blocks.lines import Block, Line, lines_of, noise
 from langchain_crossrerank.blocks.markup import TAG, Markup, plain_text
 from langchain_crossrerank.blocks.tables import (
@@ -27,6 +27,7 @@ _UNDERLINE = re.compile(r"([=\-~^\"'`#*+.:_<>])\1{2,}\s*")
 _RULE = re.compile(r"[-*_=~+#.:|\s]{3,}|[┌-╿\s]+")
 _ITEM = re.compile(r"\s*(?:[-*+•◦▪‣·–●○■□✓➢]|\(?\d{1,3}[.)]|\(?[a-z][)]|#\.)\s+(?=\S)")
 _BULLET_ALONE = re.compile(r"\s*[•◦▪‣·●○■□✓➢]\s*")
+_DEFINITION = re.compile(r"\s*\n {0,3}:[ \t]+(?=\S)")
 _DIRECTIVE = re.compile(r"\s*\.\.(?:\s|$)")
 _CODE_DIRECTIVE = re.compile(r"\s*\.\.\s+(?:code-block|code|sourcecode|highlight|literalinclude|parsed-literal)::")
 _QUIET_DIRECTIVE = re.compile(r"\s*\.\.\s+(?:toctree|index|image|figure|contents|_|\||include|raw|math)")
@@ -66,7 +67,7 @@ def split_blocks(
     known = {start: (level, title) for start, level, title in headings or ()}
     if markup == "code":
         return list(_code_blocks(lines))
-    return _with_leads(text, list(_Parser(lines, markup, known).blocks()))
+    return with_leads(text, list(_Parser(lines, markup, known).blocks()), _bullet)
 
 
 def block_text(text: str, block: Block, markup: Markup = "any") -> str:
@@ -79,7 +80,7 @@ def block_text(text: str, block: Block, markup: Markup = "any") -> str:
     if block.kind == "row":
         return plain_text(" | ".join(cell for cell in block.words if cell), markup)
     if block.kind == "item":
-        body = _ITEM.sub("", body, count=1) if _ITEM.match(body) else body
+        body = _DEFINITION.sub(" ", _DEFINITION.sub(": ", body[_bullet(body) :], count=1))
     body = re.sub(r"^\s*>+ ?", "", body, flags=re.MULTILINE) if body.lstrip().startswith(">") else body
     return plain_text(body, markup)
 
@@ -127,6 +128,8 @@ class _Parser:
         readers = (self._known_heading, self._code, self._heading, self._table, self._noise, self._item)
         if self.markup == "plain":
             readers = (self._known_heading, self._noise, self._item)  # type: ignore[assignment]
+        elif self.markup != "rst":
+            readers = (*readers, self._definition)  # type: ignore[assignment]
         yield from self._front_matter()
         while self.at < len(self.lines):
             if self.line.is_blank:
@@ -328,6 +331,19 @@ class _Parser:
             self.at += 1
         return [Block("item", first.start, last.end)]
 
+    def _definition(self) -> list[Block] | None:
+        """A term, and what is said about it on the lines below that begin with a colon."""
+        first = last = self.line
+        following = self.peek()
+        if following is None or not _DEFINITION.match(f"\n{following.text}"):
+            return None
+        self.at += 1
+        while self.at < len(self.lines) and not self.line.is_blank:
+            last = self.line
+            self.at += 1
+        self.margins.append(4)
+        return [Block("item", first.start, last.end)]
+
     def _paragraph(self) -> Iterator[Block]:
         run = [self.line]
         self.at += 1
@@ -389,29 +405,9 @@ def _is_metadata(lines: Sequence[Line]) -> bool:
     return bool(lines) and not lines[0].is_blank and is_yaml
 
 
-def _with_leads(text: str, blocks: list[Block]) -> list[Block]:
-    """Give each item, and code, the last line of the paragraph that introduces it."""
-    lead: tuple[int, int] | None = None
-    done: list[Block] = []
-    for block in blocks:
-        if block.kind == "paragraph":
-            lead = _last_sentence(text, block)
-        elif block.kind == "heading":
-            lead = None
-        if block.kind in ("item", "code") and block.lead is None:
-            done.append(replace(block, lead=lead))
-        else:
-            done.append(block)
-    return done
-
-
-def _last_sentence(text: str, block: Block) -> tuple[int, int]:
-    body = text[block.start : block.end].rstrip()
-    cut = max(body.rfind(mark, 0, len(body) - 2) for mark in (". ", ".\n", "! ", "? ", "。"))
-    start = block.start + cut + 1 if cut >= 0 else block.start
-    while start < block.end and text[start].isspace():
-        start += 1
-    return start, block.start + len(body)
+def _bullet(body: str) -> int:
+    found = _ITEM.match(body)
+    return found.end() if found else 0
 
 
 def _bare(title: str) -> str:

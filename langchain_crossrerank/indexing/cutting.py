@@ -105,13 +105,18 @@ def _without_headings(document: Document) -> Document:
 
 @dataclass(frozen=True)
 class _Unit:
-    """What is not divided: a sentence, a list item, a table row, a line of code; `[start, end)` in its document."""
+    """What is not divided: a sentence, a list item, a table row, a line of code; `[start, end)` in its document.
+
+    Attributes:
+        opening: What introduces it at the end of the page before.
+    """
 
     start: int
     end: int
     block: int
     lead: tuple[int, int] | None = None
     is_row: bool = False
+    opening: str = ""
 
 
 class _Cutter:
@@ -123,13 +128,15 @@ class _Cutter:
         self.overlap = overlap
         self.path: list[tuple[int, str]] = []
         self.source: object = None
+        # What the last page ends with, if that introduces a list on the next one.
+        self.opening = ""
 
     def chunks(self) -> Iterator[Document]:
         skip = 0
         for place, document in enumerate(self.documents):
             following = self.documents[place + 1] if place + 1 < len(self.documents) else None
             if document.metadata.get("source") != self.source or "page" not in document.metadata:
-                self.path, self.source = [], document.metadata.get("source")
+                self.path, self.source, self.opening = [], document.metadata.get("source"), ""
             completion = self._completion(document, following)
             yield from self._cut(document, skip, completion)
             skip = len(completion)
@@ -140,10 +147,12 @@ class _Cutter:
         language = guess_language(text)
         run: list[_Unit] = []
         bare: Block | None = None
+        block: Block | None = None
         for block in split_blocks(text, markup, document.metadata.get(HEADINGS)):
             if block.end <= skip:
                 continue
             if block.kind == "heading":
+                self.opening = ""
                 yield from self._pack(document, run, self._section())
                 run = []
                 if bare is not None and bare.level >= block.level:
@@ -156,8 +165,13 @@ class _Cutter:
                 yield from self._pack(document, run, self._section())
                 run = []
             else:
+                if block.kind != "item" or block.lead is not None:
+                    self.opening = ""
                 run += self._units(text, block, language, max(skip, block.start))
                 bare = None
+        if block is not None and block.kind == "paragraph":
+            last_line = text[block.start : block.end].rpartition("\n")[2].strip()
+            self.opening = last_line if last_line.endswith((":", "：")) else ""
         chunks = list(self._pack(document, run, self._section()))
         if chunks and completion:
             last = chunks[-1]
@@ -179,7 +193,7 @@ class _Cutter:
             return [_Unit(start, block.end, block.start, lead, is_row=True)]
         room = self.size - min(len(self._section()), self.size // 3)
         if block.kind in ("item", "code") and block.end - start <= room:
-            return [_Unit(start, block.end, block.start, lead)]
+            return [_Unit(start, block.end, block.start, lead, opening=self.opening)]
         if block.kind == "code":
             return _code_lines(text, start, block, lead)
         spans = sentence_spans(text[start : block.end], language)
@@ -227,6 +241,8 @@ class _Cutter:
                 front += lead + "\n"
             elif not unit.is_row and len(front) + len(lead) < most and len(lead) <= _LONGEST_LEAD:
                 front += " ".join(lead.split()) + "\n\n"
+        elif unit.opening and len(front) + len(unit.opening) < most:
+            front += unit.opening + "\n\n"
         return front
 
     def _by_force(self, document: Document, start: int, end: int, section: str, front: str) -> Iterator[Document]:

@@ -54,6 +54,36 @@ def test_an_item_is_led_by_the_line_above_the_list() -> None:
     assert text[slice(*first.lead)] == "The timetable is this:"
 
 
+def leads(text: str, markup: Markup = "markdown") -> list[tuple[str, str]]:
+    """Each item with what leads it."""
+    found = [block for block in split_blocks(text, markup) if block.kind == "item"]
+    return [(text[slice(*block.lead)] if block.lead else "", block_text(text, block, markup)) for block in found]
+
+
+def test_an_inner_item_is_led_by_the_item_around_it() -> None:
+    """And an outer one by the paragraph above the list."""
+    text = "Fares:\n\n- On Mondays:\n  - Adults: 5\n  - Dogs: 0\n- On Sundays:\n  - Adults: 6\n- None in May\n"
+    monday, sunday = "On Mondays:", "On Sundays:"
+    assert [lead for lead, _ in leads(text)] == ["Fares:", monday, monday, "Fares:", sunday, "Fares:"]
+
+
+def test_a_paragraph_of_an_item_leads_no_other_item() -> None:
+    """It says more of its own item."""
+    text = "Do this:\n\n1. Buy a ticket.\n\n   It is cheap.\n\n2. Walk on.\n"
+    assert leads(text) == [("Do this:", "Buy a ticket."), ("Do this:", "Walk on.")]
+
+
+def test_a_paragraph_leads_no_item_to_the_left_of_those_it_introduces() -> None:
+    """A chunk that begins with inner items begins with the item around them, and goes on with the next outer one."""
+    assert leads("On Mondays:\n\n  - Dogs: 0\n- None in May\n") == [("On Mondays:", "Dogs: 0"), ("", "None in May")]
+
+
+def test_a_term_and_its_definition_are_one_item() -> None:
+    """In Markdown, as web pages are converted to it."""
+    text = "Ferry\n:   It swims.\n\nDog\n:   It barks\n    at night.\n:   It sleeps.\n"
+    assert leads(text) == [("", "Ferry: It swims."), ("", "Dog: It barks at night. It sleeps.")]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -115,7 +115,11 @@ def test_a_sentence_over_the_end_of_a_page_is_whole() -> None:
 @pytest.mark.parametrize(
     ("ending", "beginning", "joined"),
     [
-        ("It is late. The ferry to the is-", "land leaves at nine. It rains.", "The ferry to the island leaves at nine."),
+        (
+            "It is late. The ferry to the is-",
+            "land leaves at nine. It rains.",
+            "The ferry to the island leaves at nine.",
+        ),
         (
             "The fares of the year are listed below, and\nall of the dogs that travel with the ferry named",
             "Heron are free from the first day of summer on. It\nrains.",
@@ -132,6 +136,15 @@ def test_a_page_may_end_inside_a_word_or_before_a_name(ending: str, beginning: s
     first, second = split_documents(pages)
     assert first.page_content.endswith(joined)
     assert second.page_content.split() == ["It", "rains."]
+
+
+def test_a_list_may_begin_on_the_page_after_its_introduction() -> None:
+    """Its items are led by the last line of that page, and what is below the list is not."""
+    texts = ("It is late.\nTo board the ferry, do this:", "• Buy a ticket\n• Walk on\n\nIt rains.\n\n• Sit down")
+    pages = [Document(text, metadata={"source": "a.pdf", "page": page}) for page, text in enumerate(texts)]
+    shown = [quote.shown for quote in find_quotes(split_documents(pages))]
+    assert shown[1:3] == ["To board the ferry, do this: Buy a ticket", "To board the ferry, do this: Walk on"]
+    assert shown[-1] == "It rains. Sit down"
 
 
 def test_a_short_line_at_the_top_of_a_page_may_be_a_title() -> None:
