@@ -29,6 +29,9 @@ _BYTE_ORDER_MARKS = (
 )
 _SNIFFED = 4096
 
+_NO_JSON = (".jsonl", ".ndjson", ".csv", ".tsv")
+"""Suffixes of files that are not one JSON value, whatever they start with."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -55,7 +58,11 @@ def plain_key(key: object) -> str:
 
 
 def read_records(
-    file: str | os.PathLike[str], *, header_keys: frozenset[str], tolerant: bool = False
+    file: str | os.PathLike[str],
+    *,
+    header_keys: frozenset[str],
+    columns: Sequence[str] | None = None,
+    tolerant: bool = False,
 ) -> Iterator[Record]:
     """Read a file, record by record.
 
@@ -65,7 +72,9 @@ def read_records(
     Args:
         file: The file; `.gz` files are unpacked.
         header_keys: Plain keys by which the first cell of a header is recognised.
-        tolerant: Whether a malformed line of JSON Lines or CSV becomes a record with a `problem` instead of an error.
+        columns: Columns of a Parquet file to read; `None` for all. Of other files, all are read.
+        tolerant: Whether a malformed line of JSON Lines or CSV, or a row of Parquet with a value that Python cannot
+            hold, becomes a record with a `problem` instead of an error.
             A malformed CSV record of several lines is always an error: it may have swallowed any number of rows.
 
     Raises:
@@ -78,7 +87,7 @@ def read_records(
             f"there is no file {str(path)!r}; a BEIR folder has corpus.jsonl, queries.jsonl and qrels."
         )
     if _suffix(path) == ".parquet":
-        yield from _read_parquet(path)
+        yield from _read_parquet(path, columns, tolerant)
         return
     try:
         with _open_text(path) as text:
@@ -113,12 +122,24 @@ def _open_text(path: Path) -> IO[str]:
     with _open_bytes(path) as file:
         start = file.read(_SNIFFED)
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if start.startswith(mark)), None)
-    if encoding is None and b"\0" in start:
+    if encoding is None and _is_utf16(start):
         # UTF-16 without a mark: in text of any script the ends of lines and the separators have a zero byte.
         encoding = "utf-16-be" if start.find(b"\0") % 2 == 0 else "utf-16-le"
     # Bytes that are not UTF-8 are found line by line, so that the message can name the line.
     errors = "strict" if encoding and encoding.startswith("utf-16") else "surrogateescape"
     return io.TextIOWrapper(_open_bytes(path), encoding=encoding or "utf-8", errors=errors, newline=None)
+
+
+def _is_utf16(start: bytes) -> bool:
+    """Whether a text without a byte order mark is UTF-16: a stray zero byte in UTF-8 does not make it so."""
+    if b"\0" not in start or 3 * start.count(b"\0") > len(start):
+        return b"\0" in start
+    try:
+        # The last character may be cut.
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _check_decoded(where: str, text: str) -> None:
@@ -139,7 +160,7 @@ def _read_text(path: Path, text: IO[str], header_keys: frozenset[str], tolerant:
     if first is None:
         return
     suffix = _suffix(path)
-    if suffix == ".json" or (suffix not in (".jsonl", ".ndjson") and first[1].lstrip()[0] in "[{"):
+    if suffix == ".json" or (suffix not in _NO_JSON and first[1].lstrip()[0] in "[{"):
         rest = first[1] + text.read()
         _check_decoded(str(path), rest)
         try:
@@ -303,7 +324,7 @@ def _row(where: str, line: str, header: list[str], columns: list[str]) -> Record
     return Record(where, line, dict(zip(header, columns, strict=True)))
 
 
-def _read_parquet(path: Path) -> Iterator[Record]:
+def _read_parquet(path: Path, columns: Sequence[str] | None, tolerant: bool) -> Iterator[Record]:
     check_extra("parquet", needed_for="reading Parquet files")
     import pyarrow
     import pyarrow.parquet
@@ -311,9 +332,35 @@ def _read_parquet(path: Path) -> Iterator[Record]:
     try:
         table = pyarrow.parquet.ParquetFile(path)
         number = 0
-        for batch in table.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
+        for batch in table.iter_batches(batch_size=1024, columns=columns):
+            # The reader also returns fields of that name inside other columns.
+            for row in _python_rows(batch if columns is None else batch.select(columns)):
                 number += 1
-                yield Record(f"{path}, row {number}", cut(repr(row), 200), row)
+                where = f"{path}, row {number}"
+                if isinstance(row, Exception):
+                    problem = InvalidInputError(
+                        f"{where}: a value cannot be read ({row}); correct it, or leave it out."
+                    )
+                    if not tolerant:
+                        raise problem from row
+                    yield Record(where, "", {}, problem=problem)
+                else:
+                    yield Record(where, cut(repr(row), 200), row)
     except (pyarrow.ArrowException, OSError) as err:
         raise InvalidInputError(f"{path} is not a Parquet file ({err}).") from err
+
+
+def _python_rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
+    """Return the rows of a batch, or why Python cannot hold one: for a far date, or for text that is not UTF-8."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError) as err:
+        if batch.num_rows == 1:
+            yield err
+            return
+        rows = None
+    if rows is not None:
+        yield from rows
+    else:
+        for place in range(batch.num_rows):
+            yield from _python_rows(batch.slice(place, 1))

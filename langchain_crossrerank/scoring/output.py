@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,15 +59,21 @@ def write_parquet(path: Path, source: Path, entries: Iterator[Entry], columns: C
     schema = table.schema_arrow.append(pyarrow.field(columns.score, kind))
     with open_durable(path) as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
         waiting: list[Any] = []
+        size = 0
         for batch in table.iter_batches(batch_size=1024):
-            scores = [next(entries) for _ in range(batch.num_rows)]
-            kept = [not isinstance(score, str) for score in scores]
-            column = pyarrow.array([score for score in scores if not isinstance(score, str)], kind)
-            rows = batch.filter(pyarrow.array(kept))
-            waiting.append(pyarrow.RecordBatch.from_arrays([*rows.columns, column], schema=schema))
-            if sum(part.nbytes for part in waiting) >= _ROW_GROUP_BYTES:
+            place = 0
+            for is_left_out, run in groupby(islice(entries, batch.num_rows), lambda entry: isinstance(entry, str)):
+                scores = list(run)
+                if not is_left_out:
+                    # Arrow can cut columns of every type, but not pick rows of all.
+                    rows = batch.slice(place, len(scores))
+                    column = pyarrow.array(scores, kind)
+                    waiting.append(pyarrow.RecordBatch.from_arrays([*rows.columns, column], schema=schema))
+                    size += waiting[-1].nbytes
+                place += len(scores)
+            if size >= _ROW_GROUP_BYTES:
                 writer.write_table(pyarrow.Table.from_batches(waiting, schema))
-                waiting = []
+                waiting, size = [], 0
         if waiting:
             writer.write_table(pyarrow.Table.from_batches(waiting, schema))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.errors import InvalidInputError
-from langchain_crossrerank.evaluation.records import Record, plain_key, read_header, read_records
+from langchain_crossrerank.evaluation.records import Record, read_header, read_records
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.scoring.columns import Columns
 
@@ -92,9 +92,21 @@ class Source:
         """`None` if the file has no rows that could be read."""
 
     def records(self) -> Iterator[Record]:
-        """Read the records; malformed lines have a `problem`."""
-        keys = frozenset(map(plain_key, self.header))
-        return read_records(self.path, header_keys=keys, tolerant=True)
+        """Read the records, of Parquet only the columns to score; malformed lines have a `problem`."""
+        needed = None if self.columns is None else [self.columns.query, self.columns.texts]
+        records = read_records(self.path, header_keys=frozenset(), columns=needed, tolerant=True)
+        return self._csv_records(records) if self.format == "csv" else records
+
+    def _csv_records(self, records: Iterator[Record]) -> Iterator[Record]:
+        """Name the cells of rows by the header, which is the first of them."""
+        next(records, None)
+        for record in records:
+            cells = list(record.fields)
+            surplus = any(cell.strip() for cell in cells[len(self.header) :])
+            if surplus or len(cells) < len(self.header):
+                yield record
+            else:
+                yield replace(record, fields=dict(zip(self.header, cells, strict=False)))
 
     def rows(self) -> Iterator[Row]:
         """Read the rows."""
@@ -139,7 +151,11 @@ class Source:
 
     def _header(self) -> list[str]:
         if self.format == "csv":
-            return read_header(self.path)
+            header = read_header(self.path)
+            # Spreadsheets write columns that were once in use as empty cells.
+            while header and not header[-1].strip():
+                header.pop()
+            return header
         if self.format == "parquet":
             check_extra("parquet", needed_for="scoring Parquet files")
             import pyarrow

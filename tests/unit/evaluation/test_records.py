@@ -207,3 +207,13 @@ def test_the_header_of_a_csv_file_is_read_whole(write: Write) -> None:
     """Column names are returned in order, repeated ones as well; a file without rows has none."""
     assert read_header(write('\n"a",b,b,\n1,2,3,4\n', "rows.csv")) == ["a", "b", "b", ""]
     assert read_header(write("", "empty.csv")) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["a\0b, é", "東京\0上海", "plain"])
+def test_a_stray_zero_byte_makes_no_other_encoding(encoding: str, text: str, tmp_path: Path) -> None:
+    """UTF-16 without a mark is recognised, in any script, and UTF-8 with a zero byte is not taken for it."""
+    file = tmp_path / "rows.tsv"
+    file.write_bytes(f"id\ttext\n1\t{text}\n".encode(encoding))
+    (record,) = read_records(file, header_keys=frozenset({"id"}))
+    assert record.fields == {"id": "1", "text": text}
