@@ -83,9 +83,12 @@ def _is_open(path: str) -> bool:
 
 
 def _check_host(request: HTTPConnection, allowed_hosts: Sequence[str] | None) -> None:
-    """Refuse names that another site's page has pointed at this machine (DNS rebinding)."""
-    host = request.headers.get("host", "")
-    if allowed_hosts is not None and host_name(host) not in allowed_hosts:
+    """Refuse names that another site's page has pointed at this machine (DNS rebinding).
+
+    Every browser sends the header; what does not, such as a health probe with HTTP/1.0, is none.
+    """
+    host = request.headers.get("host")
+    if host is not None and allowed_hosts is not None and host_name(host) not in allowed_hosts:
         raise Problem(
             "forbidden",
             f"the host {host[:80]!r} is not one of this server's names; start it with --allow-host to add one.",

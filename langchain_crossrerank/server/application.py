@@ -150,6 +150,7 @@ class _Server:
     ) -> Response:
         """Take a place in the queue, read the body, have it answered, and count it."""
         started = time.monotonic()
+        response: Response
         try:
             with self._queue.place():
                 self._metrics.in_flight(self._queue.length)
@@ -158,7 +159,7 @@ class _Server:
                 dialect = choose(payload)
                 check_counts(payload, self._config.limits)
                 content = await beside_the_loop(body, dialect.read, payload)
-                response: Response = JSONResponse(await answer(content))
+                response = _as_json(await answer(content))
         except Problem as problem:
             response = error_response(dialect, problem)
         except ClientGoneError:
@@ -197,6 +198,16 @@ class _Server:
         return JSONResponse(self._openapi)
 
 
+def _as_json(answer: Any) -> Response:
+    try:
+        return JSONResponse(answer)
+    except ValueError:
+        # Scores are finite, so it is a document that is sent back: 1e999 is read as infinity.
+        raise Problem(
+            "invalid", "a document contains a number too large for JSON; send it as text, or without return_documents."
+        ) from None
+
+
 def _refuse(request: Request, problem: Problem) -> Response:
     return error_response(_dialect_at(request.scope), problem)
 
@@ -221,11 +232,14 @@ async def _not_found(request: Request, _: Exception) -> Response:
     return error_response(_dialect_at(request.scope), problem)
 
 
-async def _wrong_method(request: Request, _: Exception) -> Response:
+async def _wrong_method(request: Request, err: Exception) -> Response:
     problem = Problem(
         "wrong_method", f"{route_path(request.scope)!r} does not take {request.method}; see /openapi.json."
     )
-    return error_response(_dialect_at(request.scope), problem)
+    response = error_response(_dialect_at(request.scope), problem)
+    # Which methods the route takes.
+    response.headers.update(getattr(err, "headers", None) or {})
+    return response
 
 
 async def _failed(request: Request, _: Exception) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 
 import httpx
 import pytest
@@ -141,6 +142,15 @@ def test_own_names_are_accepted(fake_client: httpx.Client) -> None:
         assert fake_client.get("/v1/models", headers={"host": host}).status_code == httpx.codes.OK
     assert "rerank.example" in hosts
     assert local_hosts("0.0.0.0") is None
+
+
+def test_a_probe_without_a_host_is_answered(serve_fake: Serve) -> None:
+    """Health probes speak HTTP/1.0 without the header that every browser sends."""
+    with serve_fake(FakeCrossEncoder(), allowed_hosts=local_hosts("127.0.0.1")) as server:
+        url = httpx.URL(server.url)
+        with socket.create_connection((url.host, url.port), timeout=30) as connection:
+            connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            assert connection.makefile("rb").readline().split()[1] == b"200"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "192.168.1.2"])

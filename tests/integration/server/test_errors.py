@@ -264,3 +264,20 @@ def test_a_fault_of_the_server_is_logged_and_not_shown(
         with server.client() as other:
             assert 'crossrerank_requests_total{dialect="cohere",status="500"} 1.0' in other.get("/metrics").text
     assert "TypeError" in caplog.text
+
+
+def test_a_wrong_method_is_answered_with_the_right_ones(fake_client: httpx.Client) -> None:
+    """`Allow` names them, as HTTP demands."""
+    answer = fake_client.get("/v1/rerank")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+def test_a_number_that_cannot_be_sent_back_is_the_clients_fault(fake_client: httpx.Client, path: str) -> None:
+    """A document with a number beyond all floats is refused where it would be returned, and else scored."""
+    body = '{"query": "q", "documents": [{"text": "t", "price": 1e999}], "return_documents": %s}'
+    answer = fake_client.post(path, content=body % "true", headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert "number too large for JSON" in words(answer, path)
+    answer = fake_client.post(path, content=body % "false", headers={"content-type": "application/json"})
+    assert answer.status_code == 200
