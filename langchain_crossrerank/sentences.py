@@ -33,8 +33,14 @@ for _language, _words in _COMMON_WORDS.items():
 
 _SAMPLE = 2000
 _LONGEST = 20_000
-_CONTINUES = re.compile(r"[\d(]|[^\W\d_]")
+_CONTINUES = re.compile(r"[\d(\[]|[^\W\d_]")
 _GLUED = re.compile(r"[(\[\"'“]?([^\W\d_]+)\.([^\W\d_]+)[,;:]?")
+_REFERENCE = re.compile(r"\b(?:eqs?|refs?|vols?|figs?|sect?|ch|max|min|approx)\.$", re.IGNORECASE)
+_REFERRED = re.compile(r"[(\[\d]|[IVXLC]{1,6}\b")
+"""What an abbreviation such as `Eq.` or `Vol.` refers to."""
+_ORDINAL = re.compile(r"\b(?:im|am|der|die|das|dem|den|des|zum|zur|vom|beim|ab|bis|seit) \d{1,2}\.$", re.IGNORECASE)
+"""A German number that counts what follows: `Im 19. Jahrhundert`."""
+_BEGINS_GERMAN = frozenset((*_COMMON_WORDS["de"].split(), "er", "es", "wir", "ich", "man", "dann", "danach", "hier"))
 _NUMBERED = re.compile(r"\d{1,3}[.)]\s")
 _TERMINAL = re.compile(r"[.!?。！？।॥…؟։።][\"'”’»)\]）」』*_`]*$")
 _LEADERS = re.compile(r"(?:\.\s?){4,}")
@@ -81,7 +87,7 @@ def sentence_spans(text: str, language: str | None = None) -> list[tuple[int, in
     spans: list[tuple[int, int]] = []
     start = 0
     for end in ends:
-        if end < len(flat) and end % _LONGEST and not _ends_here(flat, start, end):
+        if end < len(flat) and end % _LONGEST and not _ends_here(flat, start, end, language):
             continue
         body = flat[start:end]
         first = start + len(body) - len(body.lstrip())
@@ -107,7 +113,7 @@ def begins_small(text: str) -> bool:
     return text[:1].islower() and text[:1].title() != text[:1]
 
 
-def _ends_here(text: str, start: int, end: int) -> bool:
+def _ends_here(text: str, start: int, end: int, language: str) -> bool:
     """Whether a boundary that sentencex found is one.
 
     An abbreviation is followed by a small letter or a figure. A full stop inside a word is part of it, as in
@@ -116,8 +122,16 @@ def _ends_here(text: str, start: int, end: int) -> bool:
     if text[end - 1] == "." and not text[end].isspace():
         return _has_lost_space(text, end)
     following = text[end : end + 8].lstrip()
-    if not following or text[start:end].rstrip()[-1:] != "." or not _CONTINUES.match(following):
+    said = text[max(start, end - 30) : end].rstrip()
+    if said[-1:] in (")", "]") and begins_small(following):
+        return False
+    if not following or said[-1:] != "." or not _CONTINUES.match(following):
         return True
+    is_monsieur = language == "fr" and f" {said}".endswith((" M.", " MM."))
+    if is_monsieur or (_REFERENCE.search(said) and _REFERRED.match(following)):
+        return False
+    if language == "de" and _ORDINAL.search(said) and following[0].isupper():
+        return text[end : end + 20].split()[0].lower() in _BEGINS_GERMAN
     if following[0].isdigit():
         # "approx. 20" goes on; "... was built. 2. Then" does not.
         return _NUMBERED.match(following) is not None

@@ -25,11 +25,22 @@ def sentences(text: str) -> list[str]:
         "The report was written by Dr. J. Smith of the U.S. Coast Guard in 2019.",
         "Das gilt z. B. für die Schiffe, die nicht fahren.",
         "Am 3. Mai wird das Schiff nicht fahren.",
+        "The flow is given by Eq. (4) of the manual.",
+        "See Ref. [12] and Vol. II of it.",
+        "The pressure is max. 30.",
+        "Im 19. Jahrhundert war es so, und die Stadt ist alt.",
+        "M. Dupont est le chef de la ville et il est là.",
     ],
 )
 def test_an_abbreviation_does_not_end_a_sentence(whole: str) -> None:
     """A sentence with abbreviations and figures stays whole, and the one after it is a sentence of its own."""
     assert sentences(f"{whole} Here is more.") == [whole, "Here is more."]
+
+
+@pytest.mark.parametrize("first", ["Der Preis ist 20.", "Das Schiff kommt am 19.", "Das ist nicht die 2."])
+def test_a_german_number_may_end_a_sentence(first: str) -> None:
+    """The number in front of a noun counts it; one in front of another word does not."""
+    assert sentences(f"{first} Er gilt und ist da.") == [first, "Er gilt und ist da."]
 
 
 @pytest.mark.parametrize(
