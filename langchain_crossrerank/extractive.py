@@ -228,7 +228,10 @@ def _quotes_of(document: Document, others: Sequence[Document]) -> Iterator[Quote
                 yield Quote(said, document, *at, lead)
         elif block.kind == "row" and not block.level:
             names = headers.get(block.lead) if block.lead is not None else None
-            yield Quote(_row(block.words, names, markup), document, *at)
+            # A row that is longer than a chunk was cut.
+            line = body[block.start : block.end].strip()
+            is_whole = line.startswith("|") == line.endswith("|")
+            yield Quote(_row(block.words, names, markup), document, *at, is_whole=is_whole)
         elif block.kind == "code":
             yield from _code(body, block, document, start, lead)
 

@@ -46,6 +46,8 @@ _ADMONITION = re.compile(r"\s*(?:///|:::|!!!|\?\?\?)")
 _METADATA = re.compile(r"""\s|-\s|["']?[\w.-]+["']?\s*:(?:\s|$)""")
 _TERMINAL = (".", "!", "?", ":", ";", "。", "！", "？", "：", "।", "…")
 _NUMBER = re.compile(r"^\s*(?:[\dA-Z]{1,3}(?:\.\d+)*\.?)\s+")
+_COLUMN_GAP = re.compile(r"\S(?: {3,}|\t| ?(?<!\.)(?<!\. )(?:\. ?){4,})(?=[^\s.])")
+"""What is between the columns of a card; two spaces are in justified prose, too."""
 _LONGEST_CARD_LINE = 66
 """Characters of the longest line of a card; prose is wrapped wider."""
 
@@ -372,7 +374,10 @@ class _Parser:
         return is_title or ("|" in line.text and line.text.strip().startswith("|"))
 
     def _is_ragged(self, run: Sequence[Line]) -> bool:
-        """Whether lines are lines of a card or a verse: the next word would mostly have fitted on the line before."""
+        """Whether lines are lines of a card or a verse: in columns, or the next word would have fitted on the line."""
+        columns = sum(_COLUMN_GAP.search(line.text.strip()) is not None for line in run)
+        if columns >= max(2, len(run) - 1):
+            return True
         if max(len(line.text.rstrip()) for line in run) > _LONGEST_CARD_LINE:
             return False
         breaks = ends = 0

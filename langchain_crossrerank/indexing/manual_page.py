@@ -21,6 +21,7 @@ _MDOC_TEXT = {
     "Nm", "Fl", "Ar", "Pa", "Cm", "Op", "Xr", "Em", "Sy", "Li", "Dq", "Sq", "Ql", "Ev", "Va", "Dv", "Fn", "Nd", "Ic",
     "Er", "Ft", "Vt", "Fa", "Ad", "Aq", "Bq", "Pq", "Qq", "Tn", "Bx", "Ux", "Nx", "Ox", "Fx", "An", "Rs", "No", "Ns",
 }  # fmt: skip
+_PUNCTUATION = (".", ",", ";", ":", ")")
 
 
 def manual_page_to_markdown(source: str) -> str:
@@ -37,6 +38,8 @@ class _Page:
         self.source = iter(source)
         self.is_code = False
         self.tag: str | None = None
+        # What the page describes; a bare `.Nm` says its name.
+        self.name = ""
 
     def lines(self) -> Iterator[str]:
         for line in self.source:
@@ -84,7 +87,7 @@ class _Page:
         elif name in ("IP", "It"):
             yield from (*self._end_tag(), "")
             words = _split(rest)
-            self.tag = (words[0] if name == "IP" else _mdoc(rest)) if words else None
+            self.tag = (words[0] if name == "IP" else self._mdoc(rest)) if words else None
             if self.tag in ("•", "*", "-", "o"):
                 self.tag = None
         elif name in ("nf", "EX", "Bd"):
@@ -97,27 +100,34 @@ class _Page:
             words = _split(rest)
             yield from self._text(("" if len(name) == 2 and name not in ("SM", "SB") else " ").join(words))
         elif name in _MDOC_TEXT:
-            yield from self._text(_mdoc(f"{name} {rest}"))
+            said = self._mdoc(f"{name} {rest}")
+            yield from self._text(said) if said else ()
         elif name in ("UR", "MT", "URL"):
             yield from self._text(" ".join(_split(rest)[:1]))
+
+    def _mdoc(self, rest: str) -> str:
+        """Return what a line of `mdoc` macros says."""
+        words: list[str] = []
+        dash = ""
+        line = _split(rest)
+        for word, following in zip(line, [*line[1:], "."], strict=True):
+            if word in _MDOC_TEXT:
+                dash = "-" if word == "Fl" else ""
+                is_bare = following in _MDOC_TEXT or following in _PUNCTUATION
+                if word == "Nm" and is_bare and self.name:
+                    words.append(self.name)
+                elif word == "Nm" and not is_bare:
+                    self.name = self.name or following
+            elif word in _PUNCTUATION and words:
+                words[-1] += word
+            else:
+                words.append(dash + word)
+                dash = ""
+        return " ".join(words)
 
 
 def _split(rest: str) -> list[str]:
     return [_plain(quoted.replace('""', '"') or bare) for quoted, bare in _WORDS.findall(rest)]
-
-
-def _mdoc(rest: str) -> str:
-    words: list[str] = []
-    dash = ""
-    for word in _split(rest):
-        if word in _MDOC_TEXT:
-            dash = "-" if word == "Fl" else ""
-        elif word in (".", ",", ";", ":", ")") and words:
-            words[-1] += word
-        else:
-            words.append(dash + word)
-            dash = ""
-    return " ".join(words)
 
 
 def _plain(text: str) -> str:

@@ -195,3 +195,13 @@ def test_each_document_has_its_own_best_statement() -> None:
     assert [None if quote is None else quote.text for quote in found] == ["It is late.", None, None, "It is late."]
     assert found[0] is not None
     assert documents[0].page_content[found[0].start : found[0].end] == "It is late."
+
+
+def test_half_a_row_is_no_whole_statement() -> None:
+    """A row that is longer than a chunk is cut, and its halves are quoted only if there is nothing else."""
+    head = "| Who | Price |\n|---|---|\n"
+    halves = [Document(f"{head}| Dogs | free if they"), Document(f"{head}sit on the floor |")]
+    assert [quote.is_whole for quote in find_quotes(halves)] == [False, False]
+    assert [quote.text for quote in find_quotes([*halves, Document(f"{head}| Cats | free |")])] == [
+        "Who: Cats; Price: free"
+    ]

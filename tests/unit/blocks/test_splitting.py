@@ -54,6 +54,19 @@ def test_an_item_is_led_by_the_line_above_the_list() -> None:
     assert text[slice(*first.lead)] == "The timetable is this:"
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["--verbose   print what is done", "--quiet     print nothing at all", "--force     overwrite what is there"],
+        ["Menu", "Coffee . . . . . 2.50", "Tea . . . . . . . 2.00"],
+        ["Ferry\t5 euros for each adult and dog", "Bus\t2 euros for each adult and dog"],
+    ],
+)
+def test_lines_in_columns_are_items(lines: list[str]) -> None:
+    """However long they are, and although nothing longer is around them."""
+    assert [kind for kind, _ in described("\n".join(lines))] == ["item"] * len(lines)
+
+
 def leads(text: str, markup: Markup = "markdown") -> list[tuple[str, str]]:
     """Each item with what leads it."""
     found = [block for block in split_blocks(text, markup) if block.kind == "item"]

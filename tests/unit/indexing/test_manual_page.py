@@ -47,3 +47,13 @@ def test_many_lines_of_escapes_are_read_in_one_pass() -> None:
     """An escape that does not end on its line is looked at once."""
     page = ("\\s[" * 3000 + "\n") * 500
     assert manual_page_to_markdown(page) == page
+
+
+def test_a_bare_name_macro_says_the_name() -> None:
+    """A page of BSD names itself once, and its sentences stay whole."""
+    source = (
+        ".Dt FERRY 1\n.Sh NAME\n.Nm ferry\n.Nd cross the sea\n.Sh DESCRIPTION\nThe\n.Nm\nutility and\n.Nm ,\nsails.\n"
+    )
+    text = manual_page_to_markdown(source)
+    assert "The\nferry\nutility and\nferry,\nsails." in text
+    assert "ferry\ncross the sea" in text
