@@ -43,7 +43,8 @@ _LINK_ALONE = re.compile(r"\s*(?:(?:[-*+]|\d{1,3}\.)\s{1,20})?\[[^\[\]]*\]\(#[^(
 """A link to a place in the same text, such as an entry of its contents."""
 _FIELD = re.compile(r"\s*:[\w -]+:(\s|$)")
 _ADMONITION = re.compile(r"\s*(?:///|:::|!!!|\?\?\?)")
-_METADATA = re.compile(r"""\s|-\s|["']?[\w.-]+["']?\s*:(?:\s|$)""")
+_METADATA_KEY = re.compile(r"""["']?[\w.-]+["']?\s*(?::(?:\s|$)|=)""")
+_METADATA = re.compile(rf"""\s|-\s|#|\[|{_METADATA_KEY.pattern}""")
 _TERMINAL = (".", "!", "?", ":", ";", "。", "！", "？", "：", "।", "…")
 _NUMBER = re.compile(r"^\s*(?:[\dA-Z]{1,3}(?:\.\d+)*\.?)\s+")
 _COLUMN_GAP = re.compile(r"\S(?: {3,}|\t| ?(?<!\.)(?<!\. )(?:\. ?){4,})(?=[^\s.])")
@@ -148,9 +149,11 @@ class _Parser:
                 yield from self._paragraph()
 
     def _front_matter(self) -> Iterator[Block]:
-        """Skip the metadata between two lines of `---` at the top of a Markdown file."""
-        if self.lines and self.lines[0].text.rstrip() == "---" and self.markup in ("markdown", "any"):
-            ends = [place for place, line in enumerate(self.lines[1:40], start=1) if line.text.rstrip() == "---"]
+        """Skip the metadata between two lines of `---` or `+++` at the top of a Markdown file."""
+        first = self.lines[0].text.rstrip() if self.lines else ""
+        if first in ("---", "+++") and self.markup in ("markdown", "any"):
+            closing = (first, "...")
+            ends = [place for place, line in enumerate(self.lines[1:40], start=1) if line.text.rstrip() in closing]
             if ends and _is_metadata(self.lines[1 : ends[0]]):
                 self.at = ends[0] + 1
                 yield Block("noise", 0, self.lines[ends[0]].end)
@@ -405,9 +408,9 @@ class _Parser:
 
 
 def _is_metadata(lines: Sequence[Line]) -> bool:
-    """Whether lines look like YAML, and not like a text between two rules."""
-    is_yaml = all(line.is_blank or _METADATA.match(line.text) for line in lines)
-    return bool(lines) and not lines[0].is_blank and is_yaml
+    """Whether lines look like YAML or TOML, and not like a text between two rules."""
+    has_keys = any(_METADATA_KEY.match(line.text) for line in lines)
+    return has_keys and not lines[0].is_blank and all(line.is_blank or _METADATA.match(line.text) for line in lines)
 
 
 def _bullet(body: str) -> int:

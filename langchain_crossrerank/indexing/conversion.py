@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import logging
 import re
@@ -79,6 +80,21 @@ def convert_to_markdown(path: Path, data: bytes) -> str:
     text = re.sub(r"data:image/[^)\s]{100,}", "", converted.markdown)
     text = re.sub(r"\bNaN\b|Unnamed: \d+", "", text) if suffix == ".xlsx" else text
     return _with_headers(text)
+
+
+def with_commas(table: str) -> str:
+    """Return a CSV table with commas between its cells, where semicolons or tabs are, as its first line shows."""
+    first = table.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    if delimiter == ",":
+        return table
+    written = io.StringIO(newline="")
+    try:
+        csv.writer(written).writerows(csv.reader(io.StringIO(table, newline=""), delimiter=delimiter))
+    except csv.Error:
+        # Its converter says what is wrong with it.
+        return table
+    return written.getvalue()
 
 
 def _main_content(data: bytes) -> bytes:

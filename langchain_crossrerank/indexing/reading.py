@@ -20,7 +20,7 @@ from langchain_crossrerank.checks import check_choices
 from langchain_crossrerank.errors import IndexingError, MissingExtraError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.files import open_regular
-from langchain_crossrerank.indexing.conversion import CONVERTED, convert_to_markdown
+from langchain_crossrerank.indexing.conversion import CONVERTED, convert_to_markdown, with_commas
 from langchain_crossrerank.indexing.manual_page import manual_page_to_markdown
 from langchain_crossrerank.indexing.office_files import PACKED, check_table, check_unpacked
 from langchain_crossrerank.indexing.pdf import PdfText, read_pdf
@@ -230,6 +230,7 @@ def _converted(path: Path, data: bytes, source: str) -> str:
         except UnicodeDecodeError as err:
             raise IndexingError(f"{source!r} is not UTF-8 text ({err}); convert it to UTF-8.", path=source) from err
         if suffix == ".csv":
+            decoded = with_commas(decoded)
             check_table(decoded, source)
         data = decoded.encode("utf-8", "replace")
     if suffix in PACKED:

@@ -214,6 +214,7 @@ def test_blank_lines_before_code_are_left_out() -> None:
         "---\n\nIt is late.\n\n---\n\nIt rains.",
         "---\nIt is late.\n\nIt is dark.\n\n---\n",
         "---\ntitle: Ferries\nIt is late.\n\n---\n",
+        "---\n# It is late.\n---\n",
     ],
 )
 def test_text_between_two_rules_is_no_metadata(text: str) -> None:
@@ -221,9 +222,18 @@ def test_text_between_two_rules_is_no_metadata(text: str) -> None:
     assert any("It is late." in said for kind, said in described(text, "markdown") if kind != "noise")
 
 
-def test_metadata_of_a_file_is_left_out() -> None:
-    """Keys, lists, indented values and blank lines between them."""
-    text = '---\ntitle: Ferries\n\ntags:\n- sea\n  - "x"\n"by": a\n---\n\nIt is late.'
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        '---\ntitle: Ferries\n\ntags:\n- sea\n  - "x"\n"by": a\n---',
+        "---\ntitle: Ferries\n# a comment\nby: a\n...",
+        '+++\ntitle = "Ferries"\n\n[params]\nby = "a"\n+++',
+    ],
+    ids=["YAML", "YAML to dots", "TOML"],
+)
+def test_metadata_of_a_file_is_left_out(metadata: str) -> None:
+    """Keys, lists, indented values, comments, and blank lines between them."""
+    text = f"{metadata}\n\nIt is late."
     assert described(text, "markdown")[1:] == [("paragraph", "It is late.")]
 
 

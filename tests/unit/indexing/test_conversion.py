@@ -106,6 +106,15 @@ def test_a_table_of_a_csv_file_has_its_header_in_each_chunk(tmp_path: Path) -> N
     assert all("| Name | Price |" in chunk.page_content for chunk in chunks)
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_table_may_have_semicolons_or_tabs_between_its_cells(tmp_path: Path, mark: str) -> None:
+    """As office programs write it where numbers have decimal commas."""
+    path = tmp_path / "a.csv"
+    path.write_text(mark.join(("Name", "Price", "Bags")) + "\n" + mark.join(("Adult", '"1,50"', "3")) + "\n")
+    (quote,) = find_quotes(split_documents(load_documents(path)))
+    assert quote.text == "Name: Adult; Price: 1,50; Bags: 3"
+
+
 def test_a_notebook_is_its_text_and_code(tmp_path: Path) -> None:
     """Cells of both kinds are read."""
     cells = [
