@@ -194,7 +194,7 @@ def _check_kind(path: Path, head: bytes, source: str) -> None:
                 f"{source!r} cannot be read as a {_type_name(suffix)}: it is {kind}; {hint}.", path=source
             )
     starts_like_html = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower().startswith((b"<!doctype html", b"<html"))
-    if starts_like_html and suffix in (*PDF, ".docx", ".pptx", ".xlsx", ".epub"):
+    if starts_like_html and suffix in (*PDF, *PACKED, ".txt", ".text"):
         raise IndexingError(
             f"{source!r} cannot be read as a {_type_name(suffix)}: it is a web page, perhaps one that asks to sign in; "
             "download it again, or rename it to end in .html.",

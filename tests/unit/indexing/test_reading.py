@@ -60,6 +60,7 @@ def test_what_cannot_be_stored_is_cleaned(tmp_path: Path) -> None:
         ("a.pdf", b"PK\x03\x04....", r"it is a ZIP archive or an office file; rename it"),
         ("a.md", b"\x89PNG\r\n\x1a\n", "it is a picture"),
         ("a.pdf", b"<!DOCTYPE html><html>Sign in</html>", "it is a web page"),
+        ("a.txt", b"<html><p>It is late.</p></html>", r"it is a web page.* rename it to end in \.html"),
         ("a.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1....", "old or a password-protected office file"),
         ("a.1.gz", b"\x1f\x8b\x08\x00broken", "cannot be read"),
         ("a.pdf", b"%PDF-1.5\n", "cannot be read as a PDF"),
