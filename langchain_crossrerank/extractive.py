@@ -195,6 +195,14 @@ def find_quotes(documents: Sequence[Document]) -> list[Quote]:
     return whole or list(found.values())
 
 
+def split_sentences(documents: Sequence[Document]) -> list[tuple[str, Document]]:
+    """Split documents into the statements that can be quoted, each with its document; `find_quotes` says more of each.
+
+    Use it to see what an answer without a language model can be made of, before any question is asked.
+    """
+    return [(quote.text, quote.document) for quote in find_quotes(documents)]
+
+
 def _compose(quotes: Sequence[Quote]) -> str:
     if not quotes:
         return f"{NOT_ENOUGH_INFORMATION} to answer that. (extractive: no sentence of the sources scored high enough)"

@@ -21,6 +21,7 @@ from langchain_crossrerank.extractive import (
     ExtractiveAnswerer,
     best_statements,
     find_quotes,
+    split_sentences,
 )
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 from tests.unit.held import Held
@@ -204,4 +205,14 @@ def test_half_a_row_is_no_whole_statement() -> None:
     assert [quote.is_whole for quote in find_quotes(halves)] == [False, False]
     assert [quote.text for quote in find_quotes([*halves, Document(f"{head}| Cats | free |")])] == [
         "Who: Cats; Price: free"
+    ]
+
+
+def test_statements_come_with_their_documents() -> None:
+    """`split_sentences` names the document of each statement that can be quoted."""
+    ferry, lamp = Document("# Ferry\n\nIt leaves at nine. It comes back at six."), Document("The lamp is green.")
+    assert split_sentences([ferry, lamp]) == [
+        ("It leaves at nine.", ferry),
+        ("It comes back at six.", ferry),
+        ("The lamp is green.", lamp),
     ]
