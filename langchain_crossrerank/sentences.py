@@ -123,15 +123,13 @@ def _ends_here(text: str, start: int, end: int, language: str) -> bool:
         return _has_lost_space(text, end)
     following = text[end : end + 8].lstrip()
     said = text[max(start, end - 30) : end].rstrip()
-    if said[-1:] in (")", "]") and begins_small(following):
-        return False
-    if not following or said[-1:] != "." or not _CONTINUES.match(following):
-        return True
+    if said[-1:] != "." or not _CONTINUES.match(following):
+        return said[-1:] not in (")", "]") or not begins_small(following)
     is_monsieur = language == "fr" and f" {said}".endswith((" M.", " MM."))
     if is_monsieur or (_REFERENCE.search(said) and _REFERRED.match(following)):
         return False
     if language == "de" and _ORDINAL.search(said) and following[0].isupper():
-        return text[end : end + 20].split()[0].lower() in _BEGINS_GERMAN
+        return text[end : end + 20].split(maxsplit=1)[0].lower() in _BEGINS_GERMAN
     if following[0].isdigit():
         # "approx. 20" goes on; "... was built. 2. Then" does not.
         return _NUMBERED.match(following) is not None
