@@ -121,7 +121,7 @@ class WarmStartCrossEncoder(nn.Module):
         query, passage = _segments(attention_mask, token_type_ids)
         places = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         places = (places - passage.long() * query.long().sum(1, keepdim=True)).clamp(min=0)
-        apart, _ = self._attention_biases(attention_mask.bool(), passage)
+        apart = self._apart_bias(attention_mask.bool(), passage)
         lower = self.embedding_norm(self.words(input_ids) + self.positions(places) + self.types.weight[0])
         for layer in self.layers[: self.config.separate_layers]:
             lower = layer(lower, apart)
@@ -143,20 +143,23 @@ class WarmStartCrossEncoder(nn.Module):
             token_type_ids: See there.
         """
         query, passage = _segments(attention_mask, token_type_ids)
-        _, joined = self._attention_biases(attention_mask.bool(), passage)
+        joined = self._joined_bias(attention_mask.bool(), passage)
         states = lower
         for layer in self.layers[self.config.separate_layers :]:
             states = layer(states, joined)
         return self.read_out(input_ids, states, query, passage)
 
-    def _attention_biases(self, present: Tensor, passage: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the biases of the lower layers and of the upper ones, both of shape (pairs, 1, tokens, tokens)."""
+    def _apart_bias(self, present: Tensor, passage: Tensor) -> Tensor:
+        """Return the bias of the lower layers, shape (pairs, 1, tokens, tokens)."""
+        same = passage[:, :, None] == passage[:, None, :]
+        closed = ~(same & present[:, None, :])[:, None]
+        return torch.zeros_like(closed, dtype=torch.float32).masked_fill(closed, CLOSED)
+
+    def _joined_bias(self, present: Tensor, passage: Tensor) -> Tensor:
+        """Return the bias of the upper layers, shape (pairs, 1, tokens, tokens)."""
         same = passage[:, :, None] == passage[:, None, :]
         across = torch.where(passage[:, :, None], self.config.passage_opening, self.config.query_opening)
-        joined = torch.where(same, 0.0, across)[:, None]
-        absent = ~present[:, None, None, :]
-        apart = torch.zeros_like(joined).masked_fill(~same[:, None] | absent, CLOSED)
-        return apart, joined.masked_fill(absent, CLOSED)
+        return torch.where(same, 0.0, across)[:, None].masked_fill(~present[:, None, None, :], CLOSED)
 
     def read_out(self, input_ids: Tensor, states: Tensor, query: Tensor, passage: Tensor) -> Tensor:
         """Compute logits from the last layer's states."""
