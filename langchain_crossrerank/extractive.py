@@ -17,7 +17,14 @@ from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.metadata import CARRIED, SECTION
 from langchain_crossrerank.reranker import CrossEncoderReranker
-from langchain_crossrerank.sentences import QUESTION_MARKS, begins_small, guess_language, is_statement, sentence_spans
+from langchain_crossrerank.sentences import (
+    COLONS,
+    QUESTION_MARKS,
+    begins_small,
+    guess_language,
+    is_statement,
+    sentence_spans,
+)
 from langchain_crossrerank.sources import describe_source
 
 NOT_ENOUGH_INFORMATION = "I don't have enough information"
@@ -30,8 +37,7 @@ _LONGEST_LEAD = 200
 _LONGEST_QUOTE = 700
 _LONGEST_CODE = 300
 _SHORTEST_ITEM = 6
-_COLONS = (":", "：")
-_ENDS_OF_LEADS = (*_COLONS, ".", "!", "。")
+_ENDS_OF_LEADS = (*COLONS, ".", "!", "。")
 _WORD = re.compile(r"\w")
 _BLANK_LINE = re.compile(r"[^\S\n]*\n[^\S\n]*\n")
 
@@ -232,7 +238,7 @@ def _quotes_of(document: Document, others: Sequence[Document]) -> Iterator[Quote
             said = block_text(body, block, markup)
             if len(said) > _LONGEST_QUOTE:
                 yield from _sentences(body, block, markup, language, document=document, start=start)
-            elif len(said) >= _SHORTEST_ITEM and _WORD.search(said) and not said.endswith((*QUESTION_MARKS, *_COLONS)):
+            elif len(said) >= _SHORTEST_ITEM and _WORD.search(said) and not said.endswith((*QUESTION_MARKS, *COLONS)):
                 yield Quote(said, document, *at, lead)
         elif block.kind == "row" and not block.level:
             names = headers.get(block.lead) if block.lead is not None else None

@@ -47,6 +47,8 @@ _LEADERS = re.compile(r"(?:\.\s?){4,}")
 
 QUESTION_MARKS = ("?", "？", "؟")
 """What a question ends with."""
+COLONS = (":", "：")
+"""What ends a line that introduces the following ones."""
 
 
 def guess_language(text: str) -> str:

@@ -15,6 +15,7 @@ from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.indexing.pdf import HEADINGS
 from langchain_crossrerank.metadata import CARRIED, SECTION
 from langchain_crossrerank.sentences import (
+    COLONS,
     QUESTION_MARKS,
     begins_small,
     guess_language,
@@ -171,7 +172,7 @@ class _Cutter:
                 bare = None
         if block is not None and block.kind == "paragraph":
             last_line = text[block.start : block.end].rpartition("\n")[2].strip()
-            self.opening = last_line if last_line.endswith((":", "：")) else ""
+            self.opening = last_line if last_line.endswith(COLONS) else ""
         chunks = list(self._pack(document, run, self._section()))
         if chunks and completion:
             last = chunks[-1]
@@ -263,7 +264,7 @@ class _Cutter:
         ending, beginning = document.page_content.rstrip()[-300:], following.page_content
         last_line, first_line = ending.rpartition("\n")[2], beginning.partition("\n")[0]
         headings = following.metadata.get(HEADINGS) or [(len(beginning), 0, "")]
-        if is_statement(ending) or ending.endswith((*QUESTION_MARKS, ":", "：")) or len(last_line.split()) < 4:
+        if is_statement(ending) or ending.endswith((*QUESTION_MARKS, *COLONS)) or len(last_line.split()) < 4:
             return ""
         top = split_blocks(beginning, markup_of(following.metadata), following.metadata.get(HEADINGS))[:1]
         goes_on = begins_small(beginning) or (_is_full(last_line, document) and _is_full(first_line, following))
