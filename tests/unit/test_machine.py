@@ -1,4 +1,4 @@
-"""What a process may use: cores and memory, by the machine and by control groups in both versions."""
+"""What a process may use, by the machine and by control groups in both versions, and what it keeps for the next one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from langchain_crossrerank import _machine
-from langchain_crossrerank._machine import available_memory, usable_cores
+from langchain_crossrerank._machine import available_memory, cache_folder, machine_key, recall, remember, usable_cores
 
 
 class Machine:
@@ -225,3 +225,39 @@ def test_a_limit_that_cannot_be_read_is_none(machine: Machine, written: str) -> 
     """Files with other content limit nothing."""
     machine.group("0::/app", app__memory_dot_max=written, app__memory_dot_current="x", app__memory_dot_stat="y")
     assert available_memory() is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"CROSSRERANK_CACHE": "/own/place", "XDG_CACHE_HOME": "/xdg"}, "/own/place"),
+        ({"XDG_CACHE_HOME": "/xdg"}, "/xdg/langchain-crossrerank"),
+        ({"CROSSRERANK_CACHE": "", "XDG_CACHE_HOME": "/xdg"}, "/xdg/langchain-crossrerank"),
+        ({"HOME": "/home/me", "USERPROFILE": "/home/me"}, "/home/me/.cache/langchain-crossrerank"),
+        ({"HOME": "/home/me", "USERPROFILE": "/home/me", "CROSSRERANK_CACHE": "~/mine"}, "/home/me/mine"),
+    ],
+)
+def test_the_folder_is_where_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    """`CROSSRERANK_CACHE` wins, then the user's cache folder; `~` is the home folder."""
+    for name in ("CROSSRERANK_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(expected)
+
+
+def test_a_finding_is_kept_and_given_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`recall` returns what `remember` kept under the name, and nothing under another."""
+    monkeypatch.setenv("CROSSRERANK_CACHE", str(tmp_path))
+    remember("finding", {"a": [1, 2]})
+    assert (recall("finding"), recall("another")) == ({"a": [1, 2]}, None)
+
+
+def test_the_machine_is_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another processor or setting makes another key; the same ones make the same key."""
+    key = machine_key("model", 2)
+    assert key == machine_key("model", 2) != machine_key("model", 4)
+    monkeypatch.setattr(_machine, "_processor", lambda: "another")
+    assert machine_key("model", 2) != key
