@@ -1,4 +1,4 @@
-"""A small rerank server on this machine, and models of it that are closed at the end of a test."""
+"""A small rerank server on this machine, what it is asked and answers, and models that are closed after a test."""
 
 from __future__ import annotations
 
@@ -24,6 +24,35 @@ def scored(body: Any) -> Reply:
     return 200, {
         "results": [{"index": i, "relevance_score": SCORES.get(t, 0.1)} for i, t in enumerate(body["documents"])]
     }
+
+
+def wants_name(models: Any) -> Callable[[Any], Reply]:
+    """Make a server that lists `models` and wants a name in every request."""
+
+    def reply(body: Any) -> Reply:
+        if body is None:
+            return (404, {}) if models is None else (200, {"object": "list", "data": [{"id": name} for name in models]})
+        if "model" not in body:
+            return 422, {"detail": [{"type": "missing", "loc": ["body", "model"], "msg": "Field required"}]}
+        return scored(body)
+
+    return reply
+
+
+def nim_request(query: str, passages: list[str]) -> Any:
+    """The request of NVIDIA NIM."""
+    return {
+        "model": "nv",
+        "query": {"text": query},
+        "passages": [{"text": text} for text in passages],
+        "truncate": "END",
+    }
+
+
+def read_pairs(answer: Any, expected: int) -> list[float]:
+    """Read an answer of no known form."""
+    assert len(answer["who"]) == expected
+    return [float(score) for _, score in sorted(answer["who"].items())]
 
 
 class Server(ThreadingHTTPServer):

@@ -1,12 +1,15 @@
-"""Several servers: which failures another one makes good, and how often they are asked."""
+"""Several servers: which failures another one makes good, how often they are asked, and which are well."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from langchain_core.documents import Document
 
+from langchain_crossrerank import CrossEncoderReranker
 from langchain_crossrerank.cross_encoders.backends.remote import exchange
+from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError, RemoteError
 from tests.unit.cross_encoders.backends.remote.conftest import PAIRS, Connect, Serve
 
@@ -25,6 +28,29 @@ BROKEN: dict[str, tuple[int, Any]] = {
     "something else with 200": (200, "maintenance"),
     "an endless answer": (200, "x" * 1000),
 }
+
+
+def test_another_server_takes_over(serve: Serve, connect: Connect) -> None:
+    """While the first server fails, the second one is asked, without a pause and without asking the first again."""
+    broken, good = serve(lambda body: (503, {"error": "loading"})), serve()
+    model = connect([f"{broken.url}/rerank", good.url], max_retries=1)
+    assert model.score(PAIRS) == model.score(PAIRS) == [0.75, 0.5, 0.25]
+    assert (len(broken.seen), len(good.seen)) == (1, 2)
+
+
+def test_another_server_takes_over_for_a_reranker(serve: Serve) -> None:
+    """`model_kwargs` takes further addresses."""
+    broken, good = serve(lambda body: (500, {"error": "out of memory"})), serve()
+    reranker = CrossEncoderReranker(model=broken.url, model_kwargs={"fallback_urls": [good.url]})
+    result = reranker.compress_documents([Document("beta"), Document("alpha")], "lora")
+    assert [document.page_content for document in result] == ["alpha", "beta"]
+    assert (len(broken.seen), len(good.seen)) == (1, 1)
+
+
+def test_a_server_that_is_gone_is_passed_over(serve: Serve, connect: Connect) -> None:
+    """An address where nobody listens costs no time limit."""
+    model = connect(["http://127.0.0.1:9", serve().url], max_retries=1)
+    assert model.score(PAIRS) == [0.75, 0.5, 0.25]
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -110,3 +136,17 @@ def test_a_mistake_of_a_reader_is_not_carried_to_another_server(serve: Serve, co
     with pytest.raises(InvalidInputError, match=r"read_answer returned \{0: 0.5, 1: 0.2, 2: 0.1\}; return a list"):
         model.score(PAIRS)
     assert second.seen == []
+
+
+def test_the_health_of_servers(serve: Serve, connect: Connect) -> None:
+    """Each address is asked at its `/health`."""
+    well, ill = serve(lambda body: (200, {})), serve(lambda body: (503, {}))
+    model = connect([f"{well.url}/v1/rerank", ill.url, "http://127.0.0.1:9"])
+    assert model.check_health() == {f"{well.url}/v1/rerank": True, ill.url: False, "http://127.0.0.1:9": False}
+    assert [path for _, path, _, _ in well.seen] == ["/health"]
+
+
+def test_an_empty_list_of_servers_is_refused() -> None:
+    """There must be somebody to ask."""
+    with pytest.raises(InvalidInputError, match="at least one server"):
+        RemoteCrossEncoder([])
