@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED_FOLDER
 from langchain_crossrerank.errors import GraphRewriteError, UnsupportedModelError
-from langchain_crossrerank.onnx_graphs import rewriting, structure
+from langchain_crossrerank.onnx_graphs import first_token, rewriting, structure
 from langchain_crossrerank.onnx_graphs.cache import prepare_graph
 from langchain_crossrerank.onnx_graphs.rewriting import TOLERANCE, rewrite_file
 from langchain_crossrerank.onnx_graphs.sessions import open_session
@@ -456,13 +456,13 @@ def test_a_wrong_rewrite_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """If an operation is taken for one that treats tokens one by one and is not, the comparison sees it."""
     nodes = [helper.make_node("Softmax", ["rows"], ["tokens"], axis=1)]
     path = tiny_graph(tmp_path / "model.onnx", nodes=nodes)
-    understood = rewriting._input_axes
+    understood = first_token._input_axes
 
     def careless(node: onnx.NodeProto, *rest: Any) -> Any:
         return {0: 1} if node.op_type == "Softmax" else understood(node, *rest)
 
     assert rewrite(path).first_token_only == 0
-    monkeypatch.setattr(rewriting, "_input_axes", careless)
+    monkeypatch.setattr(first_token, "_input_axes", careless)
     with pytest.raises(GraphRewriteError, match="came out different"):
         rewrite(path)
 
