@@ -47,7 +47,7 @@ from langchain_crossrerank.indexing.stores import (
     remove_chunks,
 )
 
-_READING_VERSION = 2
+_READING_VERSION = 3
 """Counted up when files are read or cut differently, so that a kept index is brought up to date."""
 
 _BATCH = 128

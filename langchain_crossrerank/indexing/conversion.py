@@ -8,6 +8,7 @@ import logging
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 from langchain_crossrerank.extras import check_extra
 
@@ -22,7 +23,6 @@ _NEEDED = {
 _CONVERTERS = {
     ".docx": "DocxConverter",
     ".pptx": "PptxConverter",
-    ".xlsx": "XlsxConverter",
     ".epub": "EpubConverter",
     ".html": "HtmlConverter",
     ".ipynb": "IpynbConverter",
@@ -42,6 +42,9 @@ _NAVIGATION = (
 _QUESTIONS = "h1, h2, h3, h4, h5, h6, summary, dt"
 """Elements in which a button is a title that opens the text below it."""
 _MAIN = ("main", "[role=main]", "article")
+_UNNAMED = re.compile(r"Unnamed: \d+|nan")
+"""What pandas calls a column whose first cell is empty, or an error such as `#N/A`."""
+_MIDNIGHT = re.compile(r"(?<=\d) 00:00:00(?= \|)")
 _TABLE_RULE = re.compile(r"\|(?: *:?-+:? *\|)+")
 
 
@@ -72,14 +75,14 @@ def convert_to_markdown(path: Path, data: bytes) -> str:
             logging.getLogger(name).setLevel(logging.ERROR)
         if suffix in _HTML:
             data, suffix = _main_content(data), ".html"
+        if suffix == ".xlsx":
+            return _with_headers(_tables_of_workbook(data, converters.HtmlConverter()))
         # Text formats are UTF-8 here, as everywhere in this package; markitdown would guess from the first bytes.
         charset = "utf-8" if suffix in (".html", ".csv", ".ipynb") else None
         # The converter of this type alone: `MarkItDown` would take a broken file for plain text.
         converter = getattr(converters, _CONVERTERS[suffix])()
         converted = converter.convert(io.BytesIO(data), StreamInfo(extension=suffix, charset=charset))
-    text = re.sub(r"data:image/[^)\s]{100,}", "", converted.markdown)
-    text = re.sub(r"\bNaN\b|Unnamed: \d+", "", text) if suffix == ".xlsx" else text
-    return _with_headers(text)
+    return _with_headers(re.sub(r"data:image/[^)\s]{100,}", "", converted.markdown))
 
 
 def with_commas(table: str) -> str:
@@ -95,6 +98,24 @@ def with_commas(table: str) -> str:
         # Its converter says what is wrong with it.
         return table
     return written.getvalue()
+
+
+def _tables_of_workbook(data: bytes, html: Any) -> str:
+    """Return each sheet below its name; markitdown's own converter writes NaN for empty cells and for "None" or "N/A".
+
+    Args:
+        data: The file's content.
+        html: markitdown's converter of HTML.
+    """
+    import pandas
+
+    sheets = pandas.read_excel(io.BytesIO(data), sheet_name=None, engine="openpyxl", na_filter=False)
+    parts = []
+    for name, table in sheets.items():
+        table.columns = ["" if _UNNAMED.fullmatch(str(column)) else column for column in table.columns]
+        markdown = html.convert_string(table.to_html(index=False, na_rep="")).markdown.strip()
+        parts.append(f"## {name}\n{_MIDNIGHT.sub('', markdown)}")
+    return "\n\n".join(parts).strip()
 
 
 def _main_content(data: bytes) -> bytes:

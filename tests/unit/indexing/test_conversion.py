@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,30 @@ def test_the_title_of_a_sheet_is_above_its_table(tmp_path: Path) -> None:
     book.save(tmp_path / "a.xlsx")
     quotes = find_quotes(split_documents(load_documents(tmp_path / "a.xlsx")))
     assert [quote.text for quote in quotes] == ["Who: Adult; Price: 5; Bags: 2"]
+
+
+def test_a_workbook_shows_what_its_cells_say(tmp_path: Path) -> None:
+    """Empty cells and errors are empty, and "None" and the like are text; a day has no time, a count no decimals."""
+    openpyxl = pytest.importorskip("openpyxl", reason="needs the documents extra")
+    book = openpyxl.Workbook()
+    book.active.title = "NaN"
+    for row in (
+        ["Part", "Checked", "Count", "Remark", None],
+        ["valve", datetime(2024, 1, 2), 5, "NaN is not a number", None],
+        ["pump", None, None, "None", "#N/A"],
+        [None, datetime(2024, 1, 3, 4, 5), 2.5, "N/A", "Unnamed: 3 is odd"],
+    ):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    (document,) = load_documents(tmp_path / "a.xlsx")
+    assert document.page_content.splitlines() == [
+        "## NaN",
+        "| Part | Checked | Count | Remark |  |",
+        "| --- | --- | --- | --- | --- |",
+        "| valve | 2024-01-02 | 5 | NaN is not a number |  |",
+        "| pump |  |  | None |  |",
+        "|  | 2024-01-03 04:05:00 | 2.5 | N/A | Unnamed: 3 is odd |",
+    ]
 
 
 def test_a_table_of_a_csv_file_has_its_header_in_each_chunk(tmp_path: Path) -> None:
