@@ -111,7 +111,7 @@ def load_beir(
 
     Raises:
         InvalidInputError: If a file is missing or malformed (with its line), an id comes twice, no document has text,
-            no judgement fits, or both `qrels` and `split` are given.
+            no judgement fits, both `qrels` and `split` are given, or a split's judgements are there in two formats.
     """
     root = Path(folder)
     judged_by = _qrels_file(root, qrels, split)
@@ -207,13 +207,13 @@ def _find(root: Path, name: str) -> Path:
     return found[0] if found else root / f"{name}.jsonl"
 
 
-def find_splits(root: Path) -> dict[str, Path]:
+def find_splits(root: Path) -> dict[str, list[Path]]:
     """List the judgements in a folder's `qrels/` by split; backups and hidden files are not read."""
-    found = {}
+    found: dict[str, list[Path]] = {}
     for path in sorted((root / "qrels").glob("*.*")):
         name, _, ending = path.name.partition(".")
         if name and ending.lower() in _QRELS_FORMATS:
-            found[name] = path
+            found.setdefault(name, []).append(path)
     return found
 
 
@@ -221,7 +221,7 @@ def _qrels_file(root: Path, qrels: str | os.PathLike[str] | None, split: str | N
     """Decide which judgements to read.
 
     Raises:
-        InvalidInputError: If both ways are given, or a split is not there.
+        InvalidInputError: If both ways are given, or a split is not there or there in several formats.
     """
     if qrels is not None:
         if split is not None:
@@ -236,7 +236,13 @@ def _qrels_file(root: Path, qrels: str | os.PathLike[str] | None, split: str | N
     if wanted not in splits:
         there = ", ".join(map(repr, splits)) or "no qrels/ folder"
         raise InvalidInputError(f"{str(root)!r} has no judgements of the split {wanted!r}, only {there}; pass split=.")
-    return splits[wanted]
+    if len(splits[wanted]) > 1:
+        names = " and ".join(repr(path.name) for path in splits[wanted])
+        raise InvalidInputError(
+            f"{str(root / 'qrels')!r} has judgements of the split {wanted!r} in {names}; keep one of them, or name it "
+            "with qrels=."
+        )
+    return splits[wanted][0]
 
 
 def _check_new(key: str, known: Mapping[str, object], where: str) -> None:

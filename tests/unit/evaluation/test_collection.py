@@ -149,6 +149,18 @@ def test_a_split_that_is_not_there_is_named(write_beir: WriteBeir) -> None:
         load_beir(folder, qrels="x.tsv", split="dev")
 
 
+def test_a_split_in_two_formats_has_to_be_named(write_beir: WriteBeir) -> None:
+    """Neither file wins in silence; another split's files do not matter."""
+    folder = write_beir(qrels=None)
+    (folder / "qrels").mkdir()
+    for name, line in (("dev.tsv", "q1\td1\t1\n"), ("test.csv", "q1,d1,1\n"), ("test.tsv", "q2\td2\t1\n")):
+        (folder / "qrels" / name).write_text(line)
+    with pytest.raises(InvalidInputError, match=r"the split 'test' in 'test.csv' and 'test.tsv'; keep one of them, or"):
+        load_beir(folder)
+    assert load_beir(folder, qrels="qrels/test.tsv").qrels == {"q2": {"d2": 1}}
+    assert load_beir(folder, split="dev").qrels == {"q1": {"d1": 1}}
+
+
 @pytest.mark.parametrize(
     "name", ["test.tsv.bak", "test.tsv~", "test.tsv.orig", "test.old.tsv", "._test.tsv", ".test.tsv.swp"]
 )
