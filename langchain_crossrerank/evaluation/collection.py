@@ -15,6 +15,7 @@ from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.judgements import Qrels, fit_qrels, load_qrels
 from langchain_crossrerank.evaluation.records import Record, plain_key, read_records
 from langchain_crossrerank.evaluation.rows import (
+    COLUMN_NAMES,
     DOCUMENT_HEADER,
     DOCUMENT_IDS,
     QUERY_TEXT_HEADER,
@@ -130,7 +131,7 @@ def load_corpus(file: str | os.PathLike[str]) -> list[Document]:
     documents: dict[str, Document] = {}
     expected = "an object with an _id and a text, or an id and a text separated by a tab"
     columns = (("id", "text"), ("id", "text", "title"))
-    for record in read_records(file, header_keys=DOCUMENT_HEADER):
+    for record in read_records(file, header_keys=DOCUMENT_HEADER, names=COLUMN_NAMES):
         row: DocumentRow | TitleRow = (
             parse(record, TitleRow, columns, expected)
             if _has_only_title(record)
@@ -184,7 +185,7 @@ def _load_queries(file: str | os.PathLike[str]) -> tuple[dict[str, str], frozens
     texts: dict[str, str] = {}
     drafted: set[str] = set()
     expected = "an object with an _id and a text, or an id and a text separated by a tab"
-    for record in read_records(file, header_keys=QUERY_TEXT_HEADER):
+    for record in read_records(file, header_keys=QUERY_TEXT_HEADER, names=COLUMN_NAMES):
         row = parse(record, QueryRow, (("id", "text"),), expected)
         _check_new(row.id, texts, record.where)
         texts[row.id] = row.text

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.records import read_records
-from langchain_crossrerank.evaluation.rows import QUERY_HEADER, JudgementRow, parse, whole_number
+from langchain_crossrerank.evaluation.rows import COLUMN_NAMES, QUERY_HEADER, JudgementRow, parse, whole_number
 
 Qrels = dict[str, dict[str, int]]
 """Judgements: query id to document id to grade."""
@@ -29,7 +29,7 @@ def load_qrels(file: str | os.PathLike[str]) -> Qrels:
         InvalidInputError: If the file is missing, a line is malformed, or a pair is judged twice.
     """
     grades: Qrels = {}
-    for record in read_records(file, header_keys=QUERY_HEADER):
+    for record in read_records(file, header_keys=QUERY_HEADER, names=COLUMN_NAMES):
         if isinstance(record.fields, Mapping) and "place" in record.fields:
             # A list of document ids: these are relevant, and nothing else is said.
             record = type(record)(record.where, record.line, {**record.fields, "score": 1})  # noqa: PLW2901

@@ -61,6 +61,7 @@ def read_records(
     file: str | os.PathLike[str],
     *,
     header_keys: frozenset[str],
+    names: frozenset[str] = frozenset(),
     columns: Sequence[str] | None = None,
     tolerant: bool = False,
 ) -> Iterator[Record]:
@@ -72,6 +73,7 @@ def read_records(
     Args:
         file: The file; `.gz` files are unpacked.
         header_keys: Plain keys by which the first cell of a header is recognised.
+        names: Plain keys of columns; a first row with two of them is a header, whatever its first cell is.
         columns: Columns of a Parquet file to read; `None` for all. Of other files, all are read.
         tolerant: Whether a malformed line of JSON Lines or CSV, or a row of Parquet with a value that Python cannot
             hold, becomes a record with a `problem` instead of an error.
@@ -91,7 +93,7 @@ def read_records(
         return
     try:
         with _open_text(path) as text:
-            yield from _read_text(path, text, header_keys, tolerant)
+            yield from _read_text(path, text, header_keys, names, tolerant)
     except UnicodeDecodeError as err:
         raise InvalidInputError(f"{path} is not UTF-8 text ({err}); convert it.") from err
     except (gzip.BadGzipFile, EOFError, zlib.error) as err:
@@ -154,7 +156,9 @@ def _check_decoded(where: str, text: str) -> None:
         ) from err
 
 
-def _read_text(path: Path, text: IO[str], header_keys: frozenset[str], tolerant: bool) -> Iterator[Record]:
+def _read_text(
+    path: Path, text: IO[str], header_keys: frozenset[str], names: frozenset[str], tolerant: bool
+) -> Iterator[Record]:
     lines = enumerate(text, start=1)
     first = next(((number, line) for number, line in lines if line.strip()), None)
     if first is None:
@@ -173,9 +177,9 @@ def _read_text(path: Path, text: IO[str], header_keys: frozenset[str], tolerant:
     elif suffix in (".jsonl", ".ndjson"):
         yield from _json_lines(path, chain([first], lines), tolerant)
     elif suffix == ".csv":
-        yield from _csv_rows(path, chain([first], lines), header_keys, tolerant)
+        yield from _csv_rows(path, chain([first], lines), header_keys, names, tolerant)
     else:
-        yield from _separated(path, chain([first], lines), header_keys)
+        yield from _separated(path, chain([first], lines), header_keys, names)
 
 
 def _json_lines(path: Path, lines: Iterator[tuple[int, str]], tolerant: bool) -> Iterator[Record]:
@@ -246,7 +250,7 @@ def read_header(file: str | os.PathLike[str]) -> list[str]:
 
 
 def _csv_rows(
-    path: Path, lines: Iterator[tuple[int, str]], header_keys: frozenset[str], tolerant: bool
+    path: Path, lines: Iterator[tuple[int, str]], header_keys: frozenset[str], names: frozenset[str], tolerant: bool
 ) -> Iterator[Record]:
     # A passage may be longer than the module's limit of 128 KiB.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
@@ -279,7 +283,7 @@ def _csv_rows(
         if not any(cell.strip() for cell in row):
             continue
         if header is None:
-            header = row if plain_key(row[0]) in header_keys or _names(row, header_keys) else []
+            header = row if _is_header(row, header_keys, names) else []
             if header:
                 continue
         yield _row(where, delimiter.join(row), header, row)
@@ -294,7 +298,9 @@ def _next_row(reader: Iterator[list[str]], where: str) -> list[str] | None:
     return row
 
 
-def _separated(path: Path, lines: Iterator[tuple[int, str]], header_keys: frozenset[str]) -> Iterator[Record]:
+def _separated(
+    path: Path, lines: Iterator[tuple[int, str]], header_keys: frozenset[str], names: frozenset[str]
+) -> Iterator[Record]:
     header: list[str] | None = None
     tabs = None
     for number, line in lines:
@@ -307,15 +313,16 @@ def _separated(path: Path, lines: Iterator[tuple[int, str]], header_keys: frozen
         where = f"{path}, line {number}"
         _check_decoded(where, text)
         if header is None:
-            header = columns if plain_key(columns[0]) in header_keys else []
+            header = columns if _is_header(columns, header_keys, names) else []
             if header:
                 continue
         yield _row(where, text, header, columns)
 
 
-def _names(row: list[str], header_keys: frozenset[str]) -> bool:
-    """Whether a first row names columns: an exported table may begin with its index."""
-    return any(plain_key(cell) in header_keys for cell in row[1:])
+def _is_header(row: Sequence[str], header_keys: frozenset[str], names: frozenset[str]) -> bool:
+    """Whether a first row names columns; a single name behind another cell may be an id or a text."""
+    keys = [plain_key(cell) for cell in row]
+    return keys[0] in header_keys or len(names.intersection(keys)) > 1
 
 
 def _row(where: str, line: str, header: list[str], columns: list[str]) -> Record:

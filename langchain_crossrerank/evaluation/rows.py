@@ -28,6 +28,8 @@ RANKS = ("rank", "position", "pos", "place")
 QUERY_HEADER = frozenset({"queryid", "qid", "questionid", "topicid", "topic", "query"})
 DOCUMENT_HEADER = frozenset({"id", *DOCUMENT_IDS})
 QUERY_TEXT_HEADER = frozenset({"id", *QUERY_IDS})
+COLUMN_NAMES = frozenset({"id", *DOCUMENT_IDS, *QUERY_IDS, *TEXTS, *QUERIES, *GRADES, *SCORES, *RANKS}) - {"q"}
+"""Names of columns, without one that is as likely an id."""
 
 Row = TypeVar("Row", bound=BaseModel)
 

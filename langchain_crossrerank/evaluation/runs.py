@@ -14,7 +14,7 @@ from langchain_crossrerank.checks import cut
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.digests import digest_of
 from langchain_crossrerank.evaluation.records import Record, plain_key, read_records
-from langchain_crossrerank.evaluation.rows import DOCUMENT_IDS, QUERY_HEADER, QUERY_IDS, RunRow, parse
+from langchain_crossrerank.evaluation.rows import COLUMN_NAMES, DOCUMENT_IDS, QUERY_HEADER, QUERY_IDS, RunRow, parse
 from langchain_crossrerank.metadata import INITIAL_SCORE
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def load_run(file: str | os.PathLike[str]) -> Run:
     found: dict[str, dict[str, RunRow]] = {}
     is_trec = False
     first: RunRow | None = None
-    for record in read_records(file, header_keys=QUERY_HEADER):
+    for record in read_records(file, header_keys=QUERY_HEADER, names=COLUMN_NAMES):
         record = _without_unknown_header(record)  # noqa: PLW2901
         is_trec = is_trec or (isinstance(record.fields, list) and len(record.fields) in (5, 6))
         row = parse(record, RunRow, _COLUMNS, _EXPECTED)
@@ -137,12 +137,12 @@ class FixedRun(RunnableLambda[str, list[Document]]):
 
 
 def _without_unknown_header(record: Record) -> Record:
-    """Read columns by place where the header names the query and nothing else that is known."""
+    """Read columns by place where the header begins with the query and names no document."""
     if not isinstance(record.fields, Mapping):
         return record
-    known = {plain_key(key) for key in record.fields} & {*DOCUMENT_IDS}
-    values = list(record.fields.values())
-    if known or len(values) not in (2, 3) or not all(isinstance(value, str) for value in values):
+    keys, values = [plain_key(key) for key in record.fields], list(record.fields.values())
+    by_place = len(values) in (2, 3) and keys[0] in QUERY_IDS and all(isinstance(value, str) for value in values)
+    if not by_place or not set(keys).isdisjoint(DOCUMENT_IDS):
         return record
     return Record(record.where, record.line, values)
 

@@ -197,7 +197,8 @@ def _is_telling(part: str, whole: str) -> bool:
 
 def _questions(path: str | os.PathLike[str]) -> Iterator[tuple[str, str, list[str]]]:
     header = frozenset({*_QUESTIONS, *_CONTEXTS, *_ANY_CONTEXTS, "id", "inputs"})
-    for number, record in enumerate(read_records(path, header_keys=header)):
+    names = header | {"outputs", "referenceoutputs"}
+    for number, record in enumerate(read_records(path, header_keys=header, names=names)):
         if not isinstance(record.fields, Mapping):
             raise InvalidInputError(f"{record.where}: a test set needs a header with a question and its contexts.")
         fields = _flattened(record)

@@ -58,7 +58,9 @@ def test_a_header_may_use_other_names(write: Write, header: str) -> None:
 
 
 def test_columns_are_taken_by_their_names(write: Write) -> None:
-    """A header decides which column is which, also in a CSV file with an index column."""
+    """A header decides which column is which, also in a file with an index column or the documents first."""
+    assert load_qrels(write("corpus-id\tquery-id\tscore\nd1\tq1\t1\nd2\tq2\t0\n")) == GOOD
+    assert load_qrels(write("note grade docid qid\nx 1 d1 q1\nx 0 d2 q2\n")) == GOOD
     assert load_qrels(write("query_id,grade,note,doc_id\nq1,1,x,d1\nq2,0,,d2\n", "qrels.csv")) == GOOD
     assert load_qrels(write(",query_id,doc_id,label\n0,q1,d1,1\n1,q2,d2,0\n", "qrels.csv")) == GOOD
 

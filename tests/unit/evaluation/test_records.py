@@ -147,6 +147,27 @@ def test_a_grade_that_no_float_holds_is_refused(write: Write, grade: float) -> N
         load_qrels(write({"q": {"d": grade}}, "qrels.json"))
 
 
+@pytest.mark.parametrize("name", ["rows.tsv", "rows.csv"])
+def test_a_header_may_begin_with_any_column(write: Write, name: str) -> None:
+    """Ids may be the last column, and an exported table begins with its index."""
+
+    def table(*rows: str) -> Path:
+        return write("".join(f"{row}\n".replace("|", "," if name.endswith("csv") else "\t") for row in rows), name)
+
+    for rows in (("text|docid", "One|d1"), ("|text|id", "0|One|d1"), ("url|title|contents|pid", "x||One|d1")):
+        assert [(document.id, document.page_content) for document in load_corpus(table(*rows))] == [("d1", "One")]
+    assert load_queries(table("question|qid", "When?|q1")) == {"q1": "When?"}
+
+
+@pytest.mark.parametrize("name", ["rows.tsv", "rows.csv"])
+def test_a_first_row_with_one_known_word_is_no_header(write: Write, name: str) -> None:
+    """A text or an id may be the name of a column."""
+    mark = "," if name.endswith("csv") else "\t"
+    assert load_queries(write(f"q1{mark}topic\nq2{mark}When?\n", name)) == {"q1": "topic", "q2": "When?"}
+    assert len(load_corpus(write(f"d1{mark}Document\nd2{mark}Two\n", name))) == 2
+    assert load_qrels(write(f"q1{mark}document{mark}1\n", name)) == {"q1": {"document": 1}}
+
+
 def test_a_row_of_another_length_than_the_header_is_named(write: Write) -> None:
     """A line with a column too many or too few is not guessed at."""
     with pytest.raises(

@@ -22,6 +22,14 @@ def test_a_run_is_sorted_by_its_scores(write: Write, header: str) -> None:
     assert load_run(file) == {"q1": [("b", 100.0), ("a", -1.5), ("c", -1.5)], "q2": [("x", 0.0)]}
 
 
+def test_a_run_may_name_its_documents_first(write: Write) -> None:
+    """Columns go by their names; one that may be the documents' and stands before the query's is not guessed at."""
+    rows = "a\tq1\t1\nb\tq1\t2\n"
+    assert load_run(write(f"docid\tqid\tscore\n{rows}")) == {"q1": [("b", 2.0), ("a", 1.0)]}
+    with pytest.raises(InvalidInputError, match=r"line 2: .* it has none of the keys 'docno', .*; rename one"):
+        load_run(write(f"found\tqid\tscore\n{rows}"))
+
+
 def test_a_run_without_scores_keeps_the_order_of_its_lines(write: Write) -> None:
     """Two columns are enough; scores then fall by one for each query from 0."""
     file = write("query-id\tcorpus-id\nq1\tb\nq2\tx\nq1\ta\nq1\tc\n")
