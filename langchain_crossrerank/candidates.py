@@ -21,7 +21,7 @@ from langchain_crossrerank.metadata import (
     RERANKED,
     TRUNCATED,
 )
-from langchain_crossrerank.passages import render_passage
+from langchain_crossrerank.passages import flat_text, render_passage
 
 _ALWAYS_STALE = frozenset({RELEVANCE_SCORE, BEST_WINDOW, QUERY_TRUNCATED, RERANKED, RERANK_ERROR})
 # Common words that a caller's own metadata may contain, too: an earlier rerank's are next to its score.
@@ -99,7 +99,7 @@ def make_candidates(
     passages = [render_passage(document, template) for document in documents]
     keys: Sequence[object] = range(len(passages))
     if drop_duplicates:
-        keys = [" ".join(passage.split()) for passage in passages]
+        keys = list(map(flat_text, passages))
     index_of: dict[object, int] = {}
     distinct: list[int] = []
     for position, key in enumerate(keys):

@@ -1,4 +1,4 @@
-"""Turns a document into the passage that the cross-encoder reads."""
+"""Turns a document into the passage that the cross-encoder reads, and texts into what they are compared by."""
 
 from __future__ import annotations
 
@@ -58,3 +58,8 @@ def render_passage(document: Document, template: str | None) -> str:
             value = document.metadata.get(field)
             parts.append("" if value is None else str(value))
     return "".join(parts)
+
+
+def flat_text(text: str) -> str:
+    """Return a text on one line with single spaces, so that texts that differ in white space only are equal."""
+    return " ".join(text.split())

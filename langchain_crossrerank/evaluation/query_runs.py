@@ -15,6 +15,7 @@ from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.digests import digest_of
 from langchain_crossrerank.evaluation.timing import Stopwatch
 from langchain_crossrerank.metadata import INITIAL_RANK, RERANKED, TRUNCATED
+from langchain_crossrerank.passages import flat_text
 from langchain_crossrerank.reranker import CrossEncoderReranker
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Fetched:
             grades: The query's judgements.
         """
         is_there = grades.get(query_id, 0) <= 0 and any(
-            name == query_id and _are_one(_flat(query), _flat(document.page_content))
+            name == query_id and _are_one(query, document.page_content)
             for name, document in zip(self.ids, self.documents, strict=True)
         )
         return query_id if is_there else None
@@ -179,8 +180,5 @@ def unique(ids: Iterable[str]) -> list[str]:
 
 def _are_one(query: str, passage: str) -> bool:
     """Whether a passage is the query, with a title or without, or a chunk of it."""
+    query, passage = flat_text(query.casefold()), flat_text(passage.casefold())
     return query in passage or (bool(passage) and passage in query)
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.casefold().split())

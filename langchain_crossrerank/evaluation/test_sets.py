@@ -21,6 +21,7 @@ from langchain_crossrerank.evaluation.collection import Collection, assemble, lo
 from langchain_crossrerank.evaluation.judgements import Qrels, fit_qrels
 from langchain_crossrerank.evaluation.records import Record, plain_key, read_json, read_records
 from langchain_crossrerank.evaluation.rows import whole_number
+from langchain_crossrerank.passages import flat_text
 
 _QUESTIONS = ("userinput", "question", "query", "input")
 _CONTEXTS = ("referencecontexts", "referencecontext", "groundtruthcontexts", "goldcontexts", "positivecontexts")
@@ -141,7 +142,7 @@ class _TestSet:
         return assemble(documents, queries, qrels, notes=notes)
 
     def _context_documents(self) -> list[Document]:
-        texts = {_flat(text): text for _, contexts in self.questions.values() for text in contexts}
+        texts = {flat_text(text): text for _, contexts in self.questions.values() for text in contexts}
         return [Document(text, id=f"c{number}") for number, text in enumerate(texts.values())]
 
     def _match(self, documents: Sequence[Document]) -> _Matches:
@@ -149,10 +150,10 @@ class _TestSet:
         for document in documents:
             if document.id is None:
                 raise InvalidInputError(f"a document has no id ({document.page_content[:60]!r}); set Document.id.")
-            by_text.setdefault(_flat(document.page_content), []).append(document.id)
+            by_text.setdefault(flat_text(document.page_content), []).append(document.id)
         matches = _Matches()
         for key, (_, contexts) in self.questions.items():
-            for context in map(_flat, contexts):
+            for context in map(flat_text, contexts):
                 # Whole equality is looked up; only a context that was cut otherwise is searched for.
                 found = by_text.get(context) or matches.search(context, by_text)
                 matches.lost += not found
@@ -356,7 +357,3 @@ def _from_llama_index(content: Mapping[str, Any], where: str) -> Collection:
         raise InvalidInputError(f"{where}: not LlamaIndex's queries, corpus and relevant_docs ({err}).") from err
     fitted = fit_qrels(qrels, queries, {str(document.id) for document in documents}, where=where)
     return assemble(documents, queries, fitted.qrels, notes=fitted.notes)
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())

@@ -19,6 +19,7 @@ from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.errors import IndexingError, InvalidInputError
 from langchain_crossrerank.extractive import choose_statements, find_quotes
 from langchain_crossrerank.lexical import LexicalIndex
+from langchain_crossrerank.passages import flat_text
 from langchain_crossrerank.redaction import show_url
 from langchain_crossrerank.server.config import PagePassage, ServerConfig
 from langchain_crossrerank.server.dialects.base import Call, ListOf, RequestBody, Scored, read_query, validate
@@ -157,7 +158,7 @@ class Page:
         else:
             distinct: dict[str, str] = {}
             for text in body.passages:
-                distinct.setdefault(" ".join(text.split()), text)
+                distinct.setdefault(flat_text(text), text)
             passages = tuple(PagePassage(text) for key, text in distinct.items() if key)
             index = LexicalIndex([passage.text for passage in passages]) if body.order == "bm25" and passages else None
         places: list[int] = []

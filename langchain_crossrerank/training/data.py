@@ -16,6 +16,7 @@ from typing import Any
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.collection import find_splits, load_beir
+from langchain_crossrerank.passages import flat_text
 
 _logger = logging.getLogger(__name__)
 
@@ -73,17 +74,17 @@ class TrainingData:
         """
         groups: dict[str, list[TrainingExample]] = {}
         for example in self.examples:
-            groups.setdefault(_flat(example.query.casefold()), []).append(example)
+            groups.setdefault(flat_text(example.query.casefold()), []).append(example)
         passages = {source: dict.fromkeys(texts) for source, texts in self.passages.items()}
         examples = []
         for found in groups.values():
             positives = tuple(dict.fromkeys(text for example in found for text in example.positives))
-            right = set(map(_flat, positives))
+            right = set(map(flat_text, positives))
             negatives = dict.fromkeys(text for example in found for text in example.negatives)
             merged = TrainingExample(
                 query=found[0].query,
                 positives=positives,
-                negatives=tuple(text for text in negatives if _flat(text) not in right),
+                negatives=tuple(text for text in negatives if flat_text(text) not in right),
                 answers=tuple(dict.fromkeys(text for example in found for text in example.answers)),
                 source=found[0].source,
                 unit=next((example.unit for example in found if example.unit), ""),
@@ -274,10 +275,6 @@ class _Line:
 
     def _texts(self, name: str) -> list[str]:
         return [value for value in self._list(name) if value.strip()] if self._value(name) else []
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
