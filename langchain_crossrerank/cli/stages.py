@@ -69,11 +69,15 @@ class Stages:
         Returns:
             The retriever, and a sentence that says what it searches.
         """
-        from langchain_crossrerank.indexing import find_files, index_files
+        from langchain_crossrerank.indexing import index_files
+        from langchain_crossrerank.indexing.finding import check_found, search_files
         from langchain_crossrerank.retrievers import create_rerank_retriever
 
         self.check()
-        find_files(files)
+        found = search_files(files)
+        if persist is None or not os.path.exists(persist):
+            # Otherwise the index is cleaned first, even if nothing is left to read.
+            check_found(found)
         model = self.load_model()
         report = index_files(
             files,

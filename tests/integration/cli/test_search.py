@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,21 @@ def test_a_kept_index_is_used_again(notes: str, tmp_path: Path, capsys: pytest.C
         outputs.append(capsys.readouterr().out)
     assert FERRY in outputs[0]
     assert outputs[0] == outputs[1]
+
+
+def test_an_emptied_folder_leaves_nothing_in_a_kept_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If the last file is gone, that is said, and its chunks are gone as well."""
+    folder, kept = tmp_path / "folder", tmp_path / "kept"
+    folder.mkdir()
+    (folder / "a.txt").write_text(FERRY)
+    arguments = ["ask", str(folder), QUESTION, "--offline", "--persist", str(kept)]
+    assert cli.main(arguments) == 0
+    (folder / "a.txt").unlink()
+    capsys.readouterr()
+    assert cli.main(arguments) == 1
+    assert "holds no files that are read" in capsys.readouterr().err
+    with closing(sqlite3.connect(kept / "chroma.sqlite3")) as database:
+        assert database.execute("SELECT count(*) FROM embeddings").fetchone() == (0,)
 
 
 def test_skipped_files_are_named_on_standard_error(
