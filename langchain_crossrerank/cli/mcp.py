@@ -71,6 +71,7 @@ def mcp_command(
     check_extra("mcp", needed_for="the MCP server")
     from langchain_crossrerank.agents.mcp_server import create_mcp_server
     from langchain_crossrerank.agents.thresholds import MEASURED, check_threshold
+    from langchain_crossrerank.cross_encoders.settings import is_url
     from langchain_crossrerank.reranker import CrossEncoderReranker
     from langchain_crossrerank.server.config import check_keys, keys_from_environment, upstream_key
 
@@ -81,7 +82,7 @@ def mcp_command(
     loading = given(backend=backend, precision=precision, subfolder=subfolder, file_name=file_name)
     api_keys = keys_from_environment() if http else ()
     check_keys(api_keys)
-    if http and model is not None and model.startswith(("http://", "https://")):
+    if http and is_url(model):
         loading["api_key"] = upstream_key()
     stages = Stages(model, embeddings, offline, k, None, loading)
     retriever = stages.over_files(files, persist=persist, all_files=all_files)[0] if files else None

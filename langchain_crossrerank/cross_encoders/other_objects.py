@@ -6,6 +6,7 @@ import os
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
+from langchain_crossrerank.cross_encoders.settings import check_one
 from langchain_crossrerank.errors import InvalidInputError
 
 _SCORING_METHODS = ("predict", "rank", "rerank", "compute_score", "score")
@@ -15,9 +16,10 @@ def adapt_model(model: object) -> object:
     """Make a cross-encoder of a sentence-transformers `CrossEncoder`; return anything else unchanged.
 
     Raises:
-        InvalidInputError: If it is a model object of another package, saying what to pass instead.
+        InvalidInputError: If it is a list, or a model object of another package, saying what to pass instead.
         UnsupportedModelError: If it is a `CrossEncoder` with other than one or two outputs, such as an NLI model.
     """
+    check_one(model)
     is_known = isinstance(model, BaseCrossEncoder | str | os.PathLike)
     if (
         is_known

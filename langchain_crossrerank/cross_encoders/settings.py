@@ -17,6 +17,7 @@ from langchain_crossrerank.cross_encoders.model_files import BUNDLED
 from langchain_crossrerank.cross_encoders.precision import Precision
 from langchain_crossrerank.cross_encoders.scores import Activation
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.redaction import show_url
 
 DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 """The cross-encoder that the Python API loads from the hub if none is named."""
@@ -33,6 +34,8 @@ _PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
 
 # What torch calls its devices; the last few are those of vendors' plug-ins.
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "npu", "mlu", "musa", "privateuseone")
+
+_URL = re.compile("https?://", re.IGNORECASE)
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -89,6 +92,21 @@ class ServerSettings:
         return f"ServerSettings({', '.join(f'{name}=...' for name in sorted(self.arguments))})"
 
 
+def is_url(model: object) -> bool:
+    """Return whether a model is given by the address of a rerank server."""
+    return isinstance(model, str) and _URL.match(model) is not None
+
+
+def check_one(model: object) -> None:
+    """Raise `InvalidInputError` for a list, which `RemoteCrossEncoder` alone takes as the addresses of servers."""
+    if isinstance(model, list | tuple):
+        shown = [show_url(one) if isinstance(one, str) else one for one in model]
+        raise InvalidInputError(
+            f"model is {shorten(shown)}; pass the first one, and the addresses of further servers as fallback_urls, "
+            "which a reranker takes in model_kwargs."
+        )
+
+
 def _as_text(model: object) -> object:
     return os.fspath(model) if isinstance(model, os.PathLike) else model
 
@@ -139,7 +157,7 @@ class ModelSettings:
     @property
     def is_url(self) -> bool:
         """Whether the model is the address of a rerank server."""
-        return self.model.startswith(("http://", "https://"))
+        return is_url(self.model)
 
     @property
     def needs_torch(self) -> bool:
@@ -202,17 +220,18 @@ def check_settings(model: object = DEFAULT_MODEL, backend: object = "auto", /, *
     Raises:
         InvalidInputError: If an argument is unknown or out of range, or is not supported by the backend.
     """
-    is_url = backend == "remote" or (isinstance(model, str) and model.startswith(("http://", "https://")))
-    if is_url and "model" in model_kwargs:
+    check_one(model)
+    is_remote = backend == "remote" or is_url(model)
+    if is_remote and "model" in model_kwargs:
         model_kwargs["model_name"] = model_kwargs.pop("model")
     server = {name: model_kwargs.pop(name) for name in SERVER_SETTINGS if name in model_kwargs}
-    if server and not is_url:
+    if server and not is_remote:
         raise InvalidInputError(
             f"{next(iter(server))} is a setting of rerank servers, and model is {shorten(model)}; leave it out, or "
             "pass the URL of a server."
         )
     known = [field.name for field in fields(ModelSettings) if field.name != "server"]
-    if is_url:
+    if is_remote:
         known += SERVER_SETTINGS
     for name in model_kwargs:
         if name not in known:

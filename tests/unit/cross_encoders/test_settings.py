@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from langchain_crossrerank import CrossEncoderReranker
 from langchain_crossrerank.cross_encoders.backends.remote.client import RemoteCrossEncoder
 from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
 from langchain_crossrerank.cross_encoders.settings import SERVER_SETTINGS, ModelSettings, check_settings
@@ -152,6 +153,23 @@ def test_the_bundled_model_is_refused_where_a_graph_does_not_run(setting: dict[s
     """The model in the package is a graph, and asking for torch, a GPU or remote code says so before loading."""
     with pytest.raises(InvalidInputError, match='backend="onnx"'):
         check_settings("bundled", **setting)
+
+
+@pytest.mark.parametrize("model", ["HTTP://localhost/rerank", "Https://localhost/rerank"])
+def test_the_scheme_of_a_url_may_be_in_capitals(model: str) -> None:
+    """It is a server all the same."""
+    settings = check_settings(model, api_key="sk-secret")
+    assert settings.is_url
+    assert settings.known_backend == "remote"
+
+
+@pytest.mark.parametrize("urls", [[], ["http://a", "http://u:secret@b"], ("http://a",)], ids=str)
+@pytest.mark.parametrize("load", [load_cross_encoder, lambda urls: CrossEncoderReranker(model=urls)])
+def test_a_list_of_servers_is_refused_helpfully(load: Any, urls: Any) -> None:
+    """The error says where the further addresses go, and shows no password."""
+    with pytest.raises(InvalidInputError, match=r"^model is \[.*; pass the first one.* fallback_urls") as caught:
+        load(urls)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:11", "mps", "xpu:1", "npu"])
