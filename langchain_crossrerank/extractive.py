@@ -15,7 +15,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_crossrerank.blocks import Block, Markup, block_text, markup_of, plain_text, split_blocks
 from langchain_crossrerank.cross_encoders.base import CrossEncoder
 from langchain_crossrerank.extras import check_extra
-from langchain_crossrerank.metadata import CARRIED, SECTION
+from langchain_crossrerank.metadata import CARRIED, CUT_OFF, SECTION
 from langchain_crossrerank.reranker import CrossEncoderReranker
 from langchain_crossrerank.sentences import (
     COLONS,
@@ -189,9 +189,9 @@ def choose_statements(
 def find_quotes(documents: Sequence[Document]) -> list[Quote]:
     """Find the statements of documents that can be quoted, in the order of the documents; a repeated one comes once.
 
-    Headings, questions, contents lines, markup, and sentences that a chunk's end cuts off are left out. A sentence that
-    goes over the end of a chunk is completed from the following chunk of the page or file where that is among the
-    documents. Only if no document has a whole statement, incomplete ones are returned.
+    Headings, questions, contents lines, markup, and sentences and list items that a chunk's end cuts off are left out.
+    One that goes over the end of a chunk is completed from the following chunk of the page or file where that is among
+    the documents. Only if no document has a whole statement, incomplete ones are returned.
     """
     found: dict[str, Quote] = {}
     for document in documents:
@@ -227,8 +227,8 @@ def _quotes_of(document: Document, others: Sequence[Document]) -> Iterator[Quote
     for place, block in enumerate(blocks):
         lead = _lead(body, block, markup, headers)
         at = (start + block.start, start + block.end)
+        is_last = place == len(blocks) - 1
         if block.kind == "paragraph":
-            is_last = place == len(blocks) - 1
             for quote in _sentences(body, block, markup, language, document=document, start=start):
                 if is_last and not quote.is_whole and quote.end >= start + block.end:
                     yield _completed(quote, document, others)
@@ -239,7 +239,9 @@ def _quotes_of(document: Document, others: Sequence[Document]) -> Iterator[Quote
             if len(said) > _LONGEST_QUOTE:
                 yield from _sentences(body, block, markup, language, document=document, start=start)
             elif len(said) >= _SHORTEST_ITEM and _WORD.search(said) and not said.endswith((*QUESTION_MARKS, *COLONS)):
-                yield Quote(said, document, *at, lead)
+                is_whole = not is_last or not document.metadata.get(CUT_OFF)
+                quote = Quote(said, document, *at, lead, is_whole)
+                yield quote if is_whole else _completed(quote, document, others, is_item=True)
         elif block.kind == "row" and not block.level:
             names = headers.get(block.lead) if block.lead is not None else None
             # A row that is longer than a chunk was cut.
@@ -283,8 +285,8 @@ def _sentences(
         yield Quote(said, document, place + first, place + last, is_whole=is_whole)
 
 
-def _completed(quote: Quote, document: Document, others: Sequence[Document]) -> Quote:
-    """A sentence that the chunk's end cuts off, with its rest from the following chunk if that is here."""
+def _completed(quote: Quote, document: Document, others: Sequence[Document], *, is_item: bool = False) -> Quote:
+    """A statement that the chunk's end cuts off, with its rest from the following chunk if that is here."""
     metadata = document.metadata
     for other in others:
         if other is document or other.metadata.get("source") != metadata.get("source") or "source" not in metadata:
@@ -294,13 +296,15 @@ def _completed(quote: Quote, document: Document, others: Sequence[Document]) -> 
             continue
         spans = sentence_spans(rest)
         said = f"{quote.text} {plain_text(rest[: spans[0][1]], markup_of(metadata))}" if spans else ""
-        if said and is_statement(said) and len(said) <= _LONGEST_QUOTE:
+        # An item may end without a full stop.
+        ends = is_statement(said) or (is_item and len(spans) == 1 and not other.metadata.get(CUT_OFF))
+        if ends and len(said) <= _LONGEST_QUOTE:
             return Quote(said, document, quote.start, quote.end, quote.lead)
     return quote
 
 
 def _rest(document: Document, other: Document) -> str | None:
-    """What follows a document's end in another chunk of the same text and in the same paragraph, or `None`.
+    """What follows a document's end in another chunk of the same text and in the same paragraph or item, or `None`.
 
     The next page is not looked at, because nothing says whether a chunk is the last one of its page; `split_documents`,
     which knows the pages, completes their last sentences.
@@ -313,7 +317,10 @@ def _rest(document: Document, other: Document) -> str | None:
     end = here + len(document.page_content) - _carried(document)
     # Chunks may overlap, or have a space between them that belongs to neither; a blank line is longer.
     rest = text[max(0, end - there) :] if here < there <= end + 1 and end < there + len(text) else ""
-    return rest if rest and not _BLANK_LINE.match(rest) else None
+    block = next(iter(split_blocks(rest, markup_of(document.metadata))), None)
+    if block is None or block.kind != "paragraph" or _BLANK_LINE.match(rest):
+        return None
+    return rest[: block.end]
 
 
 def _carried(document: Document) -> int:

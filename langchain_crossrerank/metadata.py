@@ -35,6 +35,9 @@ SECTION = "section"
 CARRIED = "carried"
 """Metadata key of the number of characters at a chunk's front that were carried from above: headings, header rows."""
 
+CUT_OFF = "cut_off"
+"""Metadata key that is `True` if a chunk ends inside a sentence, list item, row or line that is longer than a chunk."""
+
 BOOSTED_SCORE = "boosted_score"
 """Metadata key of the score after a boost by metadata; `relevance_score` stays the cross-encoder's."""
 

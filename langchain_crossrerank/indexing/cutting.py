@@ -13,7 +13,7 @@ from langchain_crossrerank.checks import check_choices
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.indexing.pdf import HEADINGS
-from langchain_crossrerank.metadata import CARRIED, SECTION
+from langchain_crossrerank.metadata import CARRIED, CUT_OFF, SECTION
 from langchain_crossrerank.sentences import (
     COLONS,
     QUESTION_MARKS,
@@ -67,7 +67,8 @@ def split_documents(
     Returns:
         Chunks with the metadata of their document, and `start_index`, their first character in it; with `"structure"`
         also `section`, the path of headings in at most 1,000 characters, and `carried`, the number of characters in
-        front of the text that starts at `start_index`, both only if there are any.
+        front of the text that starts at `start_index`, both only if there are any, and `cut_off` where a chunk ends
+        inside what is longer than one.
 
     Raises:
         InvalidInputError: If the sizes do not fit together, or `splitter` is neither of the two.
@@ -250,9 +251,12 @@ class _Cutter:
         """Cut what is longer than a chunk and has no joint: between words, and if need be inside them."""
         room = self.size - len(front)
         pieces = _by_size(room, min(self.overlap, room - 1)).create_documents([document.page_content[start:end]])
-        for piece in pieces:
+        for number, piece in enumerate(pieces, start=1):
             place = start + piece.metadata["start_index"]
-            yield _chunk(document, place, piece.page_content, section, front)
+            chunk = _chunk(document, place, piece.page_content, section, front)
+            if number < len(pieces):
+                chunk.metadata[CUT_OFF] = True
+            yield chunk
 
     def _completion(self, document: Document, following: Document | None) -> str:
         """The rest of a page's last sentence, from the top of the next page; `""` where the page ends with its end."""

@@ -23,6 +23,7 @@ from langchain_crossrerank.extractive import (
     find_quotes,
     split_sentences,
 )
+from langchain_crossrerank.indexing import split_documents
 from langchain_crossrerank.testing import FakeCrossEncoder, ScriptedCrossEncoder
 from tests.unit.held import Held
 
@@ -109,6 +110,18 @@ def test_a_sentence_over_a_chunks_end_is_completed() -> None:
     assert [quote.text for quote in find_quotes([first, Document("It rains.")])] == ["It rains."]
 
 
+def test_an_item_over_a_chunks_end_is_completed_or_left_out() -> None:
+    """A part of an item is no quote; the rest comes from the following chunk, and nothing of the next item with it."""
+    item = f"{'word ' * 40}and the pump"
+    text = f"Rules:\n\n- {item}\n- Open the valve\n"
+    chunks = split_documents([Document(text, metadata={"source": "a.md"})], chunk_size=150, chunk_overlap=20)
+    assert [quote.text for quote in find_quotes(chunks)] == [item, "Open the valve"]
+    for place, chunk in enumerate(chunks):
+        if "word" in chunk.page_content:
+            left = [*chunks[:place], *chunks[place + 1 :]]
+            assert [quote.text for quote in find_quotes(left)] == ["Open the valve"]
+
+
 @pytest.mark.parametrize(
     ("text", "following"),
     [
@@ -116,8 +129,9 @@ def test_a_sentence_over_a_chunks_end_is_completed() -> None:
         ("The library opens at nine.", {"page": 1, "start_index": 0}),
         ("The library opens at nine.", {"page": 0, "start_index": 28}),
         ("is\n\nThe library opens at nine.", {"page": 0, "start_index": 24}),
+        ("- The library opens at nine.", {"page": 0, "start_index": 27}),
     ],
-    ids=["next page", "sentence of the next page", "next paragraph", "next paragraph, overlapping"],
+    ids=["next page", "sentence of the next page", "next paragraph", "next paragraph, overlapping", "item"],
 )
 def test_what_may_be_another_text_completes_no_sentence(text: str, following: dict[str, int]) -> None:
     """A chunk is not joined with a page that more chunks may precede, nor with a paragraph of its own."""

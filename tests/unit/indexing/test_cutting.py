@@ -40,6 +40,12 @@ def test_a_chunk_ends_at_the_end_of_a_sentence() -> None:
     assert all(chunk.metadata["start_index"] < end for chunk, end in zip(chunks[1:], ends, strict=False))
 
 
+def test_a_chunk_says_that_it_ends_inside_a_sentence() -> None:
+    """What is longer than a chunk is cut by force; the chunk with its end is like any other."""
+    chunks = split_documents([Document("word " * 30 + "end. It rains.")], chunk_size=60, chunk_overlap=0)
+    assert [chunk.metadata.get("cut_off") for chunk in chunks] == [True, True, None, None]
+
+
 def test_a_paragraph_that_fits_is_not_divided() -> None:
     """A paragraph goes to the next chunk whole if it does not fit into this one."""
     paragraphs = [f"Paragraph {n}. " + SENTENCE * 6 for n in range(4)]
