@@ -85,7 +85,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     in_turns({name: partial(run, name) for name in WAYS}, rounds=options.rounds)
     reference, *_ = vectors = [np.load(folder / f"{number}.npy") for number in range(len(WAYS))]
     print(f"{platform.machine()}, {os.cpu_count()} cores, {options.passages} passages, {options.rounds} rounds\n")
-    print("| | passages per second | times as many | peak MiB | share | largest difference | least cosine |")
+    print("| | passages per second | times as many | peak MiB | share | largest difference | lowest cosine |")
     print("|---|---|---|---|---|---|---|")
     medians = {
         name: tuple(statistics.median(values) for values in zip(*found[1:], strict=True))

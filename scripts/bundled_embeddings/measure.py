@@ -85,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     exact, packed = load_embeddings(options.exact), load_embeddings(options.packed)
     print(
-        f"| collection | queries | passages | {MEASURE}, exact | packed | difference | median cosine | least cosine |"
+        f"| collection | queries | passages | {MEASURE}, exact | packed | difference | median cosine | lowest cosine |"
     )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for folder in options.folders:
