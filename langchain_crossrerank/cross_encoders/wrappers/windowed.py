@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
+from langchain_crossrerank.checks import check_whole_numbers
 from langchain_crossrerank.cross_encoders.pairs import EncodedPair, TextPair
 from langchain_crossrerank.cross_encoders.wrappers.base import WrapperCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
@@ -26,8 +27,8 @@ class WindowedCrossEncoder(WrapperCrossEncoder):
             eighth of `max_length`.
 
     Raises:
-        InvalidInputError: If `overlap` is negative, or half of `max_length` or more, or if `inner` is a cache or a
-            cascade, which would be bypassed.
+        InvalidInputError: If `overlap` is not a whole number, negative, or half of `max_length` or more, or if `inner`
+            is a cache or a cascade, which would be bypassed.
     """
 
     _reads_whole_passages = True
@@ -40,10 +41,9 @@ class WindowedCrossEncoder(WrapperCrossEncoder):
                 "CachedCrossEncoder(WindowedCrossEncoder(model))."
             )
         overlap = self.max_length // 8 if overlap is None else overlap
-        if not 0 <= overlap < self.max_length // 2:
-            raise InvalidInputError(
-                f"overlap is {overlap}; pass 0 or more tokens, less than half of max_length={self.max_length}."
-            )
+        check_whole_numbers(overlap=(overlap, 0))
+        if overlap >= self.max_length // 2:
+            raise InvalidInputError(f"overlap is {overlap}; pass less than half of max_length={self.max_length}.")
         self.overlap = overlap
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from langchain_core.documents import Document
@@ -87,10 +88,10 @@ def test_the_contract_holds_in_windows(model: CrossEncoder) -> None:
     check_cross_encoder(WindowedCrossEncoder(model))
 
 
-@pytest.mark.parametrize("overlap", [-1, 32, 1000])
-def test_an_overlap_that_leaves_no_progress_is_refused(model: CrossEncoder, overlap: int) -> None:
-    """The overlap must be smaller than half of what the model reads."""
-    with pytest.raises(InvalidInputError, match=str(overlap)):
+@pytest.mark.parametrize("overlap", [-1, 32, 1000, 2.5, "2", True])
+def test_an_overlap_that_leaves_no_progress_is_refused(model: CrossEncoder, overlap: Any) -> None:
+    """The overlap must be a whole number of tokens, and smaller than half of what the model reads."""
+    with pytest.raises(InvalidInputError, match=f"overlap is {overlap!r}; pass"):
         WindowedCrossEncoder(model, overlap=overlap)
 
 
