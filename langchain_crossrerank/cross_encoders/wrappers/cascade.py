@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
@@ -12,6 +13,10 @@ from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair, chec
 from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.wrappers.base import WrapperCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
+
+_CHEAP_COST = 0.25
+"""What a pair is taken to cost the cheap model, in units of its cost to the full one. The bundled judge takes about a
+seventh (`benchmarks/cascade.py`), a model in eight bits more."""
 
 
 class CascadeCrossEncoder(WrapperCrossEncoder):
@@ -57,10 +62,15 @@ class CascadeCrossEncoder(WrapperCrossEncoder):
         for pair in dict.fromkeys(pairs):
             by_query.setdefault(pair[0], []).append(pair)
         many = [pair for group in by_query.values() if len(group) > self.keep for pair in group]
-        guesses = dict(zip(many, (yield from self.cheap.score_steps(many)), strict=True)) if many else {}
+        cheap, full = _CHEAP_COST * len(many), sum(min(len(group), self.keep) for group in by_query.values())
+        turn = cheap / (cheap + full) if many else 0.0
+        guesses: dict[TextPair, PairScore] = {}
+        if many:
+            guesses = dict(zip(many, (yield from _as_part(self.cheap.score_steps(many), 0.0, turn)), strict=True))
         ranked = {query: _ranked(group, guesses) for query, group in by_query.items()}
         survivors = [pair for group in ranked.values() for pair in group[: self.keep]]
-        scores = dict(zip(survivors, (yield from self.inner.score_steps(survivors)), strict=True))
+        found = yield from _as_part(self.inner.score_steps(survivors), turn, 1.0)
+        scores = dict(zip(survivors, found, strict=True))
         for group in ranked.values():
             lowest = min(scores[pair].score for pair in group[: self.keep])
             scores |= self._below(lowest, group[self.keep :])
@@ -143,3 +153,15 @@ def choose_keep(
 
 def _ranked(pairs: Sequence[TextPair], scores: Mapping[TextPair, PairScore]) -> list[TextPair]:
     return sorted(pairs, key=lambda pair: -scores[pair].score) if scores and pairs[0] in scores else list(pairs)
+
+
+def _as_part(steps: ScoreSteps, begin: float, end: float) -> ScoreSteps:
+    """Do steps as that part of a larger work which begins and ends at these shares of it."""
+    with closing(steps):
+        while True:
+            try:
+                share = next(steps)
+            except StopIteration as stop:
+                scores: list[PairScore] = stop.value
+                return scores
+            yield begin + (end - begin) * (share or 0.0)

@@ -160,6 +160,17 @@ async def test_the_reranker_marks_what_was_ruled_out(way: str) -> None:
     assert [document.metadata["relevance_score"] for document in found[:4]] == [FULL[name] for name in best]
 
 
+@pytest.mark.parametrize("names", [NAMES, NAMES[:2], []], ids=["both", "full only", "none"])
+def test_progress_covers_both_models(names: list[str]) -> None:
+    """The share of the work done never falls, and is whole only once the full model has read its last survivor."""
+    cheap, full = Counting(CHEAP), Counting(FULL)
+    cheap.max_batch_tokens = full.max_batch_tokens = 1
+    steps = CascadeCrossEncoder(cheap, full, keep=2).score_steps(pairs(names=names))
+    done = [(share, len(full.seen)) for share in steps]
+    assert done == sorted(done)
+    assert [share == 1.0 for share, _ in done] == [seen == len(names[:2]) for _, seen in done]
+
+
 async def test_both_ways_to_score_agree() -> None:
     """`ascore` and `score` return the same."""
     model = CascadeCrossEncoder(FakeCrossEncoder(), Counting(FULL), keep=4)
