@@ -7,7 +7,7 @@ from contextlib import closing
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
-from langchain_crossrerank.checks import check_whole_numbers
+from langchain_crossrerank.checks import check_whole_numbers, shorten
 from langchain_crossrerank.cross_encoders.base import ScoreSteps, as_cross_encoder
 from langchain_crossrerank.cross_encoders.pairs import PairScore, TextPair, check_text_pairs
 from langchain_crossrerank.cross_encoders.scheduling import drain
@@ -102,13 +102,14 @@ def recall_of_cheap(
         that the cheap model ranks among its own first `keep`.
 
     Raises:
-        InvalidInputError: If there are no samples, a list is empty, or `top_n` is not positive.
+        InvalidInputError: If there are no samples, a query's are empty or a string, or `top_n` is not positive.
     """
-    if not samples or not all(samples.values()) or top_n < 1:
-        raise InvalidInputError(
-            f"there are {len(samples)} queries and top_n is {top_n}; pass at least one query, passages for each query, "
-            "and a positive top_n."
-        )
+    check_whole_numbers(top_n=(top_n, 1))
+    if not samples:
+        raise InvalidInputError("there are no samples; pass at least one query with its passages.")
+    for query, passages in samples.items():
+        if isinstance(passages, str) or not passages:
+            raise InvalidInputError(f"the passages of {shorten(query)} are {shorten(passages)}; pass a list of them.")
     found: list[list[float]] = []
     widest = max(len(set(passages)) for passages in samples.values())
     for query, passages in samples.items():
@@ -145,8 +146,8 @@ def choose_keep(
     Raises:
         InvalidInputError: If `recall` is not above 0 and at most 1, or for what `recall_of_cheap` raises it.
     """
-    if not 0 < recall <= 1:
-        raise InvalidInputError(f"recall is {recall!r}; pass a share above 0 and at most 1.")
+    if not isinstance(recall, int | float) or not 0 < recall <= 1:
+        raise InvalidInputError(f"recall is {shorten(recall)}; pass a share above 0 and at most 1.")
     measured = recall_of_cheap(cheap, full, samples, top_n=top_n)
     return next((keep for keep, share in measured.items() if share >= recall), max(measured))
 

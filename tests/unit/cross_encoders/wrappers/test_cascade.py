@@ -368,18 +368,33 @@ def test_the_chosen_keep_loses_nothing() -> None:
         assert sorted(passages, key=lambda name: -scored[name].score)[:2] == best
 
 
-@pytest.mark.parametrize("recall", [0.0, -1.0, 1.01, float("nan")])
-def test_a_share_out_of_range_is_refused(recall: float) -> None:
+@pytest.mark.parametrize("recall", [0.0, -1.0, 1.01, float("nan"), "all"])
+def test_a_share_out_of_range_is_refused(recall: Any) -> None:
     """A share is above 0 and not above 1."""
     with pytest.raises(InvalidInputError, match="recall is"):
         choose_keep(Counting(CHEAP), Counting(FULL), SAMPLES, recall=recall)
 
 
-@pytest.mark.parametrize(("samples", "top_n"), [({}, 5), ({"q": []}, 5), ({"q": ["a"], "r": []}, 5), ({"q": ["a"]}, 0)])
-def test_samples_without_candidates_are_refused(samples: dict[str, list[str]], top_n: int) -> None:
-    """No queries, a query without passages, or a `top_n` of 0 is refused."""
-    with pytest.raises(InvalidInputError, match="pass at least one query"):
-        recall_of_cheap(Counting(CHEAP), Counting(FULL), samples, top_n=top_n)
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        ({}, "pass at least one query"),
+        ({"q": []}, r"the passages of 'q' are \[\]; pass a list"),
+        ({"q": ["a"], "r": []}, r"the passages of 'r' are \[\]; pass a list"),
+        ({"q": "abc"}, "the passages of 'q' are 'abc'; pass a list"),
+    ],
+)
+def test_samples_without_candidates_are_refused(samples: dict[str, Sequence[str]], reason: str) -> None:
+    """No queries, a query without passages, or with a text whose characters would be passages, is refused."""
+    with pytest.raises(InvalidInputError, match=reason):
+        recall_of_cheap(Counting(CHEAP), Counting(FULL), samples)
+
+
+@pytest.mark.parametrize("top_n", [0, 1.5, "5", True])
+def test_a_number_of_documents_that_is_none_is_refused(top_n: Any) -> None:
+    """`top_n` is a whole number of at least 1."""
+    with pytest.raises(InvalidInputError, match=f"top_n is {top_n!r}; pass a whole number"):
+        choose_keep(Counting(CHEAP), Counting(FULL), SAMPLES, top_n=top_n)
 
 
 def test_what_was_ruled_out_passes_no_threshold() -> None:
