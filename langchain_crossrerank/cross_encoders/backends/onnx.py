@@ -171,9 +171,11 @@ class OnnxCrossEncoder(CrossEncoder):
 
     def __repr__(self) -> str:
         place = "" if str(self._source.folder) == self.name else f", folder={str(self._source.folder)!r}"
+        kept = self._settings["passage_cache"]
+        cache = "" if kept is None else f", passage_cache={kept}"
         return (
             f"{super().__repr__()[:-1]}, graph={self._source.relative(self.onnx_file)!r}, "
-            f"precision={self.precision!r}, device={self._device!r}, num_threads={self._num_threads}{place})"
+            f"precision={self.precision!r}, device={self._device!r}, num_threads={self._num_threads}{cache}{place})"
         )
 
     @cached_property

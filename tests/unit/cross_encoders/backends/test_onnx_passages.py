@@ -50,6 +50,13 @@ def test_scores_are_the_same_whether_a_passage_was_seen_or_not(plain: CrossEncod
     assert keeping.passage_counts[1] == read
 
 
+def test_its_repr_says_what_it_may_keep(plain: CrossEncoder, keeping: OnnxCrossEncoder) -> None:
+    """`repr` shows the bytes of a passage cache, and nothing where there is none."""
+    assert "num_threads=" in repr(keeping)
+    assert ", passage_cache=20000000" in repr(keeping)
+    assert "passage_cache" not in repr(plain)
+
+
 def test_each_text_is_read_once(keeping: OnnxCrossEncoder) -> None:
     """A passage that comes back with another query is found and not read again."""
     keeping.score([("first query", passage) for passage in PASSAGES[:3]])
