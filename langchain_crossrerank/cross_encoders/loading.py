@@ -90,9 +90,10 @@ def load_cross_encoder(
             this process may use, a container's quota included.
         device: `"cpu"`, or `"cuda"` on the torch backend, and on onnx if onnxruntime-gpu is installed; `None` for a GPU
             if there is one that the backend can use. `repr` shows which.
-        passage_cache: Bytes, or a text such as `"256MB"`, in which to keep what was read of each passage, for models
-            in which query and passage meet late, such as the bundled one, on the onnx backend. A passage seen before
-            then takes about half the time; one of 100 tokens takes about 200 KB. `None` keeps nothing.
+        passage_cache: Bytes, 1 MB or more, or a text such as `"256MB"`, in which to keep what was read of each
+            passage, for models in which query and passage meet late, such as the bundled one, on the onnx backend. A
+            passage seen before then takes about half the time; one of 100 tokens takes about 200 KB. `None` keeps
+            nothing.
         revision: Branch, tag or commit on the hub.
         subfolder: Folder with the model inside its folder or repository.
         file_name: The ONNX graph to run, for example `"onnx/model_quantized.onnx"`; `None` for the best one, which

@@ -146,7 +146,7 @@ class ModelSettings:
     file_name: str | None = Field(default=None, pattern=r"\.onnx$", description="the name of an .onnx file, or None")
     token: str | None = Field(default=None, repr=False, description="an access token of the hub, or None")
     passage_cache: Annotated[int | None, BeforeValidator(_as_bytes)] = Field(
-        default=None, ge=1, description='a number of bytes, a text such as "256MB", or None'
+        default=None, ge=10**6, description='at least 1 MB, as a number of bytes or a text such as "256MB", or None'
     )
     local_files_only: bool = Field(default=False, description="True or False")
     trust_remote_code: bool = Field(default=False, description="True or False")

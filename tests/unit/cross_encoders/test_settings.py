@@ -27,7 +27,7 @@ BAD_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "precision": ("", "fp64", "FP32", 16),
     "num_threads": (0, -1, 1.0, "1", True),
     "device": (["cuda"], "", "gpu", "CUDA", "cuda:", "cuda:first", "cuda:0 ", 0),
-    "passage_cache": ("", "lots", "256", 0, -1, True, 1.5),
+    "passage_cache": ("", "lots", "256", 0, -1, True, 1.5, 256, "999KB"),
     "revision": (3, b"main"),
     "subfolder": (3, "", " "),
     "file_name": (3, "", "model.bin"),
