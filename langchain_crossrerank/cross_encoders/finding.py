@@ -54,7 +54,8 @@ def find_source(
         The model's name and folder.
 
     Raises:
-        InvalidInputError: If `subfolder` or `file_name` leads out of the model's folder.
+        InvalidInputError: If `subfolder` or `file_name` leads out of the model's folder, or `revision` or `subfolder`
+            is for a model that has none.
         ModelNotFoundError: If there is no such model, it cannot be reached, or its weights are there as pickles only.
     """
     for what, path in (("subfolder", subfolder), ("file_name", file_name)):
@@ -62,9 +63,11 @@ def find_source(
             raise InvalidInputError(f"{what} is {path!r}; pass a path inside the model's folder.")
     name = os.fspath(model)
     if name == BUNDLED:
+        _check_left_out("the bundled model is inside this package", revision=revision, subfolder=subfolder)
         return ModelSource(name, BUNDLED_FOLDER, file_name=file_name)
     folder = Path(name).expanduser()
     if folder.is_dir():
+        _check_left_out(f"{name!r} is a folder on this machine", revision=revision)
         return ModelSource(name, _inside(name, folder.resolve(), subfolder), file_name=file_name)
     if not is_hub_name(name):
         reason = "it is a file" if folder.is_file() else f"looked at {folder.absolute()}"
@@ -74,6 +77,13 @@ def find_source(
     # The hub's local cache has a folder for each commit.
     commit = snapshot.name if snapshot.parent.name == "snapshots" else None
     return ModelSource(name, _inside(name, snapshot, subfolder), file_name=file_name, commit=commit)
+
+
+def _check_left_out(why: str, **settings: str | None) -> None:
+    """Raise for a setting that would be ignored."""
+    for what, value in settings.items():
+        if value is not None:
+            raise InvalidInputError(f"{what} is {value!r}, and {why}; leave {what} out.")
 
 
 def _inside(name: str, folder: Path, subfolder: str | None) -> Path:

@@ -31,6 +31,16 @@ def test_bundled_is_the_folder_in_the_package(monkeypatch: pytest.MonkeyPatch, t
     assert find_source("bundled") == ModelSource("bundled", BUNDLED_FOLDER)
 
 
+@pytest.mark.parametrize(
+    ("name", "setting"), [("bundled", "revision"), ("bundled", "subfolder"), ("a folder", "revision")]
+)
+def test_a_setting_that_would_be_ignored_is_refused(tmp_path: Path, name: str, setting: str) -> None:
+    """Only repositories have revisions, and the bundled model has no subfolders."""
+    model = name if name == "bundled" else tmp_path
+    with pytest.raises(InvalidInputError, match=rf"{setting} is 'v1', and .*; leave {setting} out"):
+        find_source(model, **{setting: "v1"})  # type: ignore[arg-type]  # each of them is a text
+
+
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_folder_is_taken_as_it_is(tmp_path: Path, kind: Callable[[Path], Any]) -> None:
     """A folder is found by string or path, and resolved."""
