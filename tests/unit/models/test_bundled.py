@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from langchain_crossrerank.cross_encoders.scheduling import drain
 from langchain_crossrerank.cross_encoders.scores import sigmoid
 from langchain_crossrerank.cross_encoders.wrappers.cascade import CascadeCrossEncoder
 from langchain_crossrerank.errors import InvalidInputError
+from langchain_crossrerank.model_catalogue import MODELS
 from langchain_crossrerank.onnx_graphs.sessions import Graph, open_session
 from langchain_crossrerank.onnx_graphs.splitting import write_part
 from langchain_crossrerank.onnx_graphs.structure import read_structure
@@ -287,6 +289,23 @@ def test_the_sparse_graph_is_a_part_of_the_whole_one(tmp_path: Path) -> None:
     assert (tmp_path / "part.onnx").read_bytes() == SPARSE_GRAPH.read_bytes()
     assert SPARSE_GRAPH.stat().st_size < 300_000
     assert read_structure(SPARSE_GRAPH).external_files == ("model.onnx",)
+
+
+def test_its_sizes_are_those_that_are_told() -> None:
+    """The card and the catalogue count the parameters in the graph, those of the sparse branch apart and with them."""
+    branch, total = _parameters(SPARSE_GRAPH), _parameters(BUNDLED_FOLDER / "model.onnx")
+    card = (BUNDLED_FOLDER / "README.md").read_text(encoding="utf-8")
+    assert (
+        f"{(total - branch) / 1e6:.1f} M parameters; and a sparse encoder: 2 layers x 128, {branch / 1e6:.1f} M" in card
+    )
+    assert [model.parameters for model in MODELS if model.name == "bundled"] == [round(total / 1e6, 1)]
+
+
+def _parameters(file: Path) -> int:
+    weights = onnx.load(file, load_external_data=False).graph.initializer
+    # Scales, and the shapes of what is stored in blocks, are how weights are packed.
+    learned = [weight for weight in weights if not weight.name.endswith(("_scale", "_merge"))]
+    return sum(math.prod(weight.dims) for weight in learned)
 
 
 def test_the_sparse_branch_alone_scores_what_it_adds_to_the_whole(branch: CrossEncoder) -> None:
