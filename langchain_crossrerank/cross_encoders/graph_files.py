@@ -20,6 +20,9 @@ ROUGH_GRAPHS = tuple(
 )
 """Graphs in fewer bits by their usual names; one is taken only if nothing exact is there."""
 
+SPARSE_GRAPH = "sparse.onnx"
+"""The name of the graph of a model's sparse branch alone."""
+
 
 def choose_graph(files: Iterable[str], name: str) -> str | None:
     """Choose the graph to run from the files of a model.

@@ -97,7 +97,8 @@ def load_cross_encoder(
         revision: Branch, tag or commit on the hub.
         subfolder: Folder with the model inside its folder or repository.
         file_name: The ONNX graph to run, for example `"onnx/model_quantized.onnx"`; `None` for the best one, which
-            `repr` shows: one in fp32 if there is one.
+            `repr` shows: one in fp32 if there is one. With `"sparse.onnx"` the bundled model is its sparse branch
+            alone, a first judge for a `CascadeCrossEncoder` that returns logits by default.
         token: Access token for private and gated repositories; `None` for the one that is logged in, or `HF_TOKEN`.
         local_files_only: Read the hub's local cache only. `HF_HUB_OFFLINE=1` does the same for the whole process.
         trust_remote_code: Run Python code from the model's repository; torch backend only.

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from langchain_crossrerank.cross_encoders.graph_files import EXACT_GRAPHS, choose_graph
+from langchain_crossrerank.cross_encoders.graph_files import EXACT_GRAPHS, SPARSE_GRAPH, choose_graph
 from langchain_crossrerank.cross_encoders.head_modules import has_head_modules, read_head, read_modules
 from langchain_crossrerank.cross_encoders.languages import card_languages
 from langchain_crossrerank.cross_encoders.model_config import (
@@ -30,6 +30,7 @@ BUNDLED = "bundled"
 _MODELS = Path(__file__).parent.parent / "models"
 BUNDLED_FOLDER = _MODELS / "minilm-l6-en-v2"
 BUNDLED_EMBEDDINGS_FOLDER = _MODELS / "all-minilm-l6-v2"
+
 
 _BUNDLED_LANGUAGES = ("en",)
 """The languages of its card, so that it loads without a parser of cards."""
@@ -67,6 +68,15 @@ _SHIFTED_POSITIONS = {
 _NO_POSITION_TABLE = {"modernbert", "xlnet", "nomic_bert", "qwen2", "qwen3", "llama", "gemma", "gemma2", "gemma3"}
 
 _logger = logging.getLogger(__name__)
+
+
+def bundled_name(file_name: str | None) -> str:
+    """Return the name of the bundled cross-encoder, or that of a part of it: `"bundled/sparse.onnx"`.
+
+    Args:
+        file_name: The graph that was asked for; `None` for the whole model's.
+    """
+    return BUNDLED if file_name in (None, EXACT_GRAPHS[0]) else f"{BUNDLED}/{file_name}"
 
 
 @dataclass(frozen=True)
@@ -190,8 +200,10 @@ class ModelSource:
 
         That rule: `activation_fn` of `config_sentence_transformers.json`, else `sentence_transformers.activation_fn`
         of the config, else the older `sbert_ce_default_activation_function`; without any, sigmoid for one label and
-        identity for more.
+        identity for more. The graph of a sparse branch alone computes a summand of the logit, so it is identity.
         """
+        if self.file_name == SPARSE_GRAPH:
+            return "identity"
         saved = self.settings.sentence_transformers or {}
         # Releases from 6 on write it into a file of their own.
         own = self.sentence_transformers

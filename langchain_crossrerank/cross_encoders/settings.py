@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from langchain_crossrerank.checks import shorten
 from langchain_crossrerank.cross_encoders.base import LongQuery
-from langchain_crossrerank.cross_encoders.model_files import BUNDLED
+from langchain_crossrerank.cross_encoders.model_files import BUNDLED, bundled_name
 from langchain_crossrerank.cross_encoders.precision import Precision
 from langchain_crossrerank.cross_encoders.scores import Activation
 from langchain_crossrerank.errors import InvalidInputError
@@ -153,6 +153,11 @@ class ModelSettings:
     instruction: str | None = Field(default=None, description="a sentence, or None")
     long_query: LongQuery = Field(default="cut", description='"cut" or "error"')
     server: ServerSettings = Field(default=ServerSettings(), description="arguments of RemoteCrossEncoder")
+
+    @property
+    def name(self) -> str:
+        """The name of the model once it is loaded."""
+        return bundled_name(self.file_name) if self.model == BUNDLED else self.model
 
     @property
     def is_url(self) -> bool:

@@ -15,15 +15,13 @@ import shutil
 from pathlib import Path
 
 from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
+from langchain_crossrerank.cross_encoders.graph_files import SPARSE_GRAPH
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.scores import Activation
 from langchain_crossrerank.files import write_whole
 from langchain_crossrerank.onnx_graphs.packing import pack_weights
 from langchain_crossrerank.onnx_graphs.splitting import write_part
 from langchain_crossrerank.onnx_graphs.tensor_names import SPARSE_SCORES
-
-SPARSE_GRAPH = "sparse.onnx"
-"""The sparse branch alone, which reads its weights from the packed graph."""
 
 GOLDEN = Path(__file__).with_name("golden_triples.jsonl")
 

@@ -31,6 +31,12 @@ def test_bundled_is_the_folder_in_the_package(monkeypatch: pytest.MonkeyPatch, t
     assert find_source("bundled") == ModelSource("bundled", BUNDLED_FOLDER)
 
 
+def test_a_part_of_the_bundled_model_has_a_name_of_its_own() -> None:
+    """What was measured for the whole model holds under its name alone, by which its own graph goes, too."""
+    assert find_source("bundled", file_name="sparse.onnx").name == "bundled/sparse.onnx"
+    assert find_source("bundled", file_name="model.onnx").name == "bundled"
+
+
 @pytest.mark.parametrize(
     ("name", "setting"), [("bundled", "revision"), ("bundled", "subfolder"), ("a folder", "revision")]
 )

@@ -54,7 +54,7 @@ def bundled() -> CrossEncoder:
 @pytest.fixture(scope="module")
 def branch() -> CrossEncoder:
     """The sparse branch of the bundled model alone."""
-    return load_cross_encoder("bundled", file_name="sparse.onnx", activation="identity")
+    return load_cross_encoder("bundled", file_name="sparse.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -327,6 +327,12 @@ def test_the_sparse_branch_alone_scores_what_it_adds_to_the_whole(branch: CrossE
         expected.append(float(found[0, 0]))
     assert branch.score(pairs) == pytest.approx(expected, abs=1e-4)
     assert max(expected) > 1
+
+
+def test_the_sparse_branch_makes_up_no_probabilities(branch: CrossEncoder) -> None:
+    """By default it returns what it adds to the logit, of which a sigmoid says little; that can still be asked for."""
+    assert branch.activation == "identity"
+    assert load_cross_encoder("bundled", file_name="sparse.onnx", activation="sigmoid").activation == "sigmoid"
 
 
 def test_the_sparse_branch_ranks_the_answer_first(branch: CrossEncoder) -> None:
