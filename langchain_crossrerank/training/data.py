@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_crossrerank.checks import shorten
+from langchain_crossrerank.cross_encoders.pairs import encodable
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.evaluation.collection import find_splits, load_beir
 from langchain_crossrerank.passages import flat_text
@@ -28,7 +29,6 @@ _PASSAGE = ("passage", "document", "text")
 _LABEL = ("label", "score")
 _PASSAGES = ("docs", "documents", "passages")
 _LABELS = ("labels", "scores")
-_LISTS = ("positives", "negatives", "answers")
 _NUMBERED_NEGATIVE = re.compile(r"negative(_\d+)?")
 
 
@@ -94,7 +94,9 @@ class TrainingData:
         return TrainingData(examples, {source: list(texts) for source, texts in passages.items()})
 
 
-def read_training_data(paths: Sequence[str | os.PathLike[str]]) -> TrainingData:
+def read_training_data(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> TrainingData:
     """Read JSONL files (`.jsonl`, `.jsonl.gz`) and BEIR folders.
 
     Each line of a JSONL file is an object in one of these shapes:
@@ -106,27 +108,30 @@ def read_training_data(paths: Sequence[str | os.PathLike[str]]) -> TrainingData:
 
     `anchor` and `question` are read as `query`, `answer` as `positive`, `document` and `text` as `passage`, `score` as
     `label`, `documents` and `passages` as `docs`, `scores` as `labels`. A line may also have `answers` (short answers),
-    `title`, and `source`; without `source`, the name of the file is the source. Other keys are errors.
+    `title`, and `source`; without `source`, the name of the file is the source. A key with `null` or `NaN` is taken as
+    left out. Other keys are errors.
 
-    From a BEIR folder come the judged queries with the documents judged above 0, and the whole corpus to mine from.
+    From a BEIR folder come the queries judged in `qrels/train.tsv` or, if `qrels/` holds nothing, in `qrels.tsv`,
+    with the documents judged above 0, and the whole corpus to mine from.
     Judged documents that the corpus lacks are left out, and so is a query that has no positive.
-    The same query on several lines, in several files or under several ids becomes one example.
+    The same query on several lines, in several files or under several ids becomes one example. Lone surrogates become
+    the replacement character.
 
     Args:
-        paths: Files and folders.
+        paths: Files and folders, or one of them.
 
     Returns:
         The examples and the passages.
 
     Raises:
-        InvalidInputError: If a path is missing, a file is empty or malformed (with its line), or a query has no
-            positive.
+        InvalidInputError: If a path is missing, a file is empty or malformed (with its line), a query has no positive,
+            or a folder has judgements of other splits only.
     """
     if not paths:
         raise InvalidInputError("there is nothing to train on; pass JSONL files or BEIR folders.")
     examples: list[TrainingExample] = []
     passages: dict[str, dict[str, None]] = {}
-    for path in map(Path, paths):
+    for path in map(Path, [paths] if isinstance(paths, str | os.PathLike) else paths):
         found, corpus = _read_beir(path) if path.is_dir() else (_read_jsonl(path), ())
         examples += found
         for example in found:
@@ -155,8 +160,14 @@ def _without_unanswered(data: TrainingData) -> TrainingData:
 
 
 def _read_beir(folder: Path) -> tuple[list[TrainingExample], list[str]]:
-    collection = load_beir(folder, split="train" if find_splits(folder) else None)
-    texts = {str(document.id): document.page_content for document in collection.documents}
+    splits = find_splits(folder)
+    if splits and "train" not in splits:
+        raise InvalidInputError(
+            f"{folder} has no judgements to train on, only those of {', '.join(map(repr, splits))}; save them as "
+            "qrels/train.tsv."
+        )
+    collection = load_beir(folder, split="train" if splits else None)
+    texts = {str(document.id): encodable(document.page_content) for document in collection.documents}
     lacking = {key for grades in collection.qrels.values() for key in grades if key not in texts}
     if lacking:
         _logger.warning(
@@ -170,7 +181,7 @@ def _read_beir(folder: Path) -> tuple[list[TrainingExample], list[str]]:
         grades = {key: grade for key, grade in collection.qrels[query_id].items() if key in texts}
         positives = tuple(texts[key] for key, grade in grades.items() if grade > 0 and texts[key].strip())
         negatives = tuple(texts[key] for key, grade in grades.items() if grade <= 0 and texts[key].strip())
-        examples.append(TrainingExample(query, positives, negatives, source=folder.name))
+        examples.append(TrainingExample(encodable(query), positives, negatives, source=folder.name))
     return examples, [text for text in texts.values() if text.strip()]
 
 
@@ -182,11 +193,14 @@ def _read_jsonl(file: Path) -> list[TrainingExample]:
 
 
 class _Line:
-    """One line of a JSONL file, read key by key; keys that nothing has read are unknown."""
+    """One line of a JSONL file, read key by key; keys that nothing has read are unknown.
+
+    What writes rows of different lengths, such as pandas, fills them up with null or NaN, which is nothing here.
+    """
 
     def __init__(self, where: str, row: Mapping[str, Any]) -> None:
         self._where = where
-        self._row = row
+        self._row = {key: value for key, value in row.items() if value is not None and value == value}  # noqa: PLR0124
         self._read: set[str] = set()
 
     def example(self, *, default_source: str) -> TrainingExample:
@@ -259,8 +273,10 @@ class _Line:
     def _text(self, name: str) -> str:
         value = self._value(name)
         if not isinstance(value, str) or not value.strip():
-            raise InvalidInputError(f"{self._where}: {name} is {shorten(value)}, not a text; a line is {_FORM}.")
-        return value
+            several = "negatives" if _NUMBERED_NEGATIVE.fullmatch(name) else "positives" if name in _POSITIVE else ""
+            remedy = f'put a list under "{several}"' if several and isinstance(value, list) else f"a line is {_FORM}"
+            raise InvalidInputError(f"{self._where}: {name} is {shorten(value)}, not a text; {remedy}.")
+        return encodable(value)
 
     def _optional_text(self, name: str) -> str:
         return self._text(name) if self._row.get(name) else self._value(name) or ""
@@ -271,7 +287,7 @@ class _Line:
             raise InvalidInputError(
                 f"{self._where}: {name} is {shorten(values)}, not a list of texts; a line is {_FORM}."
             )
-        return values
+        return list(map(encodable, values))
 
     def _texts(self, name: str) -> list[str]:
         return [value for value in self._list(name) if value.strip()] if self._value(name) else []
@@ -293,7 +309,9 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 try:
                     row = json.loads(line)
                 except (ValueError, RecursionError) as err:
-                    raise InvalidInputError(f"{where}: {shorten(line)} is not JSON ({err}).") from err
+                    raise InvalidInputError(
+                        f"{where}: {shorten(line)} is not JSON ({err}); a line is {_FORM}."
+                    ) from err
                 if not isinstance(row, dict):
                     raise InvalidInputError(f"{where}: {shorten(line)} is not an object; a line is {_FORM}.")
                 yield where, row

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def test_lines_of_one_query_are_one_example(tmp_path: Path, passages: list[str])
         ({"query": "q", "positive": "a", "negative": "b"}, ("a",), ("b",)),
         ({"anchor": "q", "positive": "a", "negative_1": "b", "negative_2": "c"}, ("a",), ("b", "c")),
         ({"query": "q", "positive": "a", "negative": "b", "negatives": ["c", " "]}, ("a",), ("b", "c")),
+        ({"query": "q", "positive": "a", "negative_1": "b", "negative_2": None, "title": math.nan}, ("a",), ("b",)),
         ({"query": "q", "docs": ["a", "b", "c", " "], "labels": [1, 0, True, 0]}, ("a", "c"), ("b",)),
         ({"query": "q", "documents": ["a", "b"], "scores": [0.0, 1.0]}, ("b",), ("a",)),
         ({"query": "q", "passage": "a", "label": 1}, ("a",), ()),
@@ -66,7 +68,7 @@ def test_lines_of_one_query_are_one_example(tmp_path: Path, passages: list[str])
 def test_shapes_of_sentence_transformers_are_read(
     tmp_path: Path, line: Any, positives: tuple[str, ...], negatives: tuple[str, ...]
 ) -> None:
-    """Pairs, triplets, numbered negatives, labelled pairs and labelled lists all become examples."""
+    """Pairs, triplets, numbered negatives, labelled pairs and labelled lists become examples; null is nothing."""
     (example,) = read_training_data([write_lines(tmp_path / "birds.jsonl", line)]).examples
     assert (example.query, example.positives, example.negatives) == ("q", positives, negatives)
 
@@ -119,6 +121,31 @@ def test_a_collection_with_splits_trains_on_its_training_judgements(tmp_path: Pa
     assert [example.query for example in read_training_data([folder]).examples] == ["heron"]
 
 
+def test_a_collection_without_training_judgements_says_where_to_put_them(tmp_path: Path, passages: list[str]) -> None:
+    """Judgements of other splits are for evaluating; the error says where those to train on belong."""
+    folder = write_beir(tmp_path / "birds", passages, {"q0": {"d0": 1}})
+    (folder / "qrels").mkdir()
+    (folder / "qrels.tsv").rename(folder / "qrels" / "test.tsv")
+    with pytest.raises(InvalidInputError, match=r"birds has no .* only those of 'test'; save them as qrels/train.tsv"):
+        read_training_data([folder])
+
+
+def test_half_an_emoji_becomes_the_replacement_character(tmp_path: Path, passages: list[str]) -> None:
+    """A lone surrogate in any text, which no tokenizer accepts, is replaced when the text is read."""
+    cut = "heron \ud83d"
+    line = {"query": cut, "positive": cut, "negatives": [cut + "!"], "answers": [cut], "title": cut, "source": "lines"}
+    folder = write_beir(tmp_path / "beir", [cut, *passages], {"q0": {"d0": 1}}, q0=cut + "?")
+    data = read_training_data([write_lines(tmp_path / "birds.jsonl", line), folder])
+    assert "heron \ufffd" in str(data)
+    str(data).encode()
+
+
+def test_one_path_is_read_like_a_list_of_it(tmp_path: Path) -> None:
+    """A text or a `Path` is one path, and not a sequence of letters."""
+    file = write_lines(tmp_path / "birds.jsonl", {"query": "q", "positive": "a"})
+    assert read_training_data(file) == read_training_data(str(file)) == read_training_data([file])
+
+
 def test_beir_folders_are_read(tmp_path: Path, passages: list[str]) -> None:
     """Documents judged above 0 are positives, those at 0 negatives, and the whole corpus is mined from."""
     data = read_training_data([write_beir(tmp_path / "birds", passages, {"q0": {"d0": 2, "d2": 0}})])
@@ -149,7 +176,7 @@ def test_one_query_under_two_ids_is_one_example(tmp_path: Path, passages: list[s
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{oops", r"birds.jsonl, line 2: '\{oops' is not JSON"),
+        ("{oops", r"birds.jsonl, line 2: '\{oops' is not JSON .*; a line is .*positive"),
         ("[1]", r"line 2: '\[1\]' is not an object"),
         ("[" * 100_000, r"line 2: .* is not JSON"),
         ({"query": "heron"}, "line 2: the query 'heron' has no positive"),
@@ -158,7 +185,8 @@ def test_one_query_under_two_ids_is_one_example(tmp_path: Path, passages: list[s
         ({"query": 3, "positive": "x"}, "line 2: query is 3, not a text"),
         ({"positive": "x", "Query": "q"}, r"line 2: no query; the keys are \['positive', 'Query'\]"),
         ({"query": "q", "positive": "x", "negatives": "y"}, "line 2: negatives is 'y', not a list of texts"),
-        ({"query": "q", "positive": "x", "negative": ["y"]}, r"line 2: negative is \['y'\], not a text"),
+        ({"query": "q", "positive": "x", "negative": ["y"]}, r"negative is \['y'\], .* put a list under \"negatives\""),
+        ({"query": "q", "answer": ["x"]}, r"line 2: answer is \['x'\], not a text; put a list under \"positives\""),
         ({"query": "q", "positive": "x", "source": 3}, "line 2: source is 3, not a text"),
         ({"query": "q", "positve": "x"}, r"line 2: unknown keys \['positve'\]"),
         ({"query": "q", "positive": "x", "hard_negative": "y"}, r"unknown keys \['hard_negative'\]"),
