@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from langchain_crossrerank.checks import check_whole_numbers, shorten
 from langchain_crossrerank.errors import InvalidInputError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.training.data import TrainingData, read_training_data
@@ -48,7 +50,7 @@ class TrainingResult:
 
 
 def train(
-    data: Sequence[str | os.PathLike[str]] | TrainingData,
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | TrainingData,
     folder: str | os.PathLike[str],
     *,
     base: str | os.PathLike[str],
@@ -70,8 +72,8 @@ def train(
     After a kill, the same call continues from the last checkpoint and ends as an uninterrupted run would have.
 
     Args:
-        data: JSONL files (a line is `{"query": ..., "positive": ...}`), BEIR folders, or the result of
-            `read_training_data`, which describes the files.
+        data: JSONL files (a line is `{"query": ..., "positive": ...}`) and BEIR folders, one or several, or the result
+            of `read_training_data`, which describes them.
         folder: Folder for the trained model; must be missing or empty. It appears when training is done.
         base: The model to start from: a folder or hub name of a sequence-classification model with one label, of a
             BERT bi-encoder, or a folder that `train` wrote.
@@ -94,8 +96,8 @@ def train(
         The folder, and how good the model is.
 
     Raises:
-        InvalidInputError: If data or settings cannot be used, `folder` is not empty, or there is a teacher but
-            `settings.distillation` is 0.
+        InvalidInputError: If data, an argument or a setting cannot be used, `folder` is not empty or is the current
+            folder, or there is a teacher but `settings.distillation` is 0.
         UnsupportedModelError: If `base` is a kind of model that cannot be trained.
         TrainingError: If the disk is full, memory runs out, the loss is not a number, or the run folder is damaged.
         ScoringError: If a cross-encoder used as the teacher fails.
@@ -111,9 +113,9 @@ def train(
     from langchain_crossrerank.training.trainer import Trainer
     from langchain_crossrerank.training.validation import hold_out
 
-    target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidInputError(f"{str(target)!r} exists and is not an empty folder; name a new folder to train into.")
+    target = _checked_target(Path(folder))
+    check_whole_numbers(mine_k=(mine_k, 1), max_held_out=(max_held_out, 1), validation_k=(validation_k, 1))
+    _check_shares(window_sizes, source_weights, held_out)
     settings = settings or TrainingSettings()
     followed = _teacher(teacher, settings)
     # New layers start from random weights.
@@ -150,13 +152,38 @@ def train(
     _export(model, target)
     log = run.rows()
     return TrainingResult(
-        folder=target,
+        folder=Path(folder),
         ndcg=ndcg,
         base_ndcg=next(row["nDCG@10"] for row in log if "nDCG@10" in row),
         examples=sum(len(found.examples) for found in training.values()),
         held_out=sum(len(found) for found in validation.examples.values()),
         log=log,
     )
+
+
+def _checked_target(folder: Path) -> Path:
+    target = folder.resolve()
+    if target == Path.cwd():
+        raise InvalidInputError(f"{str(folder)!r} is the current folder, which would be replaced; name a new folder.")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InvalidInputError(f"{str(folder)!r} exists and is not an empty folder; name a new folder to train into.")
+    return target
+
+
+def _check_shares(
+    window_sizes: Sequence[int] | None, source_weights: Mapping[str, float] | None, held_out: float
+) -> None:
+    if window_sizes is not None:
+        if not isinstance(window_sizes, Sequence) or not window_sizes:
+            raise InvalidInputError(
+                f"window_sizes is {shorten(window_sizes)}; pass numbers of sentences, such as [0, 2]."
+            )
+        check_whole_numbers(**{f"window_sizes[{place}]": (size, 0) for place, size in enumerate(window_sizes)})
+    for source, weight in (source_weights or {}).items():
+        if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise InvalidInputError(f"source_weights[{source!r}] is {shorten(weight)}; pass a number of at least 0.")
+    if not isinstance(held_out, int | float) or not 0 < held_out < 1:
+        raise InvalidInputError(f"held_out is {shorten(held_out)}; pass a fraction above 0 and below 1.")
 
 
 def _teacher(

@@ -21,13 +21,14 @@ from tokenizers import Encoding, Tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
+from langchain_crossrerank.checks import check_whole_numbers
 from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
 from langchain_crossrerank.cross_encoders.export import PARITY_PAIRS, PARITY_TOLERANCE, export_onnx
 from langchain_crossrerank.cross_encoders.finding import find_source
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.truncation import LONGEST_QUERY_SHARE, Spans, cut_middle
-from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
+from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.onnx_graphs.splitting import keep_as_inner_tensors
 from langchain_crossrerank.onnx_graphs.tensor_names import QUERY_TERMS, SPARSE_SCORES, STATES
@@ -349,8 +350,7 @@ def load_trainable(base: str | os.PathLike[str], *, max_length: int = 256) -> Tr
         UnsupportedModelError: If it is another kind of model.
     """
     name = os.fspath(base)
-    if max_length < 8:
-        raise InvalidInputError(f"max_length is {max_length!r}; a pair needs at least 8 tokens.")
+    check_whole_numbers(max_length=(max_length, 8))
     source = _find(name)
     architectures = [str(entry) for entry in source.config.get("architectures") or ()]
     if WARM_START in architectures:

@@ -65,8 +65,12 @@ class GroupSampler:
 def check_source_weights(weights: Mapping[str, float] | None, mined: Mapping[str, MinedSource]) -> dict[str, float]:
     """Return the weight of each source; by default the square root of its number of examples.
 
+    Args:
+        weights: Numbers of at least 0 by source; those left out are 0.
+        mined: The sources.
+
     Raises:
-        InvalidInputError: If a name is not a source, a weight is negative, or all of them are 0.
+        InvalidInputError: If a name is not a source, or all weights are 0.
     """
     if weights is None:
         return {name: len(source.examples) ** 0.5 for name, source in mined.items()}
@@ -76,8 +80,6 @@ def check_source_weights(weights: Mapping[str, float] | None, mined: Mapping[str
             f"source_weights names {unknown}, but there is no such source; the sources are {sorted(mined)}."
         )
     chosen = {name: float(weights.get(name, 0)) for name in mined}
-    if min(chosen.values()) < 0 or not sum(chosen.values()):
-        raise InvalidInputError(
-            f"source_weights is {dict(weights)!r}; a weight must be at least 0, and one must be above 0."
-        )
+    if not any(chosen.values()):
+        raise InvalidInputError(f"source_weights is {dict(weights)!r}; one must be above 0.")
     return {name: weight for name, weight in chosen.items() if weight}

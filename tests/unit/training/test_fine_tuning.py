@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch", reason="needs the training extra")
 
 from langchain_crossrerank import load_cross_encoder  # noqa: E402
 from langchain_crossrerank.errors import InvalidInputError  # noqa: E402
+from langchain_crossrerank.training import train  # noqa: E402
 from langchain_crossrerank.training.models import load_trainable  # noqa: E402
 from langchain_crossrerank.training.validation import HeldOut  # noqa: E402
 from tests.unit.training.tiny_runs import ANIMALS, SETTINGS, run  # noqa: E402
@@ -156,3 +157,35 @@ def test_an_output_folder_with_files_is_refused(data_file: Path, base: Path, tmp
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(InvalidInputError, match="is not an empty folder"):
         run(data_file, tmp_path, base)
+
+
+def test_the_current_folder_is_refused(data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training replaces its output folder, which must not be the one that the process is in."""
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "", tmp_path):
+        with pytest.raises(InvalidInputError, match="is the current folder"):
+            train([data_file], name, base="bundled")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window_sizes": []}, r"window_sizes is \[\]; pass numbers of sentences"),
+        ({"window_sizes": 2}, "window_sizes is 2; pass numbers of sentences"),
+        ({"window_sizes": [0, -1]}, r"window_sizes\[1\] is -1; pass a whole number of at least 0"),
+        ({"window_sizes": [1.5]}, r"window_sizes\[0\] is 1.5"),
+        ({"max_held_out": 0}, "max_held_out is 0; pass a whole number of at least 1"),
+        ({"mine_k": 0}, "mine_k is 0; pass a whole number of at least 1"),
+        ({"validation_k": 0}, "validation_k is 0; pass a whole number of at least 1"),
+        ({"max_length": "x"}, "max_length is 'x'; pass a whole number of at least 8"),
+        ({"held_out": 1}, "held_out is 1; pass a fraction above 0 and below 1"),
+        ({"held_out": "x"}, "held_out is 'x'; pass a fraction"),
+        ({"source_weights": {"t": float("nan")}}, r"source_weights\['t'\] is nan; pass a number of at least 0"),
+        ({"source_weights": {"t": -1}}, r"source_weights\['t'\] is -1; pass a number"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    """An argument that cannot be used is an error that names it, before any file is read or written."""
+    with pytest.raises(InvalidInputError, match=message):
+        train("missing.jsonl", tmp_path / "out", base=tmp_path / "missing", **options)
+    assert list(tmp_path.iterdir()) == []
