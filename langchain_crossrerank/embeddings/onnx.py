@@ -27,6 +27,7 @@ from langchain_crossrerank.cross_encoders.calibration import (
     known_batch_tokens,
     measure_batch_tokens,
 )
+from langchain_crossrerank.cross_encoders.fingerprints import ReadFiles, fingerprint
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import encodable, plan_batches
 from langchain_crossrerank.cross_encoders.scheduling import Steps, StepScheduler, drain
@@ -123,6 +124,8 @@ class OnnxEmbeddings(Embeddings):
         self.show_progress = show_progress
         self.query_prompt = source.saved_prompt(*QUERY_PROMPTS) if query_prompt is None else query_prompt
         self.document_prompt = source.saved_prompt(*DOCUMENT_PROMPTS) if document_prompt is None else document_prompt
+        own_files = [self.onnx_file] if source.is_bundled else []
+        self._files = ReadFiles(source.folder, [*source.description_files, *own_files])
         self._rest = read_text_vectors(source)
         self._device = choose_device(device)
         self._num_threads = num_threads or usable_cores()
@@ -146,6 +149,18 @@ class OnnxEmbeddings(Embeddings):
     def precision(self) -> GraphPrecision:
         """What the graph computes in; it may differ from what was asked for."""
         return self._graph.precision
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that differs whenever the same text could get another vector; see `fingerprints`."""
+        return fingerprint(
+            "onnx embeddings",
+            f"{self._files.digest}-{self._graph.content_hash}",
+            max_length=self.max_length,
+            precision=self.precision,
+            query_prompt=self.query_prompt,
+            document_prompt=self.document_prompt,
+        )
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents.

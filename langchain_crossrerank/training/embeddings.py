@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,19 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
 
+_WITHOUT_EFFECT = re.compile("^_|batch|chunk|thread|device|process|progress|timeout|retries|cache")
+"""Names of attributes that are private, or that change how fast a model works and not what it returns."""
+
+
 def model_key(model: Embeddings | BaseCrossEncoder) -> str:
-    """Identify a model by its type and its plain settings, which are the same in every process."""
-    settings = {name: value for name, value in vars(model).items() if isinstance(value, str | int | float)}
+    """Identify a model, the same in every process: by its fingerprint, or else by its type and its plain settings."""
+    if isinstance(found := getattr(model, "fingerprint", None), str):
+        return found
+    settings = {
+        name: value
+        for name, value in vars(model).items()
+        if isinstance(value, str | int | float) and not _WITHOUT_EFFECT.search(name)
+    }
     return f"{type(model).__qualname__}{sorted(settings.items())!r}"
 
 

@@ -196,6 +196,23 @@ def test_copies_work(make_embeddings: MakeEmbeddings) -> None:
     assert copy.deepcopy(embeddings) is embeddings
 
 
+def test_the_fingerprint_is_that_of_the_vectors(
+    make_embeddings: MakeEmbeddings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever changes a vector changes the fingerprint; the folder's name, batches and threads do not."""
+    folder, same, other = make_embeddings(), make_embeddings(), make_embeddings(table=TABLE + 1)
+    found = load(folder, max_batch_tokens=64).fingerprint
+    assert found == load(same, num_threads=1).fingerprint
+    settings: list[dict[str, Any]] = [{"max_length": 8}, {"query_prompt": "query: "}, {"document_prompt": "passage: "}]
+    assert len({found, load(other).fingerprint, *(load(folder, **each).fingerprint for each in settings)}) == 5
+    embeddings = load(make_embeddings())
+    monkeypatch.setattr(onnx_embeddings, "WORTH_CALIBRATING", 1)
+    monkeypatch.setattr(onnx_embeddings, "measure_batch_tokens", lambda *_: 32)
+    embeddings.embed_documents(["nine " * 40])
+    assert embeddings.max_batch_tokens == 32
+    assert embeddings.fingerprint == found
+
+
 async def test_calls_run_at_the_same_time(make_embeddings: MakeEmbeddings) -> None:
     """Asynchronous calls take turns, and each gets its own vectors."""
     embeddings = load(make_embeddings(), max_batch_tokens=8)

@@ -15,8 +15,11 @@ from langchain_core.embeddings import Embeddings  # noqa: E402
 
 from langchain_crossrerank import load_cross_encoder  # noqa: E402
 from langchain_crossrerank.cli import main  # noqa: E402
+from langchain_crossrerank.embeddings import load_embeddings  # noqa: E402
+from langchain_crossrerank.embeddings.onnx import OnnxEmbeddings  # noqa: E402
 from langchain_crossrerank.errors import InvalidInputError, ScoringError, TrainingError  # noqa: E402
 from langchain_crossrerank.testing import ScriptedCrossEncoder  # noqa: E402
+from langchain_crossrerank.training.embeddings import model_key  # noqa: E402
 from langchain_crossrerank.training.models import load_trainable  # noqa: E402
 from langchain_crossrerank.training.teachers import (  # noqa: E402
     COSINE_SCALE,
@@ -136,6 +139,19 @@ def test_a_teacher_of_another_package_is_known_again(data_file: Path, tiny_model
         assert max(row["step"] for row in done.log) == steps
     with pytest.raises(InvalidInputError, match=r"was started with teacher=.FakeOtherCrossEncoder.*large"):
         run(data_file, tmp_path / "three", tiny_model_folder, teacher=FakeOtherCrossEncoder("small"), **options)
+
+
+def test_the_key_of_a_model_is_what_decides_its_scores() -> None:
+    """Our own models have fingerprints; of others, private attributes and those of batches and devices are left out."""
+    embeddings = load_embeddings("bundled")
+    assert isinstance(embeddings, OnnxEmbeddings)
+    assert model_key(embeddings) == embeddings.fingerprint
+    keys = set()
+    for changed in ({}, {"_client": "b"}, {"batch_size": 2}, {"device": "cuda"}, {"show_progress": True}):
+        other = FakeNestEmbeddings()
+        vars(other).update({"batch_size": 1, "device": "cpu", "show_progress": False, **changed})
+        keys.add(model_key(other))
+    assert keys == {"FakeNestEmbeddings[('close', 0.5)]"}
 
 
 def test_a_teacher_without_weight_is_refused(data_file: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
