@@ -22,8 +22,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from langchain_crossrerank.checks import check_whole_numbers
-from langchain_crossrerank.cross_encoders.backends.onnx import OnnxCrossEncoder
-from langchain_crossrerank.cross_encoders.export import PARITY_PAIRS, PARITY_TOLERANCE, export_onnx
+from langchain_crossrerank.cross_encoders.export import PARITY_PAIRS, PARITY_TOLERANCE, ExportedGraph, export_onnx
 from langchain_crossrerank.cross_encoders.finding import find_source
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import TextPair
@@ -290,7 +289,7 @@ class WarmStartModel(Trainable):
         (folder / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         self._uncut.save(str(folder / "tokenizer.json"))
         save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / WEIGHTS)
-        example = self.tokenizer.encode_batch([list(pair) for pair in PARITY_PAIRS[:2]])
+        example = self._encode(PARITY_PAIRS[:2])
         tokens = min(len(entry.ids) for entry in example)
         inputs = tuple(
             torch.tensor([getattr(entry, kind)[:tokens] for entry in example])
@@ -315,7 +314,7 @@ class WarmStartModel(Trainable):
                 dynamo=False,
             )
         keep_as_inner_tensors(folder / "model.onnx", inner)
-        exported = OnnxCrossEncoder(ModelSource(str(folder), folder), activation="identity")
+        exported = ExportedGraph(ModelSource(str(folder), folder), activation="identity")
         with torch.no_grad():
             expected = [float(self.logits([pair])[0]) for pair in PARITY_PAIRS]
         difference = max(abs(a - b) for a, b in zip(expected, exported.score(PARITY_PAIRS), strict=True))

@@ -69,6 +69,15 @@ def test_scores_do_not_change_with_the_batch(bi_encoder_folder: Path) -> None:
         assert model.all_logits(pairs, max_batch_tokens=8).tolist() == pytest.approx(together, abs=1e-4)
 
 
+def test_a_model_of_few_tokens_is_exported_in_silence(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pairs on which graph and torch are compared may be cut, and nobody is warned of them."""
+    load_trainable(base, max_length=8).export(tmp_path)
+    assert (tmp_path / "model.onnx").is_file()
+    assert caplog.records == []
+
+
 def test_long_queries_are_cut_as_at_inference(base: Path, tmp_path: Path) -> None:
     """Half of `max_length` is left to the passage, in training as in the exported cross-encoder."""
     model = load_trainable(base, max_length=48)
