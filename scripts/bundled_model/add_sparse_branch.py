@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from langchain_crossrerank.training.models import WarmStartModel, load_trainable
+from langchain_crossrerank.training.loading import load_trainable
+from langchain_crossrerank.training.models import WarmStartModel
 from langchain_crossrerank.training.sparse_branch import SparseBranchConfig, splade_weights
 from langchain_crossrerank.training.warm_start import WarmStartCrossEncoder
 

@@ -19,8 +19,8 @@ from train import as_typed, read_files, share
 from langchain_crossrerank import load_cross_encoder
 from langchain_crossrerank.cross_encoders.pairs import TextPair
 from langchain_crossrerank.training.data import TrainingData
+from langchain_crossrerank.training.loading import load_trainable
 from langchain_crossrerank.training.mining import mine
-from langchain_crossrerank.training.models import load_trainable
 from langchain_crossrerank.training.platt import fit_platt
 
 SOURCES = {"squad_train": 240, "medquad": 80, "debian_docs_sections": 80, "tldr_pages": 80}

@@ -33,7 +33,8 @@ from train import as_typed, comparable, keep_out, read_files, varied
 from traps import make_traps
 
 from langchain_crossrerank.lexical import words
-from langchain_crossrerank.training.models import WarmStartModel, load_trainable
+from langchain_crossrerank.training.loading import load_trainable
+from langchain_crossrerank.training.models import WarmStartModel
 from langchain_crossrerank.training.sentence_windows import sentence_window
 
 PARTS = {"medquad": 0.4, "debian_docs_sections": 0.6, "tldr_pages": 0.4}

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the training extra")
 
 from langchain_crossrerank import cli
+from langchain_crossrerank.cross_encoders.model_files import BUNDLED_EMBEDDINGS_FOLDER
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ from langchain_crossrerank import cli
     [
         ("crossrerank-tests/none", "offline mode is enabled"),
         ("./no-folder", "'./no-folder'"),
-        ("bundled", "'bundled'"),
+        (str(BUNDLED_EMBEDDINGS_FOLDER), "no model.safetensors"),
     ],
 )
 def test_a_base_that_cannot_be_trained_is_answered_with_bases_that_can(

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="needs the training extra")
 from langchain_crossrerank import load_cross_encoder  # noqa: E402
 from langchain_crossrerank.errors import InvalidInputError  # noqa: E402
 from langchain_crossrerank.training import train  # noqa: E402
-from langchain_crossrerank.training.models import load_trainable  # noqa: E402
+from langchain_crossrerank.training.loading import load_trainable  # noqa: E402
 from langchain_crossrerank.training.validation import HeldOut  # noqa: E402
 from tests.unit.training.tiny_runs import ANIMALS, SETTINGS, run  # noqa: E402
 

@@ -13,7 +13,8 @@ transformers = pytest.importorskip("transformers", reason="needs the training ex
 
 from langchain_crossrerank import load_cross_encoder  # noqa: E402
 from langchain_crossrerank.onnx_graphs.packing import pack_weights  # noqa: E402
-from langchain_crossrerank.training.models import WarmStartModel, load_trainable  # noqa: E402
+from langchain_crossrerank.training.loading import load_trainable  # noqa: E402
+from langchain_crossrerank.training.models import WarmStartModel  # noqa: E402
 from langchain_crossrerank.training.sparse_branch import SparseBranchConfig, splade_weights  # noqa: E402
 from langchain_crossrerank.training.warm_start import WarmStartCrossEncoder  # noqa: E402
 

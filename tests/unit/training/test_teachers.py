@@ -20,7 +20,7 @@ from langchain_crossrerank.embeddings.onnx import OnnxEmbeddings  # noqa: E402
 from langchain_crossrerank.errors import InvalidInputError, ScoringError, TrainingError  # noqa: E402
 from langchain_crossrerank.testing import ScriptedCrossEncoder  # noqa: E402
 from langchain_crossrerank.training.embeddings import model_key  # noqa: E402
-from langchain_crossrerank.training.models import load_trainable  # noqa: E402
+from langchain_crossrerank.training.loading import load_trainable  # noqa: E402
 from langchain_crossrerank.training.teachers import (  # noqa: E402
     COSINE_SCALE,
     BiEncoderTeacher,

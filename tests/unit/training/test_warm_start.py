@@ -10,7 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the training extra")
 transformers = pytest.importorskip("transformers", reason="needs the training extra")
 
-from langchain_crossrerank.training.models import WarmStartModel, load_trainable  # noqa: E402
+from langchain_crossrerank.training.loading import load_trainable  # noqa: E402
+from langchain_crossrerank.training.models import WarmStartModel  # noqa: E402
 from langchain_crossrerank.training.warm_start import WarmStartConfig, WarmStartCrossEncoder  # noqa: E402
 
 
