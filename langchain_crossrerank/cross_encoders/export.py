@@ -210,7 +210,7 @@ class _Modular:
         """Write everything but the graph."""
         for file in filter(Path.is_file, self._files):
             copy = folder / file.relative_to(self._folder)
-            copy.parent.mkdir(exist_ok=True)
+            copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
 
     def logit(self, text_pair: TextPair, max_length: int) -> float:

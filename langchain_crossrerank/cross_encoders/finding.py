@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from glob import escape
 from pathlib import Path, PurePosixPath
 
 from langchain_crossrerank.cross_encoders.graph_files import EXACT_GRAPHS, ROUGH_GRAPHS, choose_graph
+from langchain_crossrerank.cross_encoders.head_modules import module_files
 from langchain_crossrerank.cross_encoders.hub import HubRepository
 from langchain_crossrerank.cross_encoders.model_files import (
     BUNDLED,
@@ -42,8 +45,8 @@ def find_source(
 ) -> ModelSource:
     """Find a model by `"bundled"`, a folder, or a name on the Hugging Face hub.
 
-    Only a hub name can lead to a download, and only of the description files and one graph. `HF_HUB_OFFLINE=1` is
-    obeyed.
+    Only a hub name can lead to a download, and only of the description files, the modules that they list and one graph.
+    `HF_HUB_OFFLINE=1` is obeyed.
 
     Args:
         model: What to look for. An existing folder wins over a hub repository of the same name.
@@ -63,6 +66,7 @@ def find_source(
         InvalidInputError: If `subfolder` or `file_name` leads out of the model's folder, or `revision` or `subfolder`
             is for a model that has none.
         ModelNotFoundError: If there is no such model, it cannot be reached, or its weights are there as pickles only.
+        UnsupportedModelError: If the list of modules of a model on the hub is damaged.
     """
     for what, path in (("subfolder", subfolder), ("file_name", file_name)):
         if path is not None and (PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or not path):
@@ -82,7 +86,11 @@ def find_source(
     snapshot = hub.fetch(_patterns(hub, file_name, weights, safetensors, code))
     # The hub's local cache has a folder for each commit.
     commit = snapshot.name if snapshot.parent.name == "snapshots" else None
-    return ModelSource(name, _inside(name, snapshot, subfolder), file_name=file_name, commit=commit)
+    place = _inside(name, snapshot, subfolder)
+    if not safetensors and (modules := module_files(place)):
+        # Only their list, which is among what was fetched, says where they are.
+        replace(hub, revision=commit or revision).fetch([escape(file) for file in modules])
+    return ModelSource(name, place, file_name=file_name, commit=commit)
 
 
 def _check_left_out(why: str, **settings: str | None) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from langchain_crossrerank.cross_encoders.model_config import read_description, read_json
-from langchain_crossrerank.errors import UnsupportedModelError
+from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.onnx_graphs.head_layers import ACTIVATIONS, Layer, Linear, Normalise, Pool
+
+_CONFIGURED = ("Pooling", "Dense", "LayerNorm")
+"""Modules that sentence-transformers never saves without a `config.json`."""
 
 _POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
@@ -56,6 +59,22 @@ def read_modules(folder: Path) -> list[ModuleEntry]:
         return TypeAdapter(list[ModuleEntry]).validate_python(read_json(path))
     except ValidationError as err:
         raise UnsupportedModelError(f"{path} is not a list of modules; fetch the model again.") from err
+
+
+def module_files(folder: Path) -> list[str]:
+    """Return what may be read of the modules that follow a model's transformer, relative to its folder.
+
+    Raises:
+        UnsupportedModelError: If `modules.json` is damaged.
+    """
+    places = [PurePosixPath(entry.path) for entry in read_modules(folder)[1:]]
+    return [(place / file).as_posix() for place in places for file in ("config.json", "model.safetensors")]
+
+
+def check_modules(folder: Path, name: str) -> None:
+    """Raise if a module that follows a model's transformer is not there; see `module_folder`."""
+    for entry in read_modules(folder)[1:]:
+        module_folder(folder, entry, name)
 
 
 def has_head_modules(folder: Path) -> bool:
@@ -116,11 +135,17 @@ def module_folder(folder: Path, entry: ModuleEntry, name: str) -> Path:
     """Return the folder of a module.
 
     Raises:
+        ModelNotFoundError: If it lacks the settings that decide what the module does.
         UnsupportedModelError: If it is outside the model's folder.
     """
     place = folder / entry.path
     if not place.resolve().is_relative_to(folder.resolve()):
-        raise unsupported(name, f"its module {entry.path!r} is outside its folder")
+        raise UnsupportedModelError(f"the module {entry.path!r} of {name!r} is outside its folder; fetch it again.")
+    if entry.kind in _CONFIGURED and not (place / "config.json").is_file():
+        raise ModelNotFoundError(
+            f"the model {name!r} lists a module {entry.kind} in modules.json, and has no "
+            f"{PurePosixPath(entry.path, 'config.json')} in {folder} to say what it does; fetch the model again."
+        )
     return place
 
 

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from langchain_crossrerank.cross_encoders.graph_files import EXACT_GRAPHS, SPARSE_GRAPH, choose_graph
-from langchain_crossrerank.cross_encoders.head_modules import has_head_modules, read_head, read_modules
+from langchain_crossrerank.cross_encoders.head_modules import (
+    has_head_modules,
+    module_files,
+    read_head,
+    read_modules,
+)
 from langchain_crossrerank.cross_encoders.languages import card_languages
 from langchain_crossrerank.cross_encoders.model_config import (
     DenseConfig,
@@ -45,14 +50,8 @@ DESCRIPTION_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
     "adapter_config.json",
-    *(
-        f"{number}_{name}/{file}"
-        for number in range(1, 6)
-        for name in ("Pooling", "Dense", "LayerNorm", "Dropout", "Normalize")
-        for file in ("config.json", "model.safetensors")
-    ),
 )
-"""What is read of a model in addition to its graph: settings, tokenizer, and the modules that follow a transformer."""
+"""What is read of a model in addition to its graph and its modules: settings and tokenizer."""
 
 _NO_LIMIT = 10**9
 _LEAST_LENGTH = 8
@@ -135,7 +134,7 @@ class ModelSource:
     @property
     def description_files(self) -> list[Path]:
         """Every file other than the graph that affects a score."""
-        return [self.folder / name for name in DESCRIPTION_FILES]
+        return [self.folder / name for name in (*DESCRIPTION_FILES, *module_files(self.folder))]
 
     @cached_property
     def onnx_file(self) -> Path | None:

@@ -14,6 +14,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_crossrerank._process import Guarded, KeyedLocks
 from langchain_crossrerank._threads import native_work
 from langchain_crossrerank.cross_encoders.finding import find_source
+from langchain_crossrerank.cross_encoders.head_modules import check_modules
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED, BUNDLED_EMBEDDINGS_FOLDER, ModelSource
 from langchain_crossrerank.cross_encoders.pickles import refuse_pickles
 from langchain_crossrerank.embeddings.settings import (
@@ -176,6 +177,7 @@ def _on_torch(settings: EmbeddingSettings, huggingface: dict[str, Any]) -> Embed
     }
     source = find_source(folder, safetensors=True, **where)
     refuse_pickles(settings.name, source.folder)
+    check_modules(source.folder, settings.name)
     query, document = settings.query_prompt, settings.document_prompt
     query = source.saved_prompt(*QUERY_PROMPTS) if query is None else query
     document = source.saved_prompt(*DOCUMENT_PROMPTS) if document is None else document

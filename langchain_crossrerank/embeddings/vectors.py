@@ -117,6 +117,7 @@ def read_text_vectors(source: ModelSource) -> TextVectors:
         source: Where the model's files are.
 
     Raises:
+        ModelNotFoundError: If a module's settings are missing.
         UnsupportedModelError: If a module is not supported; the message names it.
     """
     dimension = source.sentence_transformers.truncate_dim

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers import CrossEncoder as SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
+from langchain_crossrerank.cross_encoders.head_modules import check_modules, read_modules
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.cross_encoders.pickles import refuse_pickles
 from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
-
-MODULES_FILE = "modules.json"
-"""Lists the modules of a model that sentence-transformers saved."""
 
 
 class ReportedTransformer(Transformer):
@@ -60,9 +57,12 @@ def load_modules(
     }
     folder = str(source.folder)
     refuse_pickles(source.name, source.folder)
+    is_saved = is_saved_cross_encoder(source)
+    if is_saved:
+        check_modules(source.folder, source.name)
     model: SentenceTransformer
     try:
-        if is_saved_cross_encoder(source):
+        if is_saved:
             model = SentenceTransformer._load_with_module_classes(
                 folder, _reported(source), device=device, trust_remote_code=trust_remote_code, **options
             )
@@ -83,7 +83,7 @@ def load_modules(
 
 def is_saved_cross_encoder(source: ModelSource) -> bool:
     """Whether a folder was saved by a `CrossEncoder` of sentence-transformers, with a list of its modules."""
-    files = (source.folder / MODULES_FILE, source.folder / "config_sentence_transformers.json")
+    files = (source.folder / "modules.json", source.folder / "config_sentence_transformers.json")
     if not all(file.is_file() for file in files):
         return False
     try:
@@ -119,11 +119,7 @@ def first_line(err: Exception) -> str:
 
 def _reported(source: ModelSource) -> dict[str, type]:
     """Map each name that `modules.json` has for the transformer of sentence-transformers to our subclass."""
-    file = Path(source.folder / MODULES_FILE)
-    try:
-        types = [str(entry["type"]) for entry in json.loads(file.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError, LookupError) as err:
-        raise UnsupportedModelError(f"{file} is not a list of modules ({first_line(err)}).") from err
+    types = [entry.type for entry in read_modules(source.folder)]
     return {
         name: ReportedTransformer
         for name in types

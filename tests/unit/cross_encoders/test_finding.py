@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -149,6 +150,24 @@ def test_one_graph_is_fetched_with_its_data(
     find_source("org/model")
     patterns = fetches[0]["allow_patterns"]
     assert [name for name in files if any(fnmatch(name, pattern) for pattern in patterns)] == wanted
+
+
+def test_modules_are_fetched_from_where_the_model_lists_them(
+    fetches: Fetches, listing: list[str], tmp_path: Path
+) -> None:
+    """Whatever the folders of a model's modules are called, their settings and weights are fetched, and no others."""
+    listing += ["model.onnx"]
+    (tmp_path / "sub").mkdir()
+    entries = [{"path": path, "type": "Any"} for path in ("", "pool", "2_Dense_1024", "deep/er", "[1]")]
+    (tmp_path / "sub" / "modules.json").write_text(json.dumps(entries), encoding="utf-8")
+    source = find_source("org/model", subfolder="sub")
+    first, second = (call["allow_patterns"] for call in fetches)
+    places = ["pool", "2_Dense_1024", "deep/er", "[1]"]
+    wanted = [f"sub/{place}/{name}" for place in places for name in ("config.json", "model.safetensors")]
+    assert [file for file in wanted if any(fnmatch(file, pattern) for pattern in second)] == wanted
+    assert not [file for file in wanted if any(fnmatch(file, pattern) for pattern in first)]
+    assert not any(fnmatch("sub/1/config.json", pattern) for pattern in second)
+    assert {source.folder / file.removeprefix("sub/") for file in wanted} <= set(source.description_files)
 
 
 def test_a_subfolder_and_a_token_reach_the_hub(fetches: Fetches, listing: list[str], tmp_path: Path) -> None:

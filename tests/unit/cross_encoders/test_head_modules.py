@@ -15,7 +15,7 @@ import pytest
 
 from langchain_crossrerank.cross_encoders.head_modules import has_head_modules, read_head
 from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
-from langchain_crossrerank.errors import UnsupportedModelError
+from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 
 torch = pytest.importorskip("torch", reason="needs the torch extra")
 transformers = pytest.importorskip("transformers", reason="needs the torch extra")
@@ -183,6 +183,17 @@ def test_what_cannot_be_appended_is_named(modular: Path, tmp_path: Path, named: 
     DAMAGE[named](tmp_path / "model")
     with pytest.raises(UnsupportedModelError, match=named):
         load_cross_encoder(tmp_path / "model", backend="onnx")
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+@pytest.mark.parametrize("module", ["Pooling", "Dense"])
+def test_a_module_without_its_settings_is_named(modular: Path, tmp_path: Path, module: str, backend: Any) -> None:
+    """A module whose settings are missing is not guessed, and the error names the file."""
+    shutil.copytree(modular, tmp_path / "model")
+    lost = next((tmp_path / "model").glob(f"*_{module}")) / "config.json"
+    lost.unlink()
+    with pytest.raises(ModelNotFoundError, match=f"no {lost.parent.name}/config.json"):
+        load_cross_encoder(tmp_path / "model", backend=backend)
 
 
 def test_other_models_have_no_head(tiny_model_folder: Path) -> None:

@@ -88,6 +88,16 @@ def test_pickled_weights_are_not_read_on_torch_either(make_embeddings: MakeEmbed
         load_embeddings(folder, backend="torch")
 
 
+def test_a_missing_pooling_is_named_on_torch_too(make_embeddings: MakeEmbeddings) -> None:
+    """A model whose pooling is not there is incomplete on every backend."""
+    pytest.importorskip("sentence_transformers", reason="needs the torch extra")
+    folder = make_embeddings()
+    (folder / "1_Pooling" / "config.json").unlink()
+    for backend in ("onnx", "torch"):
+        with pytest.raises(ModelNotFoundError, match=r"no 1_Pooling/config\.json"):
+            load_embeddings(folder, backend=backend)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

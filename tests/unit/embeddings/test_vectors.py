@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any
 
 import pytest
 
+from langchain_crossrerank.cross_encoders.head_modules import check_modules
 from langchain_crossrerank.cross_encoders.model_files import ModelSource
 from langchain_crossrerank.embeddings.vectors import UnitLength, read_text_vectors
-from langchain_crossrerank.errors import UnsupportedModelError
+from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
 from tests.unit.embeddings.conftest import MakeEmbeddings
 
 
@@ -70,6 +72,26 @@ def test_a_model_of_another_kind_is_named(make_embeddings: MakeEmbeddings) -> No
     (folder / "modules.json").write_text(json.dumps([entry]))
     with pytest.raises(UnsupportedModelError, match="StaticEmbedding"):
         read_text_vectors(ModelSource("a model", folder))
+
+
+@pytest.mark.parametrize("kind", ["Pooling", "Dense", "LayerNorm"])
+def test_a_module_without_its_settings_is_named(make_embeddings: MakeEmbeddings, kind: str) -> None:
+    """What a module does is never guessed where its settings are missing, as in an incomplete download."""
+    folder = make_embeddings({"Pooling": {"pooling_mode": "cls"}, "Dense": {}, "LayerNorm": {}})
+    (lost,) = folder.glob(f"*_{kind}/config.json")
+    lost.unlink()
+    with pytest.raises(ModelNotFoundError, match=f"no {lost.relative_to(folder).as_posix()}.*fetch"):
+        check_modules(folder, "a model")
+    if kind == "Pooling":
+        with pytest.raises(ModelNotFoundError, match="'a model' lists a module Pooling"):
+            read_text_vectors(ModelSource("a model", folder))
+
+
+def test_modules_without_settings_of_their_own_need_none(make_embeddings: MakeEmbeddings) -> None:
+    """Older releases saved an empty folder for a Normalize module, which git does not keep."""
+    folder = make_embeddings({"Pooling": {}, "Normalize": {}})
+    shutil.rmtree(folder / "2_Normalize")
+    assert read_text_vectors(ModelSource("a model", folder)).modules == (UnitLength(),)
 
 
 @pytest.mark.parametrize("path", ["../elsewhere", "/etc"])
