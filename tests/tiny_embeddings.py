@@ -88,6 +88,11 @@ KINDS = (
     Kind("weighted", pooling="weightedmean", rest=lambda: [Normalize()]),
     Kind("by the root of the length", pooling="mean_sqrt_len_tokens"),
     Kind("cut to its first numbers", files={"config_sentence_transformers.json": {"truncate_dim": 8}}),
+    Kind(
+        "with a default prompt",
+        prompts={"retrieval": "given a web search query "},
+        files={"config_sentence_transformers.json": {"default_prompt_name": "retrieval"}},
+    ),
     Kind("lower-cased", "MPNet", settings=_SHIFTED, files={"sentence_bert_config.json": {"do_lower_case": True}}),
 )
 

@@ -222,6 +222,7 @@ class ModelSource:
     def saved_prompt(self, *names: str) -> str:
         """Return the first prompt that is saved under one of these names for texts to embed; empty if none is."""
         saved = self.sentence_transformers.prompts or {}
+        # Not the first name: sentence-transformers saves an empty `document` with every model.
         return next((prompt for name in names if (prompt := saved.get(name))), "")
 
     @property

