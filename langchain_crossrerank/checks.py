@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from langchain_crossrerank.errors import InvalidInputError
 
@@ -41,6 +43,25 @@ def check_whole_numbers(**settings: tuple[object, int]) -> None:
     for what, (value, least) in settings.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InvalidInputError(f"{what} is {shorten(value)}; pass a whole number of at least {least}.")
+
+
+def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise unless every name is known.
+
+    Args:
+        what: The start of the message, such as `"load_cross_encoder has no argument"`.
+        names: The names.
+        known: Those that there are.
+
+    Raises:
+        InvalidInputError: Naming the first one that is not known, and the one that was probably meant.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"pass one of {', '.join(known)}."
+            raise InvalidInputError(f"{what} {shorten(name)}; {hint}")
 
 
 def check_seconds(*, may_be_zero: bool = False, **settings: object) -> None:

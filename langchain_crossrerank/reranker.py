@@ -8,7 +8,6 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
@@ -22,7 +21,7 @@ from typing_extensions import TypedDict
 
 from langchain_crossrerank.blending import Blend, blend_scores
 from langchain_crossrerank.candidates import Candidates, check_rerank_input, make_candidates
-from langchain_crossrerank.checks import shorten
+from langchain_crossrerank.checks import check_names, shorten
 from langchain_crossrerank.compressors import RerankInput, RunnableCompressor
 from langchain_crossrerank.cross_encoders.base import CrossEncoder, as_cross_encoder
 from langchain_crossrerank.cross_encoders.loading import await_model, wait_for_model
@@ -431,9 +430,4 @@ def check_fields(fields: Iterable[str]) -> None:
     Raises:
         InvalidInputError: Naming the field, and the one that was probably meant.
     """
-    known = list(CrossEncoderReranker.model_fields)
-    for name in fields:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"pass one of {', '.join(known)}."
-            raise InvalidInputError(f"CrossEncoderReranker has no field {shorten(name)}; {hint}")
+    check_names("CrossEncoderReranker has no field", fields, CrossEncoderReranker.model_fields)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from langchain_crossrerank.cross_encoders.model_config import read_description, read_json
 from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
@@ -56,7 +56,7 @@ def read_modules(folder: Path) -> list[ModuleEntry]:
     if not path.is_file():
         return []
     try:
-        return TypeAdapter(list[ModuleEntry]).validate_python(read_json(path))
+        return TypeAdapter(Annotated[list[ModuleEntry], Field(min_length=1)]).validate_python(read_json(path))
     except ValidationError as err:
         raise UnsupportedModelError(f"{path} is not a list of modules; fetch the model again.") from err
 

@@ -53,8 +53,10 @@ DESCRIPTION_FILES = (
 )
 """What is read of a model in addition to its graph and its modules: settings and tokenizer."""
 
+LEAST_LENGTH = 8
+"""Tokens below which a model has no room for texts beside its special tokens."""
+
 _NO_LIMIT = 10**9
-_LEAST_LENGTH = 8
 _DEFAULT_LENGTH = 512
 MAX_DEFAULT_LENGTH = 8192
 """Tokens that are read by default of a model that sets no limit."""
@@ -306,7 +308,7 @@ class ModelSource:
         limits = [each for each in (limit, self.position_limit) if each and each < _NO_LIMIT]
         has_table = self.settings.model_type not in _NO_POSITION_TABLE
         length = int(min(limits, default=_DEFAULT_LENGTH if has_table else MAX_DEFAULT_LENGTH))
-        if length < _LEAST_LENGTH:
+        if length < LEAST_LENGTH:
             raise UnsupportedModelError(
                 f"{self.name!r} reads {length} tokens by its config, which is too few for a query and a passage; "
                 "correct max_length, max_position_embeddings or model_max_length."

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import fields
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from langchain_crossrerank.checks import shorten
+from langchain_crossrerank.checks import check_names, shorten
 from langchain_crossrerank.cross_encoders.base import LongQuery
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED, bundled_name
 from langchain_crossrerank.cross_encoders.precision import Precision
@@ -238,11 +237,7 @@ def check_settings(model: object = DEFAULT_MODEL, backend: object = "auto", /, *
     known = [field.name for field in fields(ModelSettings) if field.name != "server"]
     if is_remote:
         known += SERVER_SETTINGS
-    for name in model_kwargs:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"its arguments are {', '.join(known)}."
-            raise InvalidInputError(f"load_cross_encoder has no argument {shorten(name)}; {hint}")
+    check_names("load_cross_encoder has no argument", model_kwargs, known)
     arguments: dict[str, Any] = {"model": model, "backend": backend, **model_kwargs}
     arguments["server"] = ServerSettings(**server)
     try:

