@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import logging
 import os
 import sys
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from langchain_crossrerank.cli import about, cache, demo, mcp, measure, models, score, search, serve, train
-from langchain_crossrerank.cli.output import drop_output, note, say
+from langchain_crossrerank.cli.output import drop_output, note, prepare_streams, say
 from langchain_crossrerank.cli.progress import announced_downloads
 from langchain_crossrerank.errors import CrossRerankError
 
@@ -81,32 +80,47 @@ def _reporting_errors(command: Callable[..., int | None]) -> Callable[..., int]:
             return INTERRUPTED
         except (CrossRerankError, OSError) as err:
             # An OSError is a file that cannot be read or written: no permission, no space, a folder in its place.
-            note(f"error: {' '.join(str(err).split())}")
-            return 1
+            return _report(err)
 
     return run_command
 
 
 def run(arguments: Sequence[str]) -> int:
     """Parse the arguments, run the command and return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Documents contain any character, and a terminal's encoding may lack it.
-            stream.reconfigure(errors="backslashreplace")
+    prepare_streams()
+    code = 0
     with warnings.catch_warnings():
         # Other packages warn their developers; what concerns the user is printed by the command.
         warnings.simplefilter("ignore")
         _quieten()
         try:
-            code = typer.main.get_command(app).main(list(arguments), prog_name="crossrerank", standalone_mode=False)
-        except _WRONG_CALL as err:
-            code = _report_wrong_call(err, arguments)
+            code = _run_command(arguments)
+            # What is still buffered may fail; nothing would catch that when the interpreter exits.
+            sys.stdout.flush()
+        except BrokenPipeError:
+            drop_output()
+        except OSError as err:
+            drop_output()
+            return _report(err)
+    return code
+
+
+def _run_command(arguments: Sequence[str]) -> int:
     try:
-        # What is still buffered may fail; nothing would catch that when the interpreter exits.
-        sys.stdout.flush()
-    except BrokenPipeError:
-        drop_output()
+        code = typer.main.get_command(app).main(list(arguments), prog_name="crossrerank", standalone_mode=False)
+    except _WRONG_CALL as err:
+        return _report_wrong_call(err, arguments)
+    except SystemExit as err:
+        # What prints the help leaves so when its reader has gone.
+        if isinstance(err.__context__, BrokenPipeError):
+            raise err.__context__ from None
+        raise
     return int(code or 0)
+
+
+def _report(err: Exception) -> int:
+    note(f"error: {' '.join(str(err).split())}")
+    return 1
 
 
 def _report_wrong_call(err: Any, arguments: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from langchain_crossrerank._spreadsheet import as_cell
 from langchain_crossrerank._terminal import neutralise, one_line
@@ -58,8 +58,12 @@ def show_table(table: RenderableType) -> None:
 
 def note(text: str, *, prefix: str = "crossrerank: ") -> None:
     """Print one line on standard error."""
-    sys.stderr.write(f"{prefix}{one_line(text)}\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(f"{prefix}{one_line(text)}\n")
+        sys.stderr.flush()
+    except OSError:
+        # Nothing is left that could say so.
+        drop_output(sys.stderr)
 
 
 def make_console() -> Console:
@@ -74,17 +78,34 @@ def output_width() -> int:
     return max(80, min(make_console().width, _WIDEST))
 
 
-def drop_output() -> None:
-    """Discard further output: its reader (head, less) has gone, which is not an error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def prepare_streams() -> None:
+    """Let standard output and error take every text, also where they are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+        elif isinstance(stream, io.TextIOWrapper):
+            # Documents contain any character, and a terminal's encoding may lack it.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def drop_output(stream: TextIO | None = None) -> None:
+    """Discard what a stream still gets, because its reader (head, less) has gone or there is no space for it.
+
+    Args:
+        stream: `None` for standard output.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stdout if stream is None else stream).fileno())
 
 
 def _write(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as err:
         drop_output()
+        if not isinstance(err, BrokenPipeError):
+            raise
 
 
 def check_target(option: str, path: str | None, suffixes: Sequence[str] = ()) -> None:

@@ -99,6 +99,42 @@ def test_compare_into_a_closed_pipe_succeeds(notes: str, tmp_path: Path) -> None
     assert (child.returncode, errors) == (0, "")
 
 
+def in_shell(line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of a shell in which `crossrerank` is the console script."""
+    words = ["bash", "-o", "pipefail", "-c", line.replace("crossrerank", shlex.quote(command()))]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("arguments", ["", "--help", "demo --help"])
+def test_a_help_that_nobody_reads_succeeds(arguments: str) -> None:
+    """A reader that has gone is no error where a help is printed, as it is none elsewhere."""
+    child = in_shell(f"crossrerank {arguments} | true")
+    assert (child.returncode, child.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", ["models", "--help", "dance"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_change_nothing_else(arguments: str, closed: str) -> None:
+    """Without standard output or error, the exit code is the same and there is no traceback."""
+    child = in_shell(f"crossrerank {arguments} {closed}")
+    assert child.returncode == (2 if arguments == "dance" else 0)
+    assert "Traceback" not in child.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device without space")
+@pytest.mark.parametrize("arguments", ["", "demo --help", "models"])
+def test_output_without_space_is_one_line(arguments: str) -> None:
+    """If the output cannot be written, that is one line and exit code 1, for a help as for a command."""
+    child = in_shell(f"crossrerank {arguments} >/dev/full")
+    assert (child.returncode, child.stderr) == (1, "crossrerank: error: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device without space")
+def test_errors_without_space_keep_the_exit_code() -> None:
+    """A message that cannot be written is lost, and the exit code tells what it would have said."""
+    assert in_shell("crossrerank dance 2>/dev/full").returncode == 2
+
+
 def test_characters_that_the_terminal_lacks_become_escapes(beir: Path, tmp_path: Path) -> None:
     """What the terminal's encoding cannot show, a lone surrogate too, is shown as an escape; the file has it all."""
     text = "Wann fährt die Fähre? When does the ferry leave? \ud800"
