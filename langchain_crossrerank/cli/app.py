@@ -126,7 +126,12 @@ def _report(err: Exception) -> int:
 def _report_wrong_call(err: Any, arguments: Sequence[str]) -> int:
     usage = f"crossrerank {arguments[0]} [OPTIONS] ..." if err.ctx is None else err.ctx.get_usage()
     note(" ".join(usage.removeprefix("Usage:").split()), prefix="Usage: ")
-    note(f"error: {' '.join(err.format_message().split())}")
+    message = " ".join(err.format_message().split())
+    parameter = getattr(err, "param", None)
+    if parameter and parameter.name == "files" and any(other.name == "question" for other in err.ctx.command.params):
+        # The parser takes a single word for the question; it is most likely a file.
+        message = "Missing argument 'QUESTION': name the files first, then the question in quotes."
+    note(f"error: {message}")
     return 2
 
 

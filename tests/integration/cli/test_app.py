@@ -278,6 +278,14 @@ def test_a_wrong_call_is_exit_code_2(
     assert error.startswith("crossrerank: error: ")
 
 
+@pytest.mark.parametrize("arguments", [["ask", "notes.txt"], ["compare", QUESTION], ["profile"]], ids=" ".join)
+def test_a_missing_question_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A single word is the question to the parser, but what is missing to its author is most likely the question."""
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith("Missing argument 'QUESTION': name the files first, then the question in quotes.")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` names every command with a sentence, and each command has a help with examples of its own."""
