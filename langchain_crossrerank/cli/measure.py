@@ -106,7 +106,8 @@ def evaluate_command(
     from langchain_crossrerank.evaluation import evaluate
     from langchain_crossrerank.retrievers import create_rerank_retriever
 
-    first, run_key = _first_stage(stages, read, run)
+    others = [] if against is None else [Stages(against, embeddings, offline, k, top_n)]
+    first, run_key = _first_stage([stages, *others], read, run)
 
     def measured(reranker: Stages, kept: str | None) -> EvaluationResult:
         return evaluate(
@@ -120,11 +121,12 @@ def evaluate_command(
         )
 
     result = measured(stages, checkpoint)
-    others = []
-    if against is not None:
-        other = Stages(against, embeddings, offline, k, top_n)
-        others.append(result.against(measured(other, None if checkpoint is None else f"{checkpoint}.against")))
-    report(result, _notes(read), output, others)
+    comparisons: list[evaluation.RerankerComparison] = []
+    try:
+        kept = None if checkpoint is None else f"{checkpoint}.against"
+        comparisons += [result.against(measured(other, kept)) for other in others]
+    finally:
+        report(result, _notes(read), output, comparisons)
     if min_ndcg_gain is not None:
         gain = next(row.difference for row in result.measures if row.name == GAIN_MEASURE)
         if gain < min_ndcg_gain:
@@ -167,7 +169,7 @@ def sweep_command(
 
     loading = given(backend=backend, precision=precision, subfolder=subfolder, file_name=file_name)
     stages = Stages(model, embeddings, offline, max(numbers), None, loading)
-    first, _ = _first_stage(stages, read, run)
+    first, _ = _first_stage([stages], read, run)
     result = sweep(
         create_rerank_retriever(first, model=stages.load_model()),
         read.queries,
@@ -244,8 +246,15 @@ def _read(
     return collection if sample is None else collection.sample(sample)
 
 
-def _first_stage(stages: Stages, collection: evaluation.Collection, run_file: str | None) -> tuple[RetrieverLike, str]:
+def _first_stage(
+    rerankers: Sequence[Stages], collection: evaluation.Collection, run_file: str | None
+) -> tuple[RetrieverLike, str]:
     """Make the first stage: a fixed run, or a search of the collection's embedded documents.
+
+    Args:
+        rerankers: What is to rerank it; all have the same first stage.
+        collection: What is searched.
+        run_file: The file of a fixed run, or `None`.
 
     Returns:
         The first stage, and a key of everything that decides what it finds.
@@ -253,11 +262,14 @@ def _first_stage(stages: Stages, collection: evaluation.Collection, run_file: st
     from langchain_crossrerank.embeddings import load_embeddings
     from langchain_crossrerank.evaluation import kept_vector_store, run_retriever
 
-    if run_file is not None:
-        # A fixed run identifies itself to `evaluate`.
-        return run_retriever(collection, _load_run(run_file, collection.queries), k=stages.k), ""
-    # A model that cannot be loaded is not worth embedding a collection for.
-    stages.load_model()
+    stages = rerankers[0]
+    fixed = None if run_file is None else run_retriever(collection, _load_run(run_file, collection.queries), k=stages.k)
+    # A model that cannot be loaded is worth neither embedding a collection nor measuring another model.
+    for reranker in rerankers:
+        reranker.load_model()
+    if fixed is not None:
+        # It identifies itself to `evaluate`.
+        return fixed, ""
     name = stages.embeddings_name()
     store = kept_vector_store(collection.documents, load_embeddings(name), name=name, show_progress=sys.stderr.isatty())
     return store.as_retriever(search_kwargs={"k": stages.k}), f"{store.digest}|{stages.k}"

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("ir_measures", reason="needs the eval extra")
 
-from langchain_crossrerank import EvaluationResult, cli, extras
+from langchain_crossrerank import EvaluationResult, cli, evaluation, extras
 from tests.integration.cli.collection import (
     ANSWERS,
     ASKED,
@@ -324,3 +324,42 @@ def test_two_rerankers_are_compared(
     assert (tmp_path / "done.jsonl.against").exists()
     assert cli.main([*arguments, "--output", "x.html"]) == 0
     check_page((tmp_path / "x.html").read_text(encoding="utf-8"), rows_of(expected._repr_html_()))
+
+
+@pytest.mark.parametrize("first_stage", [["--run", "run.tsv"], []], ids=["run", "embedded"])
+def test_a_model_to_compare_with_is_loaded_first(
+    beir: Path,
+    results: list[EvaluationResult],
+    error_of: Callable[[int], str],
+    monkeypatch: pytest.MonkeyPatch,
+    first_stage: list[str],
+) -> None:
+    """A model of `--against` that cannot be loaded costs no embedding and no evaluation."""
+    monkeypatch.setattr(evaluation, "kept_vector_store", None)
+    arguments = ["evaluate", "beir", "--offline", *first_stage, "--against", "./no-model"]
+    assert "'./no-model'" in error_of(cli.main(arguments))
+    assert results == []
+
+
+def test_a_failed_comparison_leaves_the_first_result(
+    beir: Path,
+    tmp_path: Path,
+    tiny_onnx_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """If the second model cannot be measured, the result of the first is printed and written, and the error is said."""
+    original = evaluation.evaluate
+
+    def measure(retriever: Any, *args: Any, **kwargs: Any) -> EvaluationResult:
+        result = original(retriever, *args, **kwargs)
+        if result.model != "bundled":
+            raise OSError("the disk is full")
+        return result
+
+    monkeypatch.setattr(evaluation, "evaluate", measure)
+    assert cli.main(evaluate_run("--against", str(tiny_onnx_folder), "--output", "x.json")) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith(NO_VERDICT)
+    assert captured.err == "crossrerank: error: the disk is full\n"
+    assert json.loads((tmp_path / "x.json").read_text())["model"] == "bundled"
