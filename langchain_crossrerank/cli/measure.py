@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from langchain_core.retrievers import RetrieverLike
 
     from langchain_crossrerank import evaluation
-    from langchain_crossrerank.evaluation import EvaluationResult
+    from langchain_crossrerank.evaluation import EvaluationResult, SweepResult
 
 GAIN_TOO_SMALL = 3
 """Exit code when the gain stays below `--min-ndcg-gain`."""
@@ -163,6 +163,8 @@ def sweep_command(
     numbers = whole_numbers(ks, option="--ks")
     if not numbers or min(numbers) < 1:
         raise InvalidInputError(f"--ks is {numbers}; every number of candidates must be at least 1.")
+    if budget_ms is not None and budget_ms <= 0:
+        raise InvalidInputError(f"--budget-ms is {budget_ms:g}; pass more than 0.")
     read = _read(collection, [measure], qrels=qrels, split=split, sample=sample, output=output)
     from langchain_crossrerank.evaluation import sweep
     from langchain_crossrerank.retrievers import create_rerank_retriever
@@ -180,9 +182,7 @@ def sweep_command(
     )
     notes = _notes(read)
     if budget_ms is not None:
-        advice = result.recommend(budget_ms)
-        words = "no number of candidates is better than no reranking" if advice is None else "--k {} --top-n {}"
-        notes.append(f"Within {budget_ms:g} ms (p95): {words.format(*advice or ())}.")
+        notes.append(f"Within {budget_ms:g} ms (p95): {_advise(result, budget_ms)}.")
     report(result, notes, output)
 
 
@@ -244,6 +244,15 @@ def _read(
         )
     collection = load_collection(root, qrels=None if qrels is None else str(Path(qrels).absolute()), split=split)
     return collection if sample is None else collection.sample(sample)
+
+
+def _advise(result: SweepResult, budget_ms: float) -> str:
+    advice = result.recommend(budget_ms)
+    if advice is not None:
+        return "--k {} --top-n {}".format(*advice)
+    if any(row.k > 1 and 0 < row.p95_ms <= budget_ms for row in result.rows):
+        return "no number of candidates is better than no reranking"
+    return "no number of candidates above 1 was that fast"
 
 
 def _first_stage(

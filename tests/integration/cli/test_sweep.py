@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_a_sweep_is_written_as_json_and_html(
     ("budget", "advice"),
     [
         ("1e9", "Within 1e+09 ms (p95): --k 5 --top-n 1."),
-        ("1e-9", "Within 1e-09 ms (p95): no number of candidates is better than no reranking."),
+        ("1e-9", "Within 1e-09 ms (p95): no number of candidates above 1 was that fast."),
     ],
 )
 def test_a_budget_is_answered_with_options(
@@ -82,3 +83,18 @@ def test_a_budget_is_answered_with_options(
     assert cli.main(sweep_run("--budget-ms", budget, "--output", "x.json")) == 0
     assert capsys.readouterr().out.splitlines()[-1] == advice
     assert json.loads((tmp_path / "x.json").read_text())["notes"] == [advice]
+
+
+def test_a_budget_that_is_met_without_a_gain_is_answered(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers of candidates that are fast enough and no better than no reranking are told from slow ones."""
+    assert cli.main([*sweep_run()[:-1], "2", "--budget-ms", "1e9"]) == 0
+    advice = "Within 1e+09 ms (p95): no number of candidates is better than no reranking."
+    assert capsys.readouterr().out.splitlines()[-1] == advice
+
+
+@pytest.mark.parametrize("budget", ["0", "-5"])
+def test_a_budget_that_nothing_can_meet_is_refused_first(
+    beir: Path, no_model: None, error_of: Callable[[int], str], budget: str
+) -> None:
+    """A budget of no time is named before a model is loaded."""
+    assert f"--budget-ms is {float(budget):g}" in error_of(cli.main(sweep_run(f"--budget-ms={budget}")))
