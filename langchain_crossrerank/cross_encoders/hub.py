@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from langchain_crossrerank.downloads import describe_failure
+from langchain_crossrerank.downloads import describe_failure, find_status
 from langchain_crossrerank.errors import ModelNotFoundError
 
 
@@ -67,6 +67,7 @@ class HubRepository:
         from huggingface_hub.errors import (
             GatedRepoError,
             HFValidationError,
+            LocalEntryNotFoundError,
             RepositoryNotFoundError,
             RevisionNotFoundError,
         )
@@ -83,9 +84,16 @@ class HubRepository:
                 "there is no such folder here; check the spelling, or for a private model pass token= or set HF_TOKEN; "
                 f"or {otherwise}."
             )
+        if self.local_files_only and isinstance(err, LocalEntryNotFoundError):
+            return ModelNotFoundError(
+                f"the model {self.name!r} is neither a folder here nor in the local cache, and nothing is fetched with "
+                f"local_files_only (on the command line --offline); fetch it once, pass a folder, or {otherwise}."
+            )
         # The hub client's errors for a missing network come from several libraries and change with versions.
+        login = "log in or set HF_TOKEN to a token that may read it"
+        remedies: dict[int | None, str] = {401: login, 403: login, 404: "check the name"}
         return ModelNotFoundError(
             f"the model {self.name!r} is not a folder here, is not in the local cache, and could not be fetched from "
             f'the Hugging Face hub ({describe_failure(err)}); use "bundled" (on the command line --offline) for the '
-            "model inside this package, pass a folder, or connect to the network."
+            f"model inside this package, pass a folder, or {remedies.get(find_status(err), 'connect to the network')}."
         )

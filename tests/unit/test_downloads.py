@@ -51,3 +51,9 @@ def test_a_long_message_is_shortened() -> None:
     """A server's error page does not fill the terminal; an error without a message is named by its class."""
     assert len(describe_failure(ValueError("x" * 10_000))) < 300
     assert describe_failure(TimeoutError()) == "TimeoutError"
+
+
+def test_an_advertised_page_is_left_out() -> None:
+    """What the HTTP client adds to a refusal says nothing about this one."""
+    refusal = "Client error '404 Not Found' for url 'https://a/b'\nFor more information check: https://a.example/404"
+    assert describe_failure(ValueError(refusal)) == "ValueError: Client error '404 Not Found' for url 'https://a/b'"

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -273,3 +274,33 @@ def test_whatever_the_hub_client_raises_is_one_error(monkeypatch: pytest.MonkeyP
     with pytest.raises(ModelNotFoundError, match=r"'org/model'.*\"bundled\"") as raised:
         find_source("org/model")
     assert raised.value.__cause__ is err
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [(401, "log in or set HF_TOKEN"), (403, "log in or set HF_TOKEN"), (404, "check the name")],
+)
+def test_a_refusal_by_the_hub_is_not_blamed_on_the_network(
+    monkeypatch: pytest.MonkeyPatch, status: int, remedy: str
+) -> None:
+    """A server that answers was reached: the error ends with what helps against its answer."""
+    response = httpx.Response(status, request=httpx.Request("GET", "https://mirror.example/org/model"))
+
+    def refuse(*args: Any, **kwargs: Any) -> list[str]:
+        try:
+            response.raise_for_status()
+        except httpx.HTTPStatusError as err:
+            raise HfHubHTTPError(str(err), response=response) from err
+        return []
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", refuse)
+    with pytest.raises(ModelNotFoundError, match=rf"\(HTTPStatusError: [^()]*'\)\; .*{remedy}") as raised:
+        find_source("org/model")
+    assert "network" not in str(raised.value)
+
+
+def test_a_model_that_is_not_cached_is_not_blamed_on_the_network() -> None:
+    """With `local_files_only` the error says that nothing was fetched, and how to fetch it."""
+    with pytest.raises(ModelNotFoundError, match=r"nothing is fetched with local_files_only.* fetch it") as raised:
+        find_source("crossrerank-tests/none", local_files_only=True)
+    assert "connect" not in str(raised.value)
