@@ -268,7 +268,6 @@ def _first_stage(
     Returns:
         The first stage, and a key of everything that decides what it finds.
     """
-    from langchain_crossrerank.embeddings import load_embeddings
     from langchain_crossrerank.evaluation import kept_vector_store, run_retriever
 
     stages = rerankers[0]
@@ -279,8 +278,12 @@ def _first_stage(
     if fixed is not None:
         # It identifies itself to `evaluate`.
         return fixed, ""
-    name = stages.embeddings_name()
-    store = kept_vector_store(collection.documents, load_embeddings(name), name=name, show_progress=sys.stderr.isatty())
+    store = kept_vector_store(
+        collection.documents,
+        stages.load_embeddings(),
+        name=stages.embeddings_name,
+        show_progress=sys.stderr.isatty(),
+    )
     return store.as_retriever(search_kwargs={"k": stages.k}), f"{store.digest}|{stages.k}"
 
 

@@ -76,7 +76,13 @@ FileName = Annotated[
 Embeddings = Annotated[
     str | None, typer.Option(metavar="MODEL", help="Bi-encoder of the first stage: a folder or a hub name.")
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Use the bundled models: no network, no API key.")]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        help="Use the bundled models, or those named from this machine: no network, no API key.",
+    ),
+]
 K = Annotated[int, typer.Option("--k", help="Candidates that the first stage fetches.")]
 TopN = Annotated[int, typer.Option(help="Documents to keep.")]
 Persist = Annotated[str | None, typer.Option(metavar="FOLDER", help="Keep the index in this folder and use it again.")]

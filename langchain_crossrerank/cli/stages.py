@@ -13,6 +13,7 @@ from langchain_crossrerank.cli.output import note
 
 if TYPE_CHECKING:
     from langchain_classic.retrievers import ContextualCompressionRetriever
+    from langchain_core.embeddings import Embeddings
 
     from langchain_crossrerank.cross_encoders.base import CrossEncoder
 
@@ -27,7 +28,7 @@ class Stages:
     Attributes:
         model: Cross-encoder; `None` for the default.
         embeddings: Bi-encoder; `None` for the default.
-        offline: Whether the defaults are the bundled models.
+        offline: Whether the defaults are the bundled models, and nothing is downloaded for others.
         k: Candidates of the first stage.
         top_n: Documents to keep; `None` for all.
         loading: Further arguments of `load_cross_encoder`.
@@ -47,14 +48,27 @@ class Stages:
     def load_model(self) -> CrossEncoder:
         """Load the cross-encoder."""
         from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL, load_cross_encoder
+        from langchain_crossrerank.cross_encoders.settings import is_url
 
-        return load_cross_encoder(self.model or ("bundled" if self.offline else DEFAULT_MODEL), **self.loading)
+        default = "bundled" if self.offline else DEFAULT_MODEL
+        name = default if self.model is None else self.model
+        # A server has no files, and may well be on this machine.
+        local_files_only = self.offline and not is_url(name)
+        return load_cross_encoder(name, local_files_only=local_files_only, **self.loading)
 
+    @property
     def embeddings_name(self) -> str:
-        """Return the name of the bi-encoder."""
+        """The name of the bi-encoder."""
         from langchain_crossrerank.embeddings import DEFAULT_EMBEDDINGS, OFFLINE_EMBEDDINGS
 
-        return self.embeddings or (OFFLINE_EMBEDDINGS if self.offline else DEFAULT_EMBEDDINGS)
+        default = OFFLINE_EMBEDDINGS if self.offline else DEFAULT_EMBEDDINGS
+        return default if self.embeddings is None else self.embeddings
+
+    def load_embeddings(self) -> Embeddings:
+        """Load the bi-encoder."""
+        from langchain_crossrerank.embeddings import load_embeddings
+
+        return load_embeddings(self.embeddings_name, local_files_only=self.offline)
 
     def over_files(
         self, files: Sequence[str | os.PathLike[str]], *, persist: str | None = None, all_files: bool = False
@@ -81,7 +95,7 @@ class Stages:
         model = self.load_model()
         report = index_files(
             files,
-            embeddings=self.embeddings_name(),
+            embeddings=self.load_embeddings(),
             persist_directory=persist,
             all_files=all_files,
             show_progress=sys.stderr.isatty(),

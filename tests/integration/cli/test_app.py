@@ -167,6 +167,11 @@ def test_characters_that_the_terminal_lacks_become_escapes(beir: Path, tmp_path:
             "on the command line --offline",
         ),
         (["ask", "notes.txt", QUESTION, "--offline", "--model", "./no-folder"], "'./no-folder'"),
+        (["ask", "notes.txt", QUESTION, "--offline", "--model", "crossrerank-tests/none"], "nothing is fetched with"),
+        (
+            ["ask", "notes.txt", QUESTION, "--offline", "--embeddings", "crossrerank-tests/none"],
+            "nothing is fetched with",
+        ),
         (["ask", "notes.txt", QUESTION, "--offline", "--embeddings", "empty"], "'empty'"),
         (["ask", "notes.txt", QUESTION, "--offline", "--persist", "table.ods"], "table.ods"),
         (["ask", "notes.txt", " ", "--offline"], "query is ' '"),

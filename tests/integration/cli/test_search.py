@@ -8,9 +8,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from langchain_core.embeddings import Embeddings
 
-from langchain_crossrerank import CrossEncoder, cli, load_cross_encoder
+from langchain_crossrerank import CrossEncoder, cli, embeddings, load_cross_encoder
 from langchain_crossrerank.cross_encoders import loading
+from langchain_crossrerank.embeddings import load_embeddings
 from tests.integration.cli.collection import ASKED, TEXTS
 
 FERRY = TEXTS["ferry"]
@@ -225,6 +227,36 @@ def test_settings_of_the_model_reach_it(
     assert cli.main(["compare", notes, QUESTION, "--offline"]) == 0
     more = ["--backend", "onnx", "--precision", "int8", "--subfolder", "sub", "--file-name", "model.onnx"]
     assert cli.main(["compare", notes, QUESTION, "--offline", *more]) == 0
-    assert seen[0] == {"model": "bundled"}
+    assert seen[0] == {"model": "bundled", "local_files_only": True}
     expected = {"backend": "onnx", "precision": "int8", "subfolder": "sub", "file_name": "model.onnx"}
-    assert seen[-1] == {"model": "bundled", **expected}
+    assert seen[-1] == {"model": "bundled", "local_files_only": True, **expected}
+
+
+@pytest.mark.parametrize(
+    ("options", "fetching"),
+    [
+        (["--offline"], (False, False)),
+        (["--offline", "--model", "org/model", "--embeddings", "org/embeddings"], (False, False)),
+        (["--offline", "--model", "http://127.0.0.1:7997/rerank"], (True, False)),
+        (["--model", "org/model"], (True, True)),
+    ],
+    ids=str,
+)
+def test_offline_fetches_no_model(
+    notes: str, monkeypatch: pytest.MonkeyPatch, options: list[str], fetching: tuple[bool, bool]
+) -> None:
+    """With `--offline`, models that are named are looked for on this machine only; a server has none to fetch."""
+    allowed: list[bool] = []
+
+    def load_reranker(model: str, *, local_files_only: bool) -> CrossEncoder:
+        allowed.append(not local_files_only)
+        return load_cross_encoder("bundled")
+
+    def load_bi_encoder(name: str, *, local_files_only: bool) -> Embeddings:
+        allowed.append(not local_files_only)
+        return load_embeddings("bundled")
+
+    monkeypatch.setattr(loading, "load_cross_encoder", load_reranker)
+    monkeypatch.setattr(embeddings, "load_embeddings", load_bi_encoder)
+    assert cli.main(["compare", notes, QUESTION, *options]) == 0
+    assert tuple(allowed) == fetching
