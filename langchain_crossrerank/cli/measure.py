@@ -31,6 +31,7 @@ from langchain_crossrerank.cli.options import (
     TopN,
     finite_number,
     given,
+    model_name,
     split_list,
     whole_numbers,
 )
@@ -71,7 +72,8 @@ def evaluate_command(
     output: Output = None,
     model: Model = None,
     against: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Another cross-encoder to compare --model with.")
+        str | None,
+        typer.Option(metavar="MODEL", parser=model_name, help="Another cross-encoder to compare --model with."),
     ] = None,
     embeddings: Embeddings = None,
     k: K = 20,

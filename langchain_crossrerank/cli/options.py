@@ -26,6 +26,13 @@ def finite_number(text: str) -> float:
     return value
 
 
+def model_name(text: str) -> str:
+    """Read the name of a model, and refuse a blank one."""
+    if not text.strip():
+        raise typer.BadParameter(f"{text!r} names no model; name one, or leave the option out.")
+    return text
+
+
 def split_list(values: Sequence[str]) -> list[str]:
     """Split `a,b` at its commas, but not inside brackets; an option may also be repeated."""
     parts = [part.strip() for value in values for part in re.split(r",(?![^()]*\))", value)]
@@ -53,6 +60,7 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
+        parser=model_name,
         help='Cross-encoder: "bundled", a folder or a hub name. '
         "[dim]default: cross-encoder/ms-marco-MiniLM-L6-v2[/dim]",
     ),
@@ -74,7 +82,8 @@ FileName = Annotated[
     typer.Option(metavar="FILE", help="ONNX graph to run, such as onnx/model_int8.onnx.", rich_help_panel=_FILES),
 ]
 Embeddings = Annotated[
-    str | None, typer.Option(metavar="MODEL", help="Bi-encoder of the first stage: a folder or a hub name.")
+    str | None,
+    typer.Option(metavar="MODEL", parser=model_name, help="Bi-encoder of the first stage: a folder or a hub name."),
 ]
 Offline = Annotated[
     bool,

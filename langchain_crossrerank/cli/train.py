@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from langchain_crossrerank.cli.options import model_name
 from langchain_crossrerank.cli.output import say
 from langchain_crossrerank.downloads import describe_failure
 from langchain_crossrerank.errors import InvalidInputError, ModelNotFoundError, UnsupportedModelError
@@ -32,7 +33,10 @@ def train_command(
         str | None, typer.Option(metavar="FOLDER", help="Checkpoint and log.  [dim]default: OUTPUT.run[/dim]")
     ] = None,
     embeddings: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Bi-encoder to mine negatives with, in addition to BM25.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", parser=model_name, help="Bi-encoder to mine negatives with, in addition to BM25."
+        ),
     ] = None,
     held_out: Annotated[float, typer.Option(metavar="SHARE", help="Share of the queries to validate on.")] = 0.05,
     max_length: Annotated[int, typer.Option(help="Tokens of a pair.")] = 256,
@@ -47,6 +51,7 @@ def train_command(
         str | None,
         typer.Option(
             metavar="MODEL",
+            parser=model_name,
             help=f'A cross-encoder, or "{BI_ENCODER}" for that of --embeddings.  [dim]default: the base itself[/dim]',
         ),
     ] = None,
@@ -108,7 +113,7 @@ def train_command(
 def _load_helpers(embeddings: str | None, teacher: str | None) -> tuple[Any, Any]:
     """Load the bi-encoder that mines and the model that teaches, where they are named."""
     bi_encoder: Any = None
-    if embeddings:
+    if embeddings is not None:
         from langchain_crossrerank.embeddings import load_embeddings
 
         bi_encoder = load_embeddings(embeddings)
@@ -116,7 +121,7 @@ def _load_helpers(embeddings: str | None, teacher: str | None) -> tuple[Any, Any
         if bi_encoder is None:
             raise InvalidInputError(f"--teacher {BI_ENCODER} needs --embeddings MODEL, which names the bi-encoder.")
         return bi_encoder, bi_encoder
-    if not teacher:
+    if teacher is None:
         return bi_encoder, None
     from langchain_crossrerank.cross_encoders.loading import load_cross_encoder
 

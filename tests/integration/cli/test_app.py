@@ -291,6 +291,25 @@ def test_a_missing_question_is_named(arguments: list[str], capsys: pytest.Captur
     assert error.endswith("Missing argument 'QUESTION': name the files first, then the question in quotes.")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["ask", "notes.txt", QUESTION, "--model", ""], "--model"),
+        (["compare", "notes.txt", QUESTION, "--embeddings", " "], "--embeddings"),
+        (["evaluate", "beir", "--against", ""], "--against"),
+        (["train", "pairs.jsonl", "--base", "a", "--output", "b", "--embeddings", ""], "--embeddings"),
+        (["train", "pairs.jsonl", "--base", "a", "--output", "b", "--teacher", ""], "--teacher"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_blank_name_is_not_the_default(
+    no_model: None, capsys: pytest.CaptureFixture[str], arguments: list[str], option: str
+) -> None:
+    """An option without a name, as from a variable that is not set, is a wrong call, not the default model."""
+    assert cli.main(arguments) == 2
+    assert f"Invalid value for '{option}'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` names every command with a sentence, and each command has a help with examples of its own."""

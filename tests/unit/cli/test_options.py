@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from langchain_crossrerank.cli.options import finite_number, readable_text, split_list, whole_numbers
+from langchain_crossrerank.cli.options import finite_number, model_name, readable_text, split_list, whole_numbers
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,11 @@ def test_a_text_that_is_not_valid_can_be_read() -> None:
     """Bytes that the terminal's encoding did not allow become U+FFFD; everything else stays the same."""
     assert readable_text("What \udcff is LoRA?") == "What \ufffd is LoRA?"
     assert readable_text("Wann fährt die Fähre? 猫") == "Wann fährt die Fähre? 猫"
+
+
+@pytest.mark.parametrize("text", ["", " \t"])
+def test_a_blank_name_of_a_model_is_a_wrong_call(text: str) -> None:
+    """A name without a letter names no model; any other is taken as it is."""
+    with pytest.raises(typer.BadParameter, match="names no model"):
+        model_name(text)
+    assert model_name("org/model") == "org/model"
