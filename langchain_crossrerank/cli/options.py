@@ -54,7 +54,14 @@ def given(**settings: Any) -> dict[str, Any]:
 
 _FILES = "Model files"
 
-Files = Annotated[list[str], typer.Argument(metavar="FILE", help="PDF, text or Markdown files, or folders.")]
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE",
+        help="PDF, text, Markdown and source files, or folders; with the documents extra also HTML, Word, PowerPoint, "
+        "Excel, EPUB, CSV and notebooks.",
+    ),
+]
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What to search for.", parser=readable_text)]
 Model = Annotated[
     str | None,
@@ -83,7 +90,12 @@ FileName = Annotated[
 ]
 Embeddings = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", parser=model_name, help="Bi-encoder of the first stage: a folder or a hub name."),
+    typer.Option(
+        metavar="MODEL",
+        parser=model_name,
+        help='Bi-encoder of the first stage: "bundled", a folder or a hub name. '
+        "[dim]default: sentence-transformers/all-MiniLM-L6-v2[/dim]",
+    ),
 ]
 Offline = Annotated[
     bool,

@@ -24,6 +24,7 @@ import langchain_crossrerank
 from langchain_crossrerank import cli
 from langchain_crossrerank.cli.stages import Stages
 from langchain_crossrerank.cross_encoders.loading import DEFAULT_MODEL
+from langchain_crossrerank.embeddings import DEFAULT_EMBEDDINGS
 from tests.integration.cli.collection import ASKED, evaluate_run, write_rows
 
 QUESTION = ASKED["q1"]
@@ -355,9 +356,11 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_the_help_names_the_default_models(capsys: pytest.CaptureFixture[str]) -> None:
-    """The cross-encoder that is used where none is named, and those of the demo, are in the help."""
+    """The models that are used where none is named, and those of the demo, are in the help."""
     assert cli.main(["ask", "--help"]) == 0
-    assert DEFAULT_MODEL in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert DEFAULT_MODEL in output
+    assert DEFAULT_EMBEDDINGS in output
     assert cli.main(["demo", "--help"]) == 0
     output = capsys.readouterr().out
     assert "minilm-l6-en-v2" in output
