@@ -285,9 +285,10 @@ def _own_goldens(name: str) -> list[GoldenScore]:
     folder = BUNDLED_FOLDER if name == BUNDLED else Path(name).expanduser()
     file = folder / GOLDEN_FILE
     if not file.is_file():
+        reason = f"its folder has no {GOLDEN_FILE}" if folder.is_dir() else "it is not a folder here"
         raise InvalidInputError(
-            f"there are no golden scores for {name!r}: its folder has no {GOLDEN_FILE}. Pass goldens=, a file of "
-            "expected scores."
+            f"there are no golden scores for {name!r}: {reason}. Pass goldens= (on the command line --goldens), a file "
+            "of expected scores."
         )
     found = read_goldens(file)
     if name != BUNDLED:
@@ -305,6 +306,6 @@ def _of_model(goldens: list[GoldenScore], name: str, file: str | os.PathLike[str
         models = sorted({golden.model for golden in goldens})
         raise InvalidInputError(
             f"{os.fspath(file)!r} has no golden scores for {name!r}; it has some for {cut(', '.join(models), 400)}. "
-            "Name one of them as golden_model."
+            "Name one of them as golden_model (on the command line --golden-model)."
         )
     return chosen

@@ -29,6 +29,7 @@ from langchain_crossrerank.cli.options import (
     Split,
     Subfolder,
     TopN,
+    check_file,
     finite_number,
     given,
     model_name,
@@ -104,7 +105,7 @@ def evaluate_command(
     stages = Stages(model, embeddings, offline, k, top_n, loading)
     stages.check()
     names = list(dict.fromkeys([*split_list(measures), *([] if min_ndcg_gain is None else [GAIN_MEASURE])]))
-    read = _read(collection, names, qrels=qrels, split=split, sample=sample, output=output)
+    read = _read(collection, names, run=run, qrels=qrels, split=split, sample=sample, output=output)
     from langchain_crossrerank.evaluation import evaluate
     from langchain_crossrerank.retrievers import create_rerank_retriever
 
@@ -167,7 +168,7 @@ def sweep_command(
         raise InvalidInputError(f"--ks is {numbers}; every number of candidates must be at least 1.")
     if budget_ms is not None and budget_ms <= 0:
         raise InvalidInputError(f"--budget-ms is {budget_ms:g}; pass more than 0.")
-    read = _read(collection, [measure], qrels=qrels, split=split, sample=sample, output=output)
+    read = _read(collection, [measure], run=run, qrels=qrels, split=split, sample=sample, output=output)
     from langchain_crossrerank.evaluation import sweep
     from langchain_crossrerank.retrievers import create_rerank_retriever
 
@@ -222,6 +223,7 @@ def _read(
     path: str,
     measures: Sequence[str],
     *,
+    run: str | None,
     qrels: str | None,
     split: str | None,
     sample: int | None,
@@ -231,6 +233,8 @@ def _read(
     from langchain_crossrerank.extras import check_extra
 
     check_target("--output", output, SUFFIXES)
+    check_file("--run", run)
+    check_file("--qrels", qrels)
     check_extra("eval", needed_for="measuring")
     from langchain_crossrerank.evaluation import load_collection
     from langchain_crossrerank.evaluation.drafting import DRAFTED_QRELS

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from langchain_crossrerank.errors import InvalidInputError
 
 
 def readable_text(text: str) -> str:
@@ -50,6 +53,12 @@ def whole_numbers(values: Sequence[str], *, option: str) -> list[int]:
 def given(**settings: Any) -> dict[str, Any]:
     """Keep the settings that were given, so that the rest have the defaults of what they are passed to."""
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def check_file(option: str, path: str | None) -> None:
+    """Raise unless the file that an option names, if any, is there."""
+    if path is not None and not Path(path).is_file():
+        raise InvalidInputError(f"{option} is {path!r}, and there is no such file; check its name.")
 
 
 _FILES = "Model files"

@@ -235,13 +235,15 @@ def _qrels_file(root: Path, qrels: str | os.PathLike[str] | None, split: str | N
         return _find(root, "qrels")
     wanted = DEFAULT_SPLIT if split is None else split
     if wanted not in splits:
-        there = ", ".join(map(repr, splits)) or "no qrels/ folder"
-        raise InvalidInputError(f"{str(root)!r} has no judgements of the split {wanted!r}, only {there}; pass split=.")
+        there = f"only {', '.join(map(repr, splits))}; pass" if splits else "and no others in qrels/; leave out"
+        raise InvalidInputError(
+            f"{str(root)!r} has no judgements of the split {wanted!r}, {there} split= (on the command line --split)."
+        )
     if len(splits[wanted]) > 1:
         names = " and ".join(repr(path.name) for path in splits[wanted])
         raise InvalidInputError(
             f"{str(root / 'qrels')!r} has judgements of the split {wanted!r} in {names}; keep one of them, or name it "
-            "with qrels=."
+            "with qrels= (on the command line --qrels)."
         )
     return splits[wanted][0]
 

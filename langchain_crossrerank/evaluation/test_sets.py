@@ -74,8 +74,15 @@ def load_collection(
         if documents is not None:
             raise InvalidInputError("documents= goes with a test set in one file; a folder has its own corpus.")
         return load_beir(path, qrels=qrels, split=split)
+    if not Path(path).exists():
+        raise InvalidInputError(
+            f"there is no file or folder {os.fspath(path)!r}; pass a BEIR folder, or a test set in one file."
+        )
     if qrels is not None or split is not None:
-        raise InvalidInputError(f"{os.fspath(path)!r} is a file with its own judgements; leave qrels= and split= out.")
+        raise InvalidInputError(
+            f"{os.fspath(path)!r} is a file with its own judgements; leave qrels= and split= out (on the command line "
+            "--qrels and --split)."
+        )
     content = read_json(path)
     if isinstance(content, dict) and {"queries", "corpus", "relevant_docs"} <= content.keys():
         return _from_llama_index(content, os.fspath(path))

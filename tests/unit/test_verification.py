@@ -124,7 +124,10 @@ def test_a_file_of_other_models_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "golden.json", PUBLISHED)
     with pytest.raises(InvalidInputError, match=r"no golden scores for 'bundled'.*maker/model.*golden_model"):
         verify("bundled", file)
+    (tmp_path / "model").mkdir()
     with pytest.raises(InvalidInputError, match=r"no golden scores for .*has no golden.json"):
+        verify(tmp_path / "model")
+    with pytest.raises(InvalidInputError, match=r"no golden scores for .*nothing': it is not a folder"):
         verify(tmp_path / "nothing")
     with pytest.raises(InvalidInputError, match="pass at least one"):
         verify("bundled", [])

@@ -30,6 +30,7 @@ _APPLICATION_ID = int.from_bytes(b"XRSC")
 """What the header of a SQLite file says of whose it is."""
 
 _FAILURES = (sqlite3.Error, OSError, ValueError)
+_REMEDY = "pass the file of a CachedCrossEncoder"
 
 Result = TypeVar("Result")
 Task = Literal["read", "write"]
@@ -168,14 +169,14 @@ class SQLiteScoreCache(ScoreCache):
 
     def _maintain(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         if not self.path.is_file():
-            raise InvalidInputError(f"there is no score cache {str(self.path)!r}; pass the file given as cache=.")
+            raise InvalidInputError(f"there is no score cache {str(self.path)!r}; {_REMEDY}.")
         with self._lock:
             try:
                 return work(self._connected.get())
             except _FAILURES as err:
                 self._disconnect()
                 is_foreign = isinstance(err, _ForeignFileError)
-                remedy = "pass the file given as cache=" if is_foreign else "if it is broken, delete it"
+                remedy = _REMEDY if is_foreign else "if it is broken, delete it"
                 raise InvalidInputError(
                     f"{str(self.path)!r} cannot be used as a score cache ({err}); {remedy}."
                 ) from err

@@ -57,7 +57,8 @@ def test_all_models_of_a_file_are_verified(goldens: str, capsys: pytest.CaptureF
         (["--all"], "--goldens"),
         (["--all", "--goldens", "goldens.json", "--tolerance", "1"], "--tolerance"),
         (["bundled", "--goldens", "missing.json"], "'missing.json'"),
-        (["./no-model"], "'./no-model'"),
+        (["./no-model"], "'./no-model': it is not a folder here. Pass goldens= (on the command line --goldens)"),
+        (["bundled", "--goldens", "others.json"], "(on the command line --golden-model)"),
         (["bundled", "--backend", "torch"], "torch"),
     ],
 )
@@ -65,4 +66,5 @@ def test_a_verification_that_cannot_be_made_is_one_line(
     goldens: str, error_of: Callable[[int], str], arguments: list[str], named: str
 ) -> None:
     """What is missing or does not go together is named."""
+    Path("others.json").write_text('{"model": "./another", "query": "?", "passage": "!", "score": 1.0}')
     assert named in error_of(cli.main(["verify", *arguments]))

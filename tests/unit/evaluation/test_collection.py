@@ -145,6 +145,9 @@ def test_a_split_that_is_not_there_is_named(write_beir: WriteBeir) -> None:
     (folder / "qrels" / "dev.tsv").write_text(QRELS)
     with pytest.raises(InvalidInputError, match=r"no judgements of the split 'test', only 'dev'; pass split="):
         load_beir(folder)
+    (folder / "qrels" / "dev.tsv").unlink()
+    with pytest.raises(InvalidInputError, match=r"split 'dev', and no others in qrels/; leave out split="):
+        load_beir(folder, split="dev")
     with pytest.raises(InvalidInputError, match=r"both qrels='x.tsv' and split='dev'"):
         load_beir(folder, qrels="x.tsv", split="dev")
 

@@ -262,7 +262,8 @@ def test_a_row_that_says_something_else_is_refused(write: Write, row: dict[str, 
 
 def test_a_missing_path_is_named(write: Write) -> None:
     """A path that is not there, and a file without questions, are input errors."""
-    with pytest.raises(InvalidInputError, match="there is no file"):
-        load_collection("nowhere.json")
+    for split in (None, "test"):
+        with pytest.raises(InvalidInputError, match="there is no file or folder 'nowhere"):
+            load_collection("nowhere.json", split=split)
     with pytest.raises(InvalidInputError, match="no question with reference contexts"):
         load_collection(write([], "empty.json"))

@@ -171,7 +171,7 @@ def test_the_database_of_another_application_is_left_alone(path: Path, table: st
     content = path.read_bytes()
     cache = SQLiteScoreCache(path)
     for method in (cache.info, cache.clear):
-        with pytest.raises(InvalidInputError, match=r"another application.*cache="):
+        with pytest.raises(InvalidInputError, match=r"another application.*pass the file of a CachedCrossEncoder"):
             method()
     cache.put_many({b"key": VALUE})
     assert cache.get_many([b"key"]) == {}
