@@ -122,11 +122,13 @@ def _answer(retriever: ContextualCompressionRetriever, question: str, *, llm: An
     from langchain_crossrerank.chains import create_rag_chain, format_sources
 
     context: list[Any] = []
-    say("\nAnswer:")
+    heading = "\nAnswer:\n"
     try:
         for part in create_rag_chain(retriever, llm).stream(question):
             context = part.get("context", context)
-            say(part.get("answer", ""), end="")
+            if "answer" in part:
+                say(heading + part["answer"], end="")
+                heading = ""
     except CrossRerankError:
         raise
     except Exception as err:

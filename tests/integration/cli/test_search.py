@@ -11,8 +11,10 @@ import pytest
 from langchain_core.embeddings import Embeddings
 
 from langchain_crossrerank import CrossEncoder, cli, embeddings, load_cross_encoder
+from langchain_crossrerank.cli.stages import Stages
 from langchain_crossrerank.cross_encoders import loading
 from langchain_crossrerank.embeddings import load_embeddings
+from langchain_crossrerank.testing import ScriptedCrossEncoder
 from tests.integration.cli.collection import ASKED, TEXTS
 
 FERRY = TEXTS["ferry"]
@@ -37,6 +39,17 @@ def test_ask_offline_stays_offline_whatever_the_key(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-to-be-used")
     assert cli.main(["ask", notes, QUESTION, "--offline"]) == 0
     assert "Extractive answer" in capsys.readouterr().out
+
+
+def test_ask_prints_nothing_before_an_answer(
+    notes: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If scoring fails, standard output has no heading of an answer that does not come."""
+    monkeypatch.setattr(Stages, "load_model", lambda self: ScriptedCrossEncoder({}, default=float("nan")))
+    assert cli.main(["ask", notes, QUESTION, "--offline"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("crossrerank: error: ")
 
 
 def test_ask_says_when_there_is_no_answer(notes: str, capsys: pytest.CaptureFixture[str]) -> None:
