@@ -59,7 +59,8 @@ def _show(comparison: Comparison) -> None:
         say(f"With reranking, the best passage comes up from place {best.initial_rank}:\n")
     else:
         say("\nBoth stages have the same passage first: reranking is not needed here.\n")
-    show_table(ranking_list(comparison, emphasis="" if make_console().is_terminal else "*"))
+    console = make_console()
+    show_table(ranking_list(comparison, emphasis="" if console.is_terminal else "*", width=console.width))
     say(f"First stage {comparison.retrieve_ms:.0f} ms, rerank {comparison.rerank_ms:.0f} ms\n")
 
 

@@ -27,6 +27,9 @@ _STYLES: dict[Kind, str] = {"up": "green", "down": "red", "flat": "dim", "": ""}
 _LONGEST = 110
 """Characters of a long text that a cell shows."""
 
+_WIDE = 70
+"""Columns from which a document's places, score, bar and source are on one line."""
+
 _AROUND = 5
 """Words shown before the sentence that answers."""
 
@@ -62,32 +65,41 @@ def heading(text: str) -> RenderableType:
     return Rule(_text(text, "bold"), align="left", style="cyan")
 
 
-def ranking_list(comparison: Comparison, *, emphasis: str = "") -> RenderableType:
+def ranking_list(comparison: Comparison, *, emphasis: str = "", width: int = 80) -> RenderableType:
     """Lay the reranked list out: places, score as a bar, source, and the passage with the sentence that answers.
 
     Args:
         comparison: A query before and after reranking.
         emphasis: What to put around the sentence that answers, where it cannot be bold.
+        width: Columns of the terminal; where they are few, the bar is left out and the source has its own line.
     """
+    rows = [
+        (str(document.rank), f"was {document.initial_rank}", "-" if document.score is None else f"{document.score:.3f}")
+        for document in comparison.reranked
+    ]
+    is_wide = width >= _WIDE
     parts: list[RenderableType] = []
-    for document in comparison.reranked:
-        score = document.score or 0.0
-        head = Table.grid(padding=(0, 2, 0, 0), expand=True)
-        for width in (1, 7, 5, 24):
-            head.add_column(width=width, no_wrap=True)
-        head.add_column(justify="right", ratio=1)
-        source = describe_source(Document(document.text, metadata=document.metadata))
-        head.add_row(
-            _text(str(document.rank), "bold"),
-            _text(f"was {document.initial_rank}", _STYLES[_kind(document)]),
-            "-" if document.score is None else f"{score:.3f}",
-            ProgressBar(
-                total=1.0, completed=min(1.0, max(0.0, score)), width=24, complete_style="cyan", finished_style="cyan"
-            ),
-            _text(source, "dim"),
-        )
-        parts += [head, Padding(_passage(document, emphasis), (0, 0, 1, 3))]
+    for document, (place, move, score) in zip(comparison.reranked, rows, strict=True):
+        head = Table.grid(padding=(0, 2, 0, 0), expand=is_wide)
+        for cells in zip(*rows, strict=True):
+            head.add_column(width=max(map(len, cells)), no_wrap=True)
+        line = [_text(place, "bold"), _text(move, _STYLES[_kind(document)]), _text(score)]
+        source = _text(describe_source(Document(document.text, metadata=document.metadata)), "dim")
+        if is_wide:
+            head.add_column(width=24)
+            head.add_column(justify="right", ratio=1)
+            head.add_row(*line, _bar(document.score or 0.0), source)
+            parts.append(head)
+        else:
+            head.add_row(*line)
+            parts += [head, Padding(source, (0, 0, 0, 3))]
+        parts.append(Padding(_passage(document, emphasis), (0, 0, 1, 3)))
     return Group(*parts)
+
+
+def _bar(score: float) -> ProgressBar:
+    completed = min(1.0, max(0.0, score))
+    return ProgressBar(total=1.0, completed=completed, width=24, complete_style="cyan", finished_style="cyan")
 
 
 def passage_line(document: RankedDocument) -> RenderableType:

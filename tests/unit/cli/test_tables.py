@@ -6,6 +6,7 @@ import io
 import re
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from langchain_crossrerank.cli.tables import ranking_list, report_table
@@ -82,10 +83,11 @@ def make_comparison(
     return Comparison(query="?", documents=[document], model="bundled", retrieve_ms=1.0, rerank_ms=1.0)
 
 
-def ranking(comparison: Comparison, **kwargs: Any) -> str:
+def ranking(comparison: Comparison, *, width: int = 80, **kwargs: Any) -> str:
     """What a terminal gets of a ranking."""
     file = io.StringIO()
-    Console(file=file, width=80, force_terminal=True, color_system="standard").print(ranking_list(comparison, **kwargs))
+    console = Console(file=file, width=width, force_terminal=True, color_system="standard")
+    console.print(ranking_list(comparison, width=width, **kwargs))
     return file.getvalue()
 
 
@@ -122,3 +124,19 @@ def test_a_ranking_leaves_out_the_headings_that_a_chunk_carries() -> None:
     assert "Title" not in shown
     assert "Its own text." in shown
     assert "a.pdf, page 5" in shown
+
+
+@pytest.mark.parametrize("width", [30, 40, 50, 69, 70, 80, 200])
+def test_a_ranking_loses_no_figure_in_a_narrow_terminal(width: int) -> None:
+    """Places, scores and sources are whole in any width, logits and places of two digits too."""
+    documents = [
+        RankedDocument("Its own text.", {"source": "the_file.pdf", "page": 4}, 100 + rank, rank, -10 - rank / 8)
+        for rank in range(1, 13)
+    ]
+    comparison = Comparison(query="?", documents=documents, model="bundled", retrieve_ms=1.0, rerank_ms=1.0)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", ranking(comparison, width=width)).splitlines()
+    assert max(map(len, lines)) <= width
+    for document in documents:
+        head = f"{document.rank} +was {document.initial_rank} +{document.score:.3f}( |$)"
+        (place,) = [number for number, line in enumerate(lines) if re.match(head, line)]
+        assert "the_file.pdf, page 5" in lines[place] + lines[place + 1]
