@@ -103,8 +103,8 @@ def _draw_many_bars(chart: Differences) -> Any:
     axes.set_xlabel("queries, by difference")
     axes.set_ylabel(clip(chart.measure, 60), parse_math=False)
     axes.set_title(clip(chart.title, 90), loc="left", parse_math=False)
-    gained = [query for query in chart.queries if query.difference > 0][:_EXTREMES]
-    lost = [query for query in chart.queries if query.difference < 0][: -_EXTREMES - 1 : -1]
+    gained = [query for query in chart.queries if query.kind == "up"][:_EXTREMES]
+    lost = [query for query in chart.queries if query.kind == "down"][: -_EXTREMES - 1 : -1]
     corners = ((gained, UP, 0.99, 0.97, "right", "top"), (lost, DOWN, 0.01, 0.03, "left", "bottom"))
     for queries, colour, x, y, horizontal, vertical in corners:
         lines = [f"{query.difference:+.3f}  {cut_words(query.text, 64)}" for query in queries]

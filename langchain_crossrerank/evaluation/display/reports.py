@@ -12,9 +12,13 @@ COLOURS: dict[Kind, str] = {"up": "#2a9d5c", "down": "#d0603f", "flat": "#808080
 """Legible on white and on dark notebooks; the same as in `pages/templates/style.css`."""
 
 
+TIE = 1e-9
+"""Differences up to this are rounding, not a difference."""
+
+
 def kind_of(value: float) -> Kind:
     """Return the direction of a difference."""
-    return "up" if value > 0 else "down" if value < 0 else "flat"
+    return "up" if value > TIE else "down" if value < -TIE else "flat"
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-TIE = 1e-9
-"""Differences up to this are rounding, not a difference."""
+from langchain_crossrerank.evaluation.display.reports import kind_of
 
 
 def extremes(differences: Mapping[str, float], most: int) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
@@ -16,6 +15,6 @@ def extremes(differences: Mapping[str, float], most: int) -> tuple[list[tuple[st
         most: The largest number of queries in each list.
     """
     ascending = sorted(differences.items(), key=lambda entry: entry[1])
-    above = [entry for entry in reversed(ascending) if entry[1] > TIE]
-    below = [entry for entry in ascending if entry[1] < -TIE]
+    above = [entry for entry in reversed(ascending) if kind_of(entry[1]) == "up"]
+    below = [entry for entry in ascending if kind_of(entry[1]) == "down"]
     return above[:most], below[:most]

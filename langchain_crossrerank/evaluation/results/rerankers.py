@@ -8,8 +8,16 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from langchain_crossrerank.evaluation.display.reportable import Reportable
-from langchain_crossrerank.evaluation.display.reports import Cell, Column, Differences, Kind, Report, Section
-from langchain_crossrerank.evaluation.results.differences import TIE, extremes
+from langchain_crossrerank.evaluation.display.reports import (
+    Cell,
+    Column,
+    Differences,
+    Kind,
+    Report,
+    Section,
+    kind_of,
+)
+from langchain_crossrerank.evaluation.results.differences import extremes
 from langchain_crossrerank.evaluation.results.lists import QueryLists, difference_of
 from langchain_crossrerank.evaluation.significance import MIN_QUERIES, paired_difference, verdict_of
 
@@ -55,9 +63,8 @@ class RerankerMeasure:
         """
         pairs = {key: (values[key], against[key]) for key in values}
         found = paired_difference([other for _, other in pairs.values()], [value for value, _ in pairs.values()])
-        differences = [value - other for value, other in pairs.values()]
-        wins = sum(difference > TIE for difference in differences)
-        losses = sum(difference < -TIE for difference in differences)
+        kinds = [kind_of(value - other) for value, other in pairs.values()]
+        wins, losses = kinds.count("up"), kinds.count("down")
         return cls(
             name=name,
             model=statistics.fmean(value for value, _ in pairs.values()),

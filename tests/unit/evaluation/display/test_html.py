@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,20 @@ def test_gains_and_losses_can_be_filtered_without_a_script() -> None:
     assert [kinds for tag, kinds, _ in read.elements if tag == "details"] == [
         ["query", kind] for kind in ("up", "up", "flat", "down", "down")
     ]
+
+
+def test_rounding_is_no_gain() -> None:
+    """0.1 + 0.2 against 0.3 is neither a gain nor a loss, on the page as in the lists of the text."""
+    third = 0.1 + 0.2
+    found = evaluation(3)
+    rows = [
+        replace(row, per_query={"q0": (0.3, third), "q1": (third, 0.3), "q2": (0.5, 0.5)}) for row in found.measures
+    ]
+    found = replace(found, measures=rows)
+    read = Balanced(found.to_html())
+    assert read.texts("label") == ["All 3", "Gains 0", "Losses 0"]
+    assert [kinds for tag, kinds, _ in read.elements if tag == "details"] == [["query", "flat"]] * 3
+    assert found.extremes() == ([], [])
 
 
 def test_results_on_one_page_do_not_share_names() -> None:
