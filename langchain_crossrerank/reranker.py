@@ -67,8 +67,9 @@ class CrossEncoderReranker(RunnableCompressor):
     `query_truncated` if the query is. Documents with equal scores keep the order in which they came.
 
     Each call is a run of its own in callbacks and traces, with the inputs, the documents and their scores, and the
-    model's name, `top_n` and `score_threshold` in its metadata. The scores of all candidates are the output of a child
-    run named `rerank_scores`, and in a custom event of the same name.
+    model's name, `top_n` and `score_threshold` in its metadata. The scores of all candidates, and the initial ranks of
+    the distinct ones from best to worst, are the output of a child run named `rerank_scores`, and in a custom event of
+    the same name.
 
     What LangChain's `with_config`, `with_retry`, `with_fallbacks`, `configurable_fields` and
     `configurable_alternatives` return is a document compressor, too.
@@ -360,13 +361,17 @@ class CrossEncoderReranker(RunnableCompressor):
                 documents, logits, blend=self.blend, weight=self.blend_weight, score_key=self.initial_score_key
             )
         order = sorted(range(len(scores)), key=lambda index: -sort_by[index])
+        data = {
+            **self._description(candidates),
+            "scores": [scores[index].score for index in candidates.same_as],
+            "order": [candidates.distinct[index] + 1 for index in order],
+        }
         if self.score_threshold is not None:
             passes = [not scored.pruned and scored.score >= self.score_threshold for scored in scores]
             passed = [index for index in order if passes[index]]
             spare = [index for index in order if not passes[index]]
             kept = {*passed, *spare[: max(0, self.min_documents - len(passed))]}
             order = [index for index in order if index in kept]
-        data = {**self._description(candidates), "scores": [scores[index].score for index in candidates.same_as]}
         return [candidates.scored(index, scores[index]) for index in order[: self.top_n]], Report("rerank_scores", data)
 
     def _must_raise(self, err: Exception, model: CrossEncoder | None) -> bool:

@@ -46,16 +46,17 @@ def compare(retriever: ContextualCompressionRetriever, query: str, *, find_answe
     check_query(query)
     reranker = find_reranker(retriever)
     model = reranker.cross_encoder
-    noted = _NotedScores()
+    noted = _NotedReport()
     stopwatch = Stopwatch()
     candidates = fetch_candidates(retriever, query)
     retrieve_ms = stopwatch.lap_ms()
     reranked = reranker.compress_documents(candidates, query, callbacks=[noted])
     rerank_ms = stopwatch.lap_ms()
     ranks = {document.metadata[INITIAL_RANK]: rank for rank, document in enumerate(reranked, start=1)}
-    scores = _distinct_scores(reranker, query, candidates, noted.scores)
+    scores = _distinct_scores(reranker, query, candidates, noted.data.get("scores", ()))
+    uncut_ranks = {place: rank for rank, place in enumerate(noted.data.get("order", ()), start=1)}
     answers: Mapping[int, tuple[int, int]] = {}
-    if find_answers and noted.scores and not missing_modules("rag", ("sentencex",)):
+    if find_answers and uncut_ranks and not missing_modules("rag", ("sentencex",)):
         statements = best_statements(model, query, [candidates[place - 1] for place in ranks])
         answers = {
             place: (found.start, found.end) for place, found in zip(ranks, statements, strict=True) if found is not None
@@ -64,7 +65,13 @@ def compare(retriever: ContextualCompressionRetriever, query: str, *, find_answe
         query=query,
         documents=[
             RankedDocument(
-                document.page_content, dict(document.metadata), place, ranks.get(place), score, answers.get(place)
+                document.page_content,
+                dict(document.metadata),
+                place,
+                ranks.get(place),
+                score,
+                answers.get(place),
+                uncut_ranks.get(place),
             )
             for place, (document, score) in enumerate(zip(candidates, scores, strict=True), start=1)
         ],
@@ -73,18 +80,20 @@ def compare(retriever: ContextualCompressionRetriever, query: str, *, find_answe
         rerank_ms=rerank_ms,
         top_n=reranker.top_n,
         score_threshold=reranker.score_threshold,
+        min_documents=reranker.min_documents,
+        rerank_error=noted.data.get("reason"),
     )
 
 
-class _NotedScores(BaseCallbackHandler):
-    """Notes the scores of all candidates, which the reranker reports; none if it failed."""
+class _NotedReport(BaseCallbackHandler):
+    """Notes what the reranker reports: scores and order of all candidates, or the reason why it failed."""
 
     def __init__(self) -> None:
-        self.scores: list[float] = []
+        self.data: dict[str, Any] = {}
 
     def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:  # noqa: ARG002 - LangChain's signature
-        if name == "rerank_scores":
-            self.scores = data["scores"]
+        if name in ("rerank_scores", "rerank_degraded"):
+            self.data = data
 
 
 def _distinct_scores(

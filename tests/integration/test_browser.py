@@ -253,24 +253,29 @@ def test_a_notebook_keeps_texts_to_the_left_and_inside(cells: list[dict[str, Any
     assert all(cell["scroll"] <= 800 for cell in cells)
 
 
+STATE = (
+    "const form = inside.querySelector('.sliders');"
+    "return { hidden: form.hidden, says: form.querySelector('p').textContent,"
+    " kept: inside.querySelectorAll('.after > li:not(.dropped)').length };"
+)
+"""Reads what the sliders say, and how many passages are kept."""
+
+MOVE = (
+    "const form = inside.querySelector('.sliders');"
+    "form.elements.{name}.value = {value};"
+    "form.dispatchEvent(new Event('input', {{ bubbles: true }}));"
+)
+"""Moves a slider."""
+
+
 def test_sliders_say_what_would_be_kept(browser: Browser, found: dict[str, Any]) -> None:
     """Moving a slider marks the passages that would be dropped, and says how many would be kept, and from where."""
     html = found["compare"].to_html()
-    state = (
-        "const form = inside.querySelector('.sliders');"
-        "return { hidden: form.hidden, says: form.querySelector('p').textContent,"
-        " kept: inside.querySelectorAll('.after > li:not(.dropped)').length };"
-    )
-    move = (
-        "const form = inside.querySelector('.sliders');"
-        "form.elements.{name}.value = {value};"
-        "form.dispatchEvent(new Event('input', {{ bubbles: true }}));"
-    )
     start, fewer, strict = browser.measure(
         [
-            {"name": "start", "html": html, "read": state},
-            {"name": "top_n", "html": html, "read": state, "act": move.format(name="top_n", value=2)},
-            {"name": "threshold", "html": html, "read": state, "act": move.format(name="threshold", value=1000)},
+            {"name": "start", "html": html, "read": STATE},
+            {"name": "top_n", "html": html, "read": STATE, "act": MOVE.format(name="top_n", value=2)},
+            {"name": "threshold", "html": html, "read": STATE, "act": MOVE.format(name="threshold", value=1000)},
         ],
         width=1280,
     )
@@ -285,6 +290,55 @@ def test_sliders_say_what_would_be_kept(browser: Browser, found: dict[str, Any])
     }
     assert strict["read"]["kept"] == 1
     assert "score_threshold=11.125" in strict["read"]["says"]
+
+
+SCORES = {"a": 0.1, "b": 0.335, "c": 0.2, "d": 0.05, "e": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("scores", "settings", "served", "of_three"),
+    [
+        (SCORES, {"score_threshold": 0.9999}, "score_threshold=0.9999 would keep nothing", "nothing"),
+        (dict.fromkeys(SCORES, 0.1), {"score_threshold": 0.5}, "score_threshold=0.5 would keep nothing", "nothing"),
+        (
+            SCORES,
+            {"score_threshold": 0.9999, "min_documents": 2},
+            "score_threshold=0.9999, min_documents=2 would keep 2 of 5, at first-stage places 2, 5;",
+            "2 of 5, at first-stage places 2, 5;",
+        ),
+        (
+            SCORES,
+            {"top_n": 2, "blend": "rrf", "blend_weight": 0.5},
+            "top_n=2 would keep 2 of 5, at first-stage places 2, 1.",
+            "3 of 5, at first-stage places 2, 1, 3.",
+        ),
+        (
+            SCORES,
+            {"score_threshold": 0.15, "blend": "rrf", "blend_weight": 0.5},
+            "score_threshold=0.15 would keep 3 of 5, at first-stage places 2, 3, 5;",
+            "3 of 5, at first-stage places 2, 3, 5;",
+        ),
+    ],
+    ids=["above the best", "equal scores", "at least two", "blend", "blend and threshold"],
+)
+def test_sliders_choose_as_the_reranker_does(
+    browser: Browser, scores: dict[str, float], settings: dict[str, Any], served: str, of_three: str
+) -> None:
+    """The page keeps what the reranker kept until a slider is moved, and then what it would keep."""
+    candidates = [Document(text) for text in scores]
+    options = {"top_n": None, **settings}
+    first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: candidates)
+    retriever = create_rerank_retriever(first_stage, model=ScriptedCrossEncoder(scores), **options)
+    comparison = compare(retriever, "q")
+    frame = {"html": comparison.to_html(), "read": STATE}
+    acts = {"start": "", "top_n": MOVE.format(name="top_n", value=3), "best": MOVE.format(name="threshold", value=-1)}
+    start, fewer, lenient = browser.measure(
+        [{"name": name, "act": act, **frame} for name, act in acts.items()], width=800
+    )
+    assert served in start["read"]["says"]
+    assert start["read"]["kept"] == len(comparison.reranked)
+    assert f"would keep {of_three}" in fewer["read"]["says"]
+    assert lenient["read"]["kept"] == (settings.get("top_n") or len(scores))
 
 
 def test_ribbons_follow_an_opened_passage(browser: Browser, found: dict[str, Any]) -> None:

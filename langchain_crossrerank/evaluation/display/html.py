@@ -108,6 +108,8 @@ def _ribbons(chart: Ribbons, *, whole: bool) -> dict[str, Any]:
     low, high = (min(scores), max(scores)) if scores else (0.0, 1.0)
     is_share = low >= 0 and high <= 1
     floor, span = (0.0, 1.0) if is_share else (low, (high - low) or 1.0)
+    # The threshold's slider reaches from the lowest score to the highest, and to what is set.
+    reach = [low, high, *([] if chart.score_threshold is None else [chart.score_threshold])]
     rows = [
         _Row(
             passage,
@@ -125,9 +127,9 @@ def _ribbons(chart: Ribbons, *, whole: bool) -> dict[str, Any]:
         "paths": [row.passage for row in rows if min(row.passage.before, row.passage.after) <= shown],
         "shown": shown,
         "hidden": count - shown,
-        "low": low,
-        "high": high,
-        "has_scores": bool(scores),
+        "low": min(reach),
+        "high": max(reach),
+        "has_order": any(passage.uncut for passage in chart.passages),
         "is_share": is_share,
     }
 

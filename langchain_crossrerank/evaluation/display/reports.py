@@ -68,6 +68,7 @@ class Passage:
         score: The cross-encoder's score, if it has one.
         answer: First character of the sentence that answers best, and the first after it, if one does.
         start: First character of its own text, after the headings that a chunk carries in front.
+        uncut: Its place in the reranker's order before `top_n` and the threshold, from 1, if it has one.
     """
 
     text: str
@@ -78,6 +79,7 @@ class Passage:
     score: float | None
     answer: tuple[int, int] | None = None
     start: int = 0
+    uncut: int | None = None
 
     @property
     def own_text(self) -> str:
@@ -95,16 +97,18 @@ class Ribbons:
     """A chart of how each candidate moved from the first stage's list to the reranked one.
 
     Attributes:
-        passages: The candidates in the reranked order.
+        passages: The candidates in the reranked order, where the ones not kept follow the kept ones.
         query: What was searched for.
         top_n: How many the reranker keeps; `None` for all.
         score_threshold: The lowest score that it keeps; `None` for all.
+        min_documents: How many it keeps whatever the threshold.
     """
 
     passages: Sequence[Passage]
     query: str
     top_n: int | None = None
     score_threshold: float | None = None
+    min_documents: int = 0
 
 
 @dataclass(frozen=True)

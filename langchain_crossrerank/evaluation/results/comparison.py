@@ -28,6 +28,7 @@ class RankedDocument:
             document repeats an earlier one.
         answer: First character of the sentence in the text that answers the query best, and the first after it;
             `None` if no sentence does, or none was looked for.
+        uncut_rank: Place, from 1, in the reranker's order before `top_n` and the threshold; `None` as for `score`.
     """
 
     text: str
@@ -36,6 +37,7 @@ class RankedDocument:
     rank: int | None
     score: float | None
     answer: tuple[int, int] | None = None
+    uncut_rank: int | None = None
 
     @property
     def move(self) -> str:
@@ -58,6 +60,8 @@ class Comparison(Reportable):
         rerank_ms: Milliseconds of the rerank.
         top_n: How many documents the reranker keeps; `None` for all.
         score_threshold: The lowest score that it keeps; `None` for all.
+        min_documents: How many it keeps whatever the threshold.
+        rerank_error: Why the rerank failed, so that the first stage's order was kept; `None` if it did not.
     """
 
     query: str
@@ -67,6 +71,8 @@ class Comparison(Reportable):
     rerank_ms: float
     top_n: int | None = None
     score_threshold: float | None = None
+    min_documents: int = 0
+    rerank_error: str | None = None
 
     @property
     def reranked(self) -> list[RankedDocument]:
@@ -83,9 +89,9 @@ class Comparison(Reportable):
 
     @property
     def order(self) -> list[RankedDocument]:
-        """All documents: those kept, best first, and then the others, also best first."""
+        """All documents: those kept, best first, and then the others in the reranker's order."""
         dropped = [document for document in self.documents if document.rank is None]
-        dropped.sort(key=lambda document: float("inf") if document.score is None else -document.score)
+        dropped.sort(key=lambda document: document.uncut_rank or len(self.documents) + 1)
         return [*self.reranked, *dropped]
 
     def report(self) -> Report:
@@ -116,8 +122,12 @@ class Comparison(Reportable):
                 self.query,
                 self.top_n,
                 self.score_threshold,
+                self.min_documents,
             ),
             kind="compare",
+            warnings=[f"The first stage's order was kept, because the rerank failed: {self.rerank_error}"]
+            if self.rerank_error is not None
+            else [],
             notes=[
                 f"{len(self.documents)} candidates, {len(after)} kept by {self.model}; "
                 f"first stage {self.retrieve_ms:.0f} ms, rerank {self.rerank_ms:.0f} ms"
@@ -136,4 +146,5 @@ def _passage(document: RankedDocument, after: int) -> Passage:
         document.score,
         document.answer,
         carried if isinstance(carried, int) and 0 <= carried < len(document.text) else 0,
+        document.uncut_rank,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import unescape
 from typing import Any
 
 import pytest
@@ -107,11 +108,17 @@ def test_to_dict_goes_through_json() -> None:
     comparison = run({"a": 1.0, "b": 2.0}, top_n=1)
     plain = comparison.to_dict()
     assert json.loads(json.dumps(plain)) == plain
-    assert plain["documents"] == [
-        {"text": "a", "metadata": {"source": "a.txt"}, "initial_rank": 1, "rank": None, "score": 1.0, "answer": None},
-        {"text": "b", "metadata": {"source": "b.txt"}, "initial_rank": 2, "rank": 1, "score": 2.0, "answer": [0, 1]},
+    keys = ("text", "metadata", "initial_rank", "rank", "score", "answer", "uncut_rank")
+    assert [tuple(document.items()) for document in plain["documents"]] == [
+        tuple(zip(keys, values, strict=True))
+        for values in (
+            ("a", {"source": "a.txt"}, 1, None, 1.0, None, 2),
+            ("b", {"source": "b.txt"}, 2, 1, 2.0, [0, 1], 1),
+        )
     ]
-    figures = {"query", "model", "retrieve_ms", "rerank_ms", "top_n", "score_threshold"}
+    figures = {
+        *("query", "model", "retrieve_ms", "rerank_ms", "top_n", "score_threshold", "min_documents", "rerank_error")
+    }
     assert {key for key in plain if key != "documents"} == figures
     plain["documents"][0]["metadata"]["source"] = "changed"
     assert comparison.documents[0].metadata == {"source": "a.txt"}
@@ -129,6 +136,19 @@ def test_every_candidate_has_its_score() -> None:
     ]
 
 
+def test_what_was_not_kept_is_in_the_order_of_the_blend() -> None:
+    """A blend orders candidates by more than their scores, also those that the threshold or `top_n` left out."""
+    scores = {"a": 0.1, "b": 0.335, "c": 0.2, "d": 0.05, "e": 0.3}
+    comparison = run(scores, blend="rrf", blend_weight=0.5, top_n=2)
+    assert [document.text for document in comparison.order] == ["b", "a", "c", "e", "d"]
+    strict = run(scores, blend="rrf", blend_weight=0.5, top_n=2, score_threshold=0.15, min_documents=1)
+    assert [(document.text, document.uncut_rank) for document in strict.order] == [
+        *(("b", 1), ("c", 3)),
+        *(("a", 2), ("e", 4), ("d", 5)),
+    ]
+    assert strict.min_documents == 1
+
+
 def test_a_repeated_passage_has_no_score_of_its_own() -> None:
     """A candidate that the reranker dropped because it repeats another one is not listed as a choice."""
     first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: [Document(text) for text in "aba"])
@@ -138,11 +158,18 @@ def test_a_repeated_passage_has_no_score_of_its_own() -> None:
 
 
 def test_a_failing_model_has_no_scores() -> None:
-    """With `on_error="keep_order"` a comparison shows the first stage's order, without scores and answers."""
+    """With `on_error="keep_order"` a comparison says why it has the first stage's order, without scores."""
     first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: [Document("This is a sentence.")])
     failing = ScriptedCrossEncoder({"This is a sentence.": float("nan")})
     found = compare(create_rerank_retriever(first_stage, model=failing, on_error="keep_order"), "q")
     assert [(document.rank, document.score, document.answer) for document in found.documents] == [(1, None, None)]
+    assert found.rerank_error is not None
+    assert found.rerank_error.startswith("ScoringError: 'scripted' gave scores that are not finite")
+    warning = f"Warning: The first stage's order was kept, because the rerank failed: {found.rerank_error}"
+    assert warning in found.to_text()
+    for html in (found._repr_html_(), found.to_html()):
+        assert warning in unescape(str(html))
+    assert run({"a": 1.0}).rerank_error is None
 
 
 @pytest.mark.parametrize("find_answers", [True, False])

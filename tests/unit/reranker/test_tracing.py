@@ -18,7 +18,7 @@ from tests.unit.reranker.calls import Recorder, Rerank, StockCrossEncoder, make,
 
 
 def test_a_rerank_is_a_run_of_its_own(rerank: Rerank) -> None:
-    """A tracer sees inputs, documents with scores, the model's name, and the scores of all candidates."""
+    """A tracer sees inputs, documents with scores, the model's name, and scores and order of all candidates."""
     recorder = Recorder()
     result = rerank(make({"a": 1.0, "b": 2.0}, top_n=1), of("a", "b", "c"), callbacks=[recorder])
     run = recorder.named("CrossEncoderReranker")
@@ -34,6 +34,7 @@ def test_a_rerank_is_a_run_of_its_own(rerank: Rerank) -> None:
         "top_n": 1,
         "score_threshold": None,
         "scores": [1.0, 2.0, 0.0],
+        "order": [2, 1, 3],
     }
     assert recorder.events == [{"name": "rerank_scores", "data": data, "run": run["id"]}]
     child = recorder.named("rerank_scores")
