@@ -32,6 +32,7 @@ NOTEBOOKS = {
     "04_when_does_reranking_help.ipynb": (
         "text/html",
         "image/png",
+        "20 queries, for example:",
         "95 % interval",
         "knee:",
         "Does this model use it?",
