@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from langchain_crossrerank.training import TrainingSettings, train
+from langchain_crossrerank.training.loading import load_trainable
 
 SETTINGS = TrainingSettings(
     steps=40,
@@ -68,6 +69,8 @@ def main() -> None:
     """Train and kill, then train to the end and print the log."""
     data, base, folder, kills, seed = sys.argv[1:]
     draw = random.Random(int(seed))
+    # Each child inherits what is imported with a model, which takes longer than to train.
+    load_trainable(base)
     done = [killed(data, base, folder, draw) for _ in range(int(kills))]
     run(data, base, folder)
     rows = [json.loads(line) for line in (Path(folder + ".run") / "log.jsonl").read_text().splitlines()]

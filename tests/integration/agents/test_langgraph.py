@@ -129,6 +129,7 @@ def test_langsmith_evaluates_offline() -> None:
     langsmith = pytest.importorskip("langsmith", reason="needs langsmith")
     pytest.importorskip("ir_measures", reason="needs the eval extra")
     from langsmith.schemas import Example
+    from urllib3 import Retry
 
     retriever = make_retriever(top_n=3)
     example = Example(
@@ -140,7 +141,9 @@ def test_langsmith_evaluates_offline() -> None:
             data=[example],
             evaluators=langsmith_evaluators(["nDCG@10", "R@1"]),
             upload_runs=False,
-            client=langsmith.Client(api_key="unused", api_url="http://127.0.0.1:9", auto_batch_tracing=False),
+            client=langsmith.Client(
+                api_key="unused", api_url="http://127.0.0.1:9", auto_batch_tracing=False, retry_config=Retry(0)
+            ),
         )
     (row,) = list(results)
     scores = {result.key: result.score for result in row["evaluation_results"]["results"]}
