@@ -157,19 +157,29 @@ def test_a_repeated_passage_has_no_score_of_its_own() -> None:
     assert [document.score for document in found.documents] == [2.0, 1.0, None]
 
 
-def test_a_failing_model_has_no_scores() -> None:
-    """With `on_error="keep_order"` a comparison says why it has the first stage's order, without scores."""
+@pytest.fixture
+def failed() -> Comparison:
+    """A comparison whose reranker failed and kept the first stage's order."""
     first_stage: RunnableLambda[str, list[Document]] = RunnableLambda(lambda _: [Document("This is a sentence.")])
     failing = ScriptedCrossEncoder({"This is a sentence.": float("nan")})
-    found = compare(create_rerank_retriever(first_stage, model=failing, on_error="keep_order"), "q")
-    assert [(document.rank, document.score, document.answer) for document in found.documents] == [(1, None, None)]
-    assert found.rerank_error is not None
-    assert found.rerank_error.startswith("ScoringError: 'scripted' gave scores that are not finite")
-    warning = f"Warning: The first stage's order was kept, because the rerank failed: {found.rerank_error}"
-    assert warning in found.to_text()
-    for html in (found._repr_html_(), found.to_html()):
-        assert warning in unescape(str(html))
+    return compare(create_rerank_retriever(first_stage, model=failing, on_error="keep_order"), "q")
+
+
+def test_a_failing_model_has_no_scores(failed: Comparison) -> None:
+    """With `on_error="keep_order"` a comparison says why it has the first stage's order, without scores."""
+    assert [(document.rank, document.score, document.answer) for document in failed.documents] == [(1, None, None)]
+    assert failed.rerank_error is not None
+    assert failed.rerank_error.startswith("ScoringError: 'scripted' gave scores that are not finite")
+    warning = f"Warning: The first stage's order was kept, because the rerank failed: {failed.rerank_error}"
+    assert warning in failed.to_text()
     assert run({"a": 1.0}).rerank_error is None
+
+
+def test_pages_say_that_the_rerank_failed(failed: Comparison) -> None:
+    """The reason is in the notebook's form and on the page, too."""
+    pytest.importorskip("jinja2", reason="needs the eval extra")
+    for html in (failed._repr_html_(), failed.to_html()):
+        assert f"because the rerank failed: {failed.rerank_error}" in unescape(str(html))
 
 
 @pytest.mark.parametrize("find_answers", [True, False])
