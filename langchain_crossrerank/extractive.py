@@ -317,10 +317,10 @@ def _rest(document: Document, other: Document) -> str | None:
     end = here + len(document.page_content) - _carried(document)
     # Chunks may overlap, or have a space between them that belongs to neither; a blank line is longer.
     rest = text[max(0, end - there) :] if here < there <= end + 1 and end < there + len(text) else ""
-    block = next(iter(split_blocks(rest, markup_of(document.metadata))), None)
-    if block is None or block.kind != "paragraph" or _BLANK_LINE.match(rest):
+    if not rest or _BLANK_LINE.match(rest):
         return None
-    return rest[: block.end]
+    block = next(iter(split_blocks(rest, markup_of(document.metadata))), None)
+    return rest[: block.end] if block is not None and block.kind == "paragraph" else None
 
 
 def _carried(document: Document) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from langchain_crossrerank.cli.output import make_console, note, say, show_table
+from langchain_crossrerank.cli.output import make_console, report_error, say, show_table
 from langchain_crossrerank.errors import CrossRerankError
 
 _WIDTH_OF_TABLE = 160
@@ -64,8 +64,7 @@ def info_command(
         cross_encoder = load_cross_encoder(model)
         (score,) = cross_encoder.score([("When does the ferry leave?", "The ferry leaves at nine.")])
     except CrossRerankError as err:
-        note(f"error: {' '.join(str(err).split())}")
-        return 1
+        return report_error(err)
     say(f"{'model':<10}{cross_encoder!r}")
     say(f"{'':<10}sample score: {score:.6f}")
     return 0

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from langchain_crossrerank.cli import about, cache, demo, mcp, measure, models, score, search, serve, train
-from langchain_crossrerank.cli.output import drop_output, note, prepare_streams, say
+from langchain_crossrerank.cli.output import drop_output, note, prepare_streams, report_error, say
 from langchain_crossrerank.cli.progress import announced_downloads
 from langchain_crossrerank.errors import CrossRerankError
 
@@ -80,7 +80,7 @@ def _reporting_errors(command: Callable[..., int | None]) -> Callable[..., int]:
             return INTERRUPTED
         except (CrossRerankError, OSError) as err:
             # An OSError is a file that cannot be read or written: no permission, no space, a folder in its place.
-            return _report(err)
+            return report_error(err)
 
     return run_command
 
@@ -101,7 +101,7 @@ def run(arguments: Sequence[str]) -> int:
             drop_output()
         except OSError as err:
             drop_output()
-            return _report(err)
+            return report_error(err)
     return code
 
 
@@ -116,11 +116,6 @@ def _run_command(arguments: Sequence[str]) -> int:
             raise err.__context__ from None
         raise
     return int(code or 0)
-
-
-def _report(err: Exception) -> int:
-    note(f"error: {' '.join(str(err).split())}")
-    return 1
 
 
 def _report_wrong_call(err: Any, arguments: Sequence[str]) -> int:

@@ -66,6 +66,12 @@ def note(text: str, *, prefix: str = "crossrerank: ") -> None:
         drop_output(sys.stderr)
 
 
+def report_error(err: Exception) -> int:
+    """Print what went wrong on one line, and return the exit code for it."""
+    note(f"error: {' '.join(str(err).split())}")
+    return 1
+
+
 def make_console() -> Console:
     """Make a console for standard output: as wide as the terminal, 80 columns in a pipe; it obeys `NO_COLOR`."""
     from rich.console import Console

@@ -36,7 +36,6 @@ _MODELS = Path(__file__).parent.parent / "models"
 BUNDLED_FOLDER = _MODELS / "minilm-l6-en-v2"
 BUNDLED_EMBEDDINGS_FOLDER = _MODELS / "all-minilm-l6-v2"
 
-
 _BUNDLED_LANGUAGES = ("en",)
 """The languages of its card, so that it loads without a parser of cards."""
 

@@ -20,7 +20,9 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_crossrerank.checks import check_choices
+from langchain_crossrerank.cross_encoders.model_files import BUNDLED
 from langchain_crossrerank.embeddings import DEFAULT_EMBEDDINGS, load_embeddings
+from langchain_crossrerank.embeddings.settings import WHEEL_EMBEDDINGS
 from langchain_crossrerank.errors import IndexingError, InvalidInputError, MissingExtraError
 from langchain_crossrerank.extras import check_extra
 from langchain_crossrerank.files import write_whole
@@ -390,6 +392,9 @@ def _open_chroma(embeddings: Embeddings | str, folder: Path | None) -> VectorSto
 def _check_kept_embeddings(folder: Path, embeddings: Embeddings | str) -> str:
     """Return the name of the embeddings; raise if others made the collection in a folder."""
     name = embeddings if isinstance(embeddings, str) else getattr(embeddings, "model_name", None)
+    if name == WHEEL_EMBEDDINGS:
+        # Another name of the same vectors, which is not theirs once they are loaded.
+        name = BUNDLED
     name = name or getattr(embeddings, "model", None) or type(embeddings).__name__
     note = folder / _EMBEDDINGS_NOTE
     try:

@@ -15,7 +15,7 @@ from torch import Tensor
 from langchain_crossrerank.checks import check_whole_numbers, cut
 from langchain_crossrerank.cross_encoders.finding import find_source
 from langchain_crossrerank.cross_encoders.model_config import read_description
-from langchain_crossrerank.cross_encoders.model_files import ModelSource
+from langchain_crossrerank.cross_encoders.model_files import LEAST_LENGTH, ModelSource
 from langchain_crossrerank.cross_encoders.tokenizer_files import load_tokenizer
 from langchain_crossrerank.embeddings.vectors import UnitLength, read_text_vectors
 from langchain_crossrerank.errors import ModelNotFoundError, UnsupportedModelError
@@ -62,7 +62,7 @@ def load_trainable(base: str | os.PathLike[str], *, max_length: int = 256) -> Tr
         UnsupportedModelError: If it is another kind of model, or its files do not fit together.
     """
     name = os.fspath(base)
-    check_whole_numbers(max_length=(max_length, 8))
+    check_whole_numbers(max_length=(max_length, LEAST_LENGTH))
     source = _find(name)
     kind, architectures = source.settings.model_type, source.settings.architectures or []
     if any(entry.endswith("ForSequenceClassification") for entry in architectures):

